@@ -1,0 +1,57 @@
+# make report   a report on MNIST (PRESET=smoke|quick|full DATASET=auto|mnist|digits|FOLDER OUT=FOLDER)
+# make test     all tests          make lint      style and types       make notebook   open JupyterLab
+# make setup    .venv/ only; on Linux without a GPU, TORCH=cpu takes PyTorch's own, much smaller CPU builds
+PYTHON ?= python3
+TORCH ?= default
+PRESET ?= quick
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/.done
+ifdef CONTRASTIVE_DATA
+export CONTRASTIVE_DATA := $(abspath $(CONTRASTIVE_DATA))
+endif
+ifdef CONTRASTIVE_RUNS
+export CONTRASTIVE_RUNS := $(abspath $(CONTRASTIVE_RUNS))
+endif
+
+.PHONY: setup report test lint notebook readme lock clean
+.DEFAULT_GOAL := report
+
+setup: $(DONE)
+
+$(DONE): pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("error: Python 3.11 to 3.13 is needed, this is %d.%d; use make PYTHON=..." % v)'
+	$(PYTHON) -m venv $(VENV)
+ifeq ($(TORCH),cpu)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu -c requirements.lock torch torchvision
+endif
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	touch $@
+
+report: setup
+	$(BIN)/contrastive report --preset '$(PRESET)' $(if $(DATASET),--dataset '$(DATASET)') $(if $(OUT),--out '$(OUT)')
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check lib tests notebooks
+	$(BIN)/ruff format --check lib tests
+	$(BIN)/mypy
+
+notebook: setup
+	$(BIN)/jupyter lab --notebook-dir=.
+
+# README's table and picture, from the published report
+readme: setup
+	$(BIN)/python -m contrastive.report.readme
+
+# exact versions of everything, for all supported Pythons
+lock:
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-annotate --no-header --no-emit-index-url pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build lib/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find lib tests -name __pycache__ -prune -exec rm -rf {} +

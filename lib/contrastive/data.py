@@ -1,0 +1,370 @@
+"""Named data sets -> `Images`, all of it in memory as uint8; and which images may be used for what."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import socket
+import sys
+import threading
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import datasets
+from torchvision.transforms.v2 import functional as TF
+
+from .settings import Settings, UserError, data_root, nearest
+
+NAMES = ("auto", "mnist", "digits")
+IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+# MD5 of the uncompressed files of the original MNIST, to notice when something else bears its names.
+ORIGINAL_MD5 = dict(
+    zip(
+        IDX_FILES,
+        (
+            "6bbc9ace898e44ae57da46a324031adb",
+            "a25bea736e30d166cdddb491f175f624",
+            "2646ac647ad5339dbf082846283269ea",
+            "27ae3e4e09519cfbb04c329615203637",
+        ),
+        strict=True,
+    )
+)
+PROBE_SECONDS = 8  # for finding out whether any mirror answers
+STALL_SECONDS = 15  # without a byte, after which a mirror counts as dead
+
+
+@dataclass(frozen=True)
+class Images:
+    """A labelled data set in memory.
+
+    train, test: uint8 N x C x H x W. train_labels, test_labels: int64 N. classes: their names.
+    mean, std: per channel, of images in [0, 1]. sha256: of the four tensors. note: what a reader must know
+    about where the data came from; empty when they are what was asked for.
+    """
+
+    name: str
+    train: Tensor = field(repr=False)
+    train_labels: Tensor = field(repr=False)
+    test: Tensor = field(repr=False)
+    test_labels: Tensor = field(repr=False)
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sha256: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Which training images are used for what, as int64 indices drawn by seed; the test images stay apart.
+
+    pretrain: the unlabelled images. validation: never pretrained on; its prefixes are balanced over classes.
+    rest: all other training images, among them those pretrained on; its prefixes are balanced too.
+    """
+
+    pretrain: Tensor
+    validation: Tensor
+    rest: Tensor
+
+    def budget(self, n: int) -> tuple[Tensor, Tensor]:
+        """Indices of the n labels of a budget: those to fit on and, a fifth of them, those to choose with.
+
+        Balanced, and nested: a larger budget holds every smaller one. Only the second part is guaranteed
+        never to have been pretrained on.
+        """
+        n_choose = max(min(n // 5, len(self.validation)), n - len(self.rest))
+        return self.rest[: n - n_choose], self.validation[:n_choose]
+
+
+def load_images(dataset: str | Settings = "auto") -> Images:
+    """Load a data set by name, or from a folder of IDX files, or the one that some settings name.
+
+    `auto` is MNIST if it is on disk or can be downloaded, else scikit-learn's digits, and then `note` says why.
+    Raises: UserError when the data cannot be had or are damaged.
+    """
+    return _load(dataset.dataset if isinstance(dataset, Settings) else dataset, str(data_root()))
+
+
+@lru_cache(maxsize=2)
+def _load(dataset: str, root: str) -> Images:
+    if dataset == "digits":
+        return _digits()
+    if dataset in ("auto", "mnist"):
+        raw = Path(root) / "MNIST" / "raw"
+        try:
+            _ensure_mnist(Path(root))
+        except _NoNetwork as problem:
+            if dataset == "mnist":
+                raise UserError(
+                    f"MNIST is not in {raw} and {problem}. Put its four files ({', '.join(IDX_FILES)}; plain or .gz) "
+                    "there, or set CONTRASTIVE_DATA to the folder that holds MNIST/raw; meanwhile use "
+                    "the data set 'digits', which is bundled."
+                ) from None
+            os.environ.setdefault("CONTRASTIVE_OFFLINE", str(problem))  # one look is enough, also for notebooks
+            note = f"MNIST is not in {raw} and {problem}, so these are scikit-learn's 8x8 digits, enlarged to 28x28."
+            return _digits(note)
+        check_idx(raw)
+        sets = [datasets.MNIST(root, train=train) for train in (True, False)]
+        note = "" if _is_original(raw) else f"The files in {raw} are not those of the original MNIST."
+        return _images("mnist", [part for s in sets for part in (s.data, s.targets)], note)
+    folder = Path(dataset).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{nearest(dataset, NAMES, 'data set')} A folder that holds IDX files does as well.")
+    check_idx(folder)
+    return _images(folder.name, [torch.from_numpy(_read_idx(folder / name)) for name in IDX_FILES])
+
+
+def _images(name: str, parts: list[Tensor], note: str = "") -> Images:
+    train, train_labels, test, test_labels = parts
+    train, test = (x.unsqueeze(1) if x.ndim == 3 else x for x in (train, test))
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.contiguous().numpy().tobytes())
+    if name == "mnist":
+        mean, std = (0.1307,), (0.3081,)  # the recipe's constants
+    else:
+        channels = train.float().div(255).transpose(0, 1).flatten(1)
+        mean, std = tuple(channels.mean(1).tolist()), tuple(channels.std(1).clamp(min=1e-3).tolist())
+    classes = tuple(str(c) for c in range(int(max(train_labels.max(), test_labels.max())) + 1))
+    return Images(
+        name, train, train_labels.long(), test, test_labels.long(), classes, mean, std, digest.hexdigest(), note
+    )  # fmt: skip
+
+
+def _digits(note: str = "") -> Images:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    small = torch.from_numpy(bunch.images).float().mul(255 / 16).unsqueeze(1)  # 8x8, grey levels 0 to 16
+    images = TF.resize(small, [28, 28], antialias=True).round().clamp(0, 255).to(torch.uint8)
+    labels = torch.from_numpy(bunch.target).long()
+    # The set has no split of its own; this one is the same for every seed.
+    train, test = train_test_split(np.arange(len(labels)), test_size=360, stratify=bunch.target, random_state=0)
+    return _images("digits", [images[train], labels[train], images[test], labels[test]], note)
+
+
+# --- IDX files ------------------------------------------------------------------------------------------------
+
+
+def _idx_shape(path: Path) -> tuple[int, ...]:
+    """Sizes that the header of an IDX file of bytes tells. Raises: UserError when file and header disagree."""
+    n_sizes = 3 if "idx3" in path.name else 1
+    with path.open("rb") as file:
+        header = file.read(4 + 4 * n_sizes)
+    if len(header) < 4 or header[:3] != b"\0\0\x08" or header[3] not in (1, 3):
+        raise UserError(f"{path} is not an IDX file of bytes. Replace it with the original file.")
+    if header[3] != n_sizes:
+        kinds = {1: "labels", 3: "images"}
+        raise UserError(
+            f"{path} holds {kinds[header[3]]}, not {kinds[n_sizes]}: files were swapped. Put each under its own name."
+        )
+    sizes = tuple(int.from_bytes(header[4 * i : 4 * i + 4], "big") for i in range(1, n_sizes + 1))
+    told, found = 4 + 4 * n_sizes + int(np.prod(sizes, dtype=object)), path.stat().st_size
+    if len(header) < 4 + 4 * n_sizes or told != found:
+        state = "truncated" if found < told else "too long"
+        raise UserError(
+            f"{path} is {state}: its header tells {told:,} bytes, it has {found:,}. Replace it with the original file."
+        )
+    if 0 in sizes:
+        raise UserError(f"{path} holds no data. Replace it with the original file.")
+    return sizes
+
+
+def check_idx(folder: Path) -> None:
+    """Check the four IDX files of a folder, by name, size and content. Raises: UserError naming the file."""
+    shapes = {}
+    for name in IDX_FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing. A data folder holds {', '.join(IDX_FILES)}.")
+        try:
+            shapes[name] = _idx_shape(folder / name)
+        except OSError as error:
+            raise UserError(f"{folder / name} cannot be read: {error.strerror}.") from None
+    for images, labels in (IDX_FILES[:2], IDX_FILES[2:]):
+        if shapes[images][0] != shapes[labels][0]:
+            raise UserError(
+                f"{folder / labels} has {shapes[labels][0]:,} labels for the {shapes[images][0]:,} images of {images}: "
+                "files were swapped or are of different data sets. Put each under its own name."
+            )
+    if shapes[IDX_FILES[0]][1:] != shapes[IDX_FILES[2]][1:]:
+        raise UserError(f"{folder / IDX_FILES[2]} has images of another size than {IDX_FILES[0]}.")
+    originals = {md5: name for name, md5 in ORIGINAL_MD5.items()}
+    for name in IDX_FILES:
+        true_name = originals.get(_md5(folder / name), name)
+        if true_name != name:
+            raise UserError(f"{folder / name} holds what belongs in {true_name}. Put each file under its own name.")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _is_original(raw: Path) -> bool:
+    return all(_md5(raw / name) == md5 for name, md5 in ORIGINAL_MD5.items())
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    shape = _idx_shape(path)
+    return np.fromfile(path, dtype=np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+
+
+# --- Download -------------------------------------------------------------------------------------------------
+
+
+class _NoNetwork(Exception):
+    """Why MNIST could not be downloaded."""
+
+
+def _ensure_mnist(root: Path) -> None:
+    """Have the four MNIST files under `root`, by torchvision's own download if need be. Raises: _NoNetwork."""
+    raw = root / "MNIST" / "raw"
+    if any((raw / name).exists() for name in IDX_FILES):
+        return  # never download over what somebody put there: check_idx names what is missing or damaged
+    have_archives = all((raw / f"{name}.gz").is_file() for name in IDX_FILES)
+    mirrors = list(datasets.MNIST.mirrors)
+    if not have_archives:
+        if why := os.environ.get("CONTRASTIVE_OFFLINE"):
+            raise _NoNetwork("CONTRASTIVE_OFFLINE is set" if why == "1" else why)
+        mirrors = _mirrors_that_answer(mirrors)
+    downloader = type("MNIST", (datasets.MNIST,), {"mirrors": mirrors})  # the class's name is the folder's name
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALL_SECONDS)
+    try:
+        print(f"Fetching MNIST into {raw}", file=sys.stderr)
+        downloader(root, download=True)
+    except PermissionError as error:
+        raise UserError(f"cannot write MNIST to {raw}: {error.strerror}. Set CONTRASTIVE_DATA to a folder.") from None
+    except (RuntimeError, OSError, EOFError, gzip.BadGzipFile) as error:
+        for name in IDX_FILES:  # what was only half unpacked must not pass for the data next time
+            (raw / name).unlink(missing_ok=True)
+        raise _NoNetwork(f"its download failed ({str(error).strip().splitlines()[0]})") from None
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _mirrors_that_answer(mirrors: list[str]) -> list[str]:
+    """Those mirrors, in their order, from which anything comes within PROBE_SECONDS. Raises: _NoNetwork.
+
+    A network that swallows packets would hold a download up for minutes per address, so all mirrors are asked at once.
+    """
+    answers: dict[str, str] = {}
+
+    def ask(mirror: str) -> None:
+        request = urllib.request.Request(mirror + datasets.MNIST.resources[0][0], method="HEAD")
+        try:
+            urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
+            answers[mirror] = ""
+        except urllib.error.HTTPError as error:
+            answers[mirror] = "" if error.code in (403, 405, 501) else f"HTTP {error.code}"  # HEAD may be unwelcome
+        except (OSError, ValueError) as error:
+            answers[mirror] = str(getattr(error, "reason", error))
+
+    threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PROBE_SECONDS / len(threads) + 1)
+    alive = [mirror for mirror in mirrors if answers.get(mirror) == ""]
+    if not alive:
+        why = next((answers[mirror] for mirror in mirrors if mirror in answers), f"no answer in {PROBE_SECONDS} s")
+        raise _NoNetwork(f"no mirror can be reached ({why})")
+    return alive
+
+
+# --- Splits and what `auto` means ------------------------------------------------------------------------------
+
+
+def split(images: Images, n_images: int, seed: int) -> Splits:
+    """Draw by seed the validation images and, from the others, the unlabelled ones. Raises: UserError."""
+    rng = np.random.default_rng([seed, 0x5EED])
+    labels = images.train_labels.numpy()
+    order = _balanced_order(labels, rng)
+    n_validation = min(5000, len(order) // 5)
+    validation, rest = order[:n_validation], order[n_validation:]
+    if n_images > len(rest):
+        raise UserError(
+            f"parameter n_images={n_images}: {images.name} has {len(rest):,} training images beside the "
+            f"{n_validation:,} kept for validation. Ask for at most {len(rest)}."
+        )
+    pretrain = rng.permutation(rest)[:n_images]  # without a look at the labels
+    return Splits(*(torch.from_numpy(part) for part in (pretrain, validation, rest)))
+
+
+def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random order of all indices in which every prefix is balanced, as long as no class runs out."""
+    shuffled = rng.permutation(len(labels))
+    turn = np.empty(len(labels))  # the how-manieth of its class an image is; ties in random order
+    for c in np.unique(labels):
+        of_class = np.flatnonzero(labels[shuffled] == c)
+        turn[of_class] = np.arange(len(of_class))
+    return shuffled[np.lexsort((rng.random(len(labels)), turn))]
+
+
+def resolve(settings: Settings) -> Settings:
+    """The settings with every `auto` and None replaced by what it means for these data and this machine.
+
+    Raises: UserError when the data cannot serve these settings.
+    """
+    images = load_images(settings)
+    is_path = settings.dataset not in NAMES
+    n_rest = len(images.train) - min(5000, len(images.train) // 5)
+    n_images = settings.n_images if settings.n_images is not None else min(5000, n_rest)
+    split(images, n_images, settings.seed)
+    if settings.batch_size > n_images:
+        raise UserError(
+            f"parameter batch_size={settings.batch_size}: there are only {n_images} unlabelled images (n_images). "
+            f"Ask for at most {n_images}."
+        )
+    if settings.budgets and settings.budgets[-1] > len(images.train):
+        raise UserError(
+            f"parameter budgets={settings.budgets[-1]}: {images.name} has {len(images.train):,} training labels."
+        )
+    return settings.but(
+        dataset=str(Path(settings.dataset).expanduser().resolve()) if is_path else images.name,
+        n_images=n_images,
+        budgets=settings.budgets or _default_budgets(len(images.train)),
+        device=_device(settings.device),
+        precision=_precision(settings.precision, _device(settings.device)),
+    )
+
+
+def _default_budgets(n_train: int) -> tuple[int, ...]:
+    return (*(n for n in (100, 600, 5000, 30000) if n < n_train), n_train)
+
+
+def _device(name: str) -> str:
+    have_mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if have_mps else "cpu"
+    kind, _, index = name.partition(":")
+    if (kind == "cuda" and torch.cuda.device_count() <= int(index or 0)) or (kind == "mps" and not have_mps):
+        raise UserError(f"parameter device={name}: this machine has no such device. Use cpu, or auto.")
+    return name
+
+
+def _precision(name: str, device: str) -> str:
+    """bfloat16 where the hardware multiplies it; elsewhere it is emulated, many times slower than float32."""
+    if name != "auto":
+        return name
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if device == "cpu" and cpu_flags() & {"avx512_bf16", "amx_bf16"} else "float32"
+
+
+def cpu_flags() -> set[str]:
+    """The processor's feature flags as Linux tells them; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), ()))

@@ -1,0 +1,51 @@
+"""What a representation looks like without any labels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from .augment import Augment
+from .encoders import Encoder
+from .settings import Settings
+
+
+def alignment(a: Tensor, b: Tensor) -> float:
+    """Mean squared distance of the normalised features, N x D each, of positive pairs (2005.10242, section 4.1)."""
+    return (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean().item()
+
+
+def uniformity(x: Tensor, t: float = 2.0) -> float:
+    """Log of the mean Gaussian potential of all pairs of normalised features, N x D (2005.10242, section 4.1.2).
+    0 when all are alike; lower when they spread over the sphere."""
+    return torch.pdist(F.normalize(x, dim=1)).square().mul(-t).exp().mean().log().item()
+
+
+def effective_rank(x: Tensor) -> float:
+    """Exponential of the entropy of the normalised singular values of N x D features (RankMe, 2210.02885)."""
+    singular = torch.linalg.svdvals(x.double())
+    share = singular / singular.sum().clamp(min=1e-12)
+    return torch.exp(-(share * torch.log(share.clamp(min=1e-12))).sum()).item()
+
+
+def feature_std(x: Tensor) -> float:
+    """Mean over dimensions of the standard deviation of normalised features, times the square root of their number.
+    Near 0 when the representation has collapsed to a point (2011.10566, section 4.1)."""
+    return (F.normalize(x, dim=1).std(0).mean() * x.shape[1] ** 0.5).item()
+
+
+@torch.no_grad()
+def diagnose(encoder: Encoder, images: Tensor, settings: Settings) -> dict[str, float]:
+    """All of the above for the features of uint8 images; positive pairs are two random views of each."""
+    encoder.eval()
+    augment = Augment(settings.augment, encoder.mean, encoder.std)
+    draws = Generator(images.device).manual_seed(settings.seed)
+    a, b = (encoder(augment(images, draws)) for _ in range(2))
+    h = encoder(encoder.prepare(images))
+    return {
+        "alignment": alignment(a, b),
+        "uniformity": uniformity(h),
+        "effective_rank": effective_rank(h),
+        "feature_std": feature_std(h),
+    }

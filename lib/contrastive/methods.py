@@ -1,0 +1,37 @@
+"""Methods of pretraining: two views of a batch in, a loss and what to log out."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .encoders import Encoder, projection_head
+from .losses import nt_xent_logits
+from .settings import Settings
+
+
+class SimCLR(nn.Module):
+    """SimCLR (2002.05709): an encoder and a projection head, trained so that two views of an image agree."""
+
+    def __init__(self, encoder: Encoder, settings: Settings):
+        super().__init__()
+        self.encoder, self.temperature = encoder, settings.temperature
+        self.head = projection_head(settings.head, encoder.feature_dim, settings.projection_dim)
+
+    def forward(self, views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """views: 2N x C x H x W, the first views of N images, then their second ones, in one batch so that BatchNorm
+        sees both. Returns the loss and, for the log, the share of anchors whose positive is their nearest view.
+        """
+        z1, z2 = self.head(self.encoder(views)).chunk(2)
+        logits, target = nt_xent_logits(z1, z2, self.temperature)
+        top1 = (logits.detach().argmax(1) == target).float().mean()
+        return F.cross_entropy(logits, target), {"top1": top1}
+
+
+METHODS: dict[str, type[SimCLR]] = {"simclr": SimCLR}
+
+
+def build_method(encoder: Encoder, settings: Settings) -> nn.Module:
+    """The method that the settings name, around `encoder`."""
+    return METHODS[settings.method](encoder, settings).to(memory_format=torch.channels_last)

@@ -1,0 +1,295 @@
+"""The training loop, its checkpoints, and runs as folders that are loaded, resumed or trained as need be."""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Generator, Tensor, nn
+from tqdm import tqdm
+
+from .augment import Augment
+from .data import load_images, resolve, split
+from .encoders import Encoder, build_encoder
+from .losses import chance_loss
+from .methods import build_method
+from .settings import Settings, UserError, make_settings, runs_root
+
+CHECKPOINT_SECONDS = 30.0
+TRAINING_CODE = ("augment", "data", "encoders", "losses", "methods", "pretrain")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished pretraining run. `history` has one entry per epoch; `code_changed` is true when the training code
+    has changed since the run was made, so that the same settings might now give other weights."""
+
+    folder: Path
+    settings: Settings
+    history: list[dict[str, float]] = field(repr=False)
+    code_changed: bool
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training, over all sessions."""
+        return sum(epoch["seconds"] for epoch in self.history)
+
+    @property
+    def images_per_second(self) -> float:
+        """Unlabelled images (not views) per second of training."""
+        return sum(epoch["images"] for epoch in self.history) / self.seconds
+
+
+def pretrain(settings: Settings, progress: bool = True) -> Run:
+    """Train an encoder without labels; or load the run, or resume it, if one with these settings exists.
+
+    Raises: UserError when the data cannot serve the settings, or the loss is no longer finite.
+    """
+    settings = resolve(settings)
+    folder = runs_root() / settings.run_name
+    if (run := _finished(folder, settings)) is not None:
+        return run
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the run to {folder}: {error.strerror}. Set CONTRASTIVE_RUNS.") from None
+    atomic_write(folder / "settings.json", settings.canonical_json().encode())
+
+    keep_freed_memory()
+    images = load_images(settings)
+    device = torch.device(settings.device)
+    data = images.train[split(images, settings.n_images, settings.seed).pretrain].to(device)
+    method = initial_method(settings).to(device).train()
+    augment = Augment(settings.augment, method.encoder.mean, method.encoder.std)
+    optimizer = torch.optim.Adam(parameter_groups(method, settings.weight_decay), lr=settings.lr, fused=True)
+    history, code = _resume(folder, method, optimizer, device)
+
+    steps = settings.n_images // settings.batch_size
+    schedule = lr_schedule(settings, steps)
+    bar = tqdm(
+        total=settings.epochs, initial=len(history), desc=f"seed {settings.seed}", unit="epoch", file=sys.stdout,
+        disable=not progress, mininterval=1, dynamic_ncols=sys.stdout.isatty(),
+    )  # fmt: skip
+    saved = time.monotonic()
+    with bar:
+        for epoch in range(len(history), settings.epochs):
+            history.append(_train_epoch(epoch, data, method, augment, optimizer, schedule, settings))
+            bar.set_postfix_str(
+                f"loss {history[-1]['loss']:.3f}, {history[-1]['images'] / history[-1]['seconds']:,.0f} images/s", False
+            )
+            bar.update()
+            if time.monotonic() - saved > CHECKPOINT_SECONDS or epoch + 1 == settings.epochs:
+                _save_checkpoint(folder, method, optimizer, history, code)
+                saved = time.monotonic()
+    _write_history(folder, history)
+    _save_encoder(folder, method.encoder, settings, code)
+    run = _finished(folder, settings)
+    assert run is not None
+    return run
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep the large blocks that each training step frees and asks for again.
+
+    By default it hands them back to the kernel, which zeroes every page anew: a quarter of a step's time on a CPU.
+    Does nothing where there is no glibc.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(-4, 0)  # M_MMAP_MAX: no block by mmap
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: keep what is free at the top of the heap
+
+
+def _train_epoch(
+    epoch: int, data: Tensor, method: nn.Module, augment: Augment, optimizer, schedule, settings: Settings
+) -> dict[str, float]:
+    """One pass over the data. All randomness comes from (seed, epoch), so resuming needs no generator's state."""
+    started = time.perf_counter()
+    device, batch = data.device, settings.batch_size
+    steps = len(data) // batch
+    seed = _mix(settings.seed, epoch)
+    order = torch.randperm(len(data), generator=Generator().manual_seed(seed)).to(device)
+    draws = Generator(device).manual_seed(seed)
+    loss_sum = top1_sum = torch.zeros((), device=device)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule(epoch * steps + step)
+        images = data[order[step * batch : (step + 1) * batch]]
+        views = augment(images.repeat(2, 1, 1, 1), draws).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            loss, log = method(views)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss_sum = loss_sum + loss.detach()
+        top1_sum = top1_sum + log["top1"]
+    mean_loss = float(loss_sum / steps)  # the only time that the host waits for the device
+    if not math.isfinite(mean_loss):
+        raise UserError(
+            f"the loss is no longer finite in epoch {epoch + 1}: lr={settings.lr} is likely too high, or "
+            f"temperature={settings.temperature} too low. The run's last checkpoint is kept."
+        )
+    return {
+        "epoch": epoch + 1,
+        "loss": mean_loss,
+        "chance_loss": chance_loss(batch),
+        "top1": float(top1_sum / steps),
+        "lr": schedule(epoch * steps + steps - 1),
+        "images": steps * batch,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """One 63-bit seed from two numbers, without the overlaps that seed + epoch would have."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:8], "big") >> 1
+
+
+def initial_method(settings: Settings) -> nn.Module:
+    """The method with the random weights that training starts from. Settings have to be resolved."""
+    images = load_images(settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        encoder = build_encoder(settings, tuple(images.train.shape[1:]), images.mean, images.std)
+        return build_method(encoder, settings)
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two optimiser groups: weight decay is for tensors of two or more dimensions, not for biases and norms."""
+    parameters = list(module.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def lr_schedule(settings: Settings, steps_per_epoch: int) -> Callable[[int], float]:
+    """The learning rate at each step, from 0: a linear rise, then half a cosine down to 0 (or constant)."""
+    total = settings.epochs * steps_per_epoch
+    warmup = min(settings.warmup_epochs * steps_per_epoch, total)
+
+    def at(step: int) -> float:
+        if step + 1 < warmup:
+            return settings.lr * (step + 1) / warmup
+        if settings.schedule == "constant":
+            return settings.lr
+        return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup + 1) / max(total - warmup + 1, 1)))
+
+    return at
+
+
+# --- A run's files ----------------------------------------------------------------------------------------------
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write a file so that, whatever happens, either the old or the new content is there, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def code_hash(modules: tuple[str, ...] = TRAINING_CODE) -> str:
+    """A digest of some modules' code as parsed, so that comments and layout do not count."""
+    digest = hashlib.sha256()
+    for name in modules:
+        digest.update(ast.dump(ast.parse(Path(__file__).with_name(f"{name}.py").read_text())).encode())
+    return digest.hexdigest()[:16]
+
+
+def _save_checkpoint(folder: Path, method: nn.Module, optimizer, history: list, code: str) -> None:
+    temporary = folder / f".state.pt.{os.getpid()}"
+    torch.save({"method": method.state_dict(), "optimizer": optimizer.state_dict(), "history": history, "code": code}, temporary)
+    temporary.replace(folder / "state.pt")
+    _write_history(folder, history)
+
+
+def _write_history(folder: Path, history: list[dict[str, float]]) -> None:
+    atomic_write(folder / "history.jsonl", "".join(json.dumps(epoch) + "\n" for epoch in history).encode())
+
+
+def _resume(folder: Path, method: nn.Module, optimizer, device: torch.device) -> tuple[list[dict[str, float]], str]:
+    """Load the checkpoint, if there is one, into method and optimizer. Returns history and hash of the code."""
+    if not (folder / "state.pt").is_file():
+        return [], code_hash()
+    state = _load_state(folder, device)
+    method.load_state_dict(state["method"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["history"], state["code"] if state["code"] == code_hash() else "mixed"
+
+
+def _load_state(folder: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        return torch.load(folder / "state.pt", map_location=device, weights_only=True)
+    except Exception as error:  # a damaged zip file raises many things
+        raise UserError(
+            f"{folder / 'state.pt'} is damaged ({type(error).__name__}). Delete that file to train the run anew."
+        ) from None
+
+
+def _save_encoder(folder: Path, encoder: Encoder, settings: Settings, code: str) -> None:
+    shape = list(load_images(settings).train.shape[1:])
+    metadata = {"settings": settings.canonical_json(), "shape": json.dumps(shape), "code": code}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    atomic_write(folder / "encoder.safetensors", safetensors_bytes(tensors, metadata))
+
+
+def _finished(folder: Path, settings: Settings) -> Run | None:
+    """The run in that folder if it is complete. The encoder file is written last."""
+    if not (folder / "encoder.safetensors").is_file() or not (folder / "history.jsonl").is_file():
+        return None
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    with _open_encoder(folder / "encoder.safetensors") as file:
+        code = file.metadata()["code"]
+    return Run(folder, settings, history, code_changed=code != code_hash())
+
+
+def _open_encoder(path: Path):
+    try:
+        return safe_open(path, "pt")
+    except Exception as error:
+        raise UserError(f"{path} cannot be read as an encoder ({error}). Delete it to train the run anew.") from None
+
+
+def load_encoder(source: Run | Path | str) -> Encoder:
+    """The frozen encoder of a run, from the run, its folder or its `encoder.safetensors`, in eval mode on the CPU.
+
+    `encoder(encoder.prepare(images))` gives the float32 N x feature_dim features of uint8 images N x C x H x W.
+    Raises: UserError when there is no such file or it is damaged.
+    """
+    path = source.folder if isinstance(source, Run) else Path(source)
+    path = path / "encoder.safetensors" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"there is no encoder at {path}. Give a finished run's folder.")
+    with _open_encoder(path) as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    settings = make_settings(**json.loads(metadata["settings"]))
+    mean, std = (tuple(tensors[name].tolist()) for name in ("mean", "std"))
+    encoder = build_encoder(settings, tuple(json.loads(metadata["shape"])), mean, std)
+    encoder.load_state_dict(tensors)
+    return encoder.eval().requires_grad_(False)
+
+
+def load_method(run: Run) -> nn.Module:
+    """The whole method of a run, projection head included, in eval mode on the CPU."""
+    method = initial_method(run.settings)
+    method.load_state_dict(_load_state(run.folder, torch.device("cpu"))["method"])
+    return method.eval().requires_grad_(False)

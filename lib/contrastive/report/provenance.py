@@ -1,0 +1,72 @@
+"""What a reader needs to know, and to do, to get the same numbers."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+from datetime import datetime, timezone
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from ..data import Images, Splits, resolve
+from ..settings import Settings, UserError, checkout, make_settings
+
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "seaborn", "matplotlib", "papermill", "nbconvert", "pydantic")
+_started = datetime.now(timezone.utc)
+
+
+def provenance(settings: Settings, code_changed: bool = False) -> dict[str, Any]:
+    """Versions, commit, device, threads, precision, seeds, start and end, and the command that repeats it all."""
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "commit": commit or "unknown: not run from a git checkout",
+        "dirty": bool(commit and _git("status", "--porcelain", "--untracked-files=no")),
+        "training_code_changed_since_run": code_changed,
+        "packages": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": settings.device if settings.device != "cuda" else f"cuda ({torch.cuda.get_device_name()})",
+        "threads": torch.get_num_threads(),
+        "precision": settings.precision,
+        "seeds": [settings.seed + i for i in range(settings.n_seeds)],
+        "start": _started.isoformat(timespec="seconds"),
+        "end": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command(settings),
+    }
+
+
+def _git(*words: str) -> str:
+    root = checkout()
+    if root is None:
+        return ""
+    try:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+def command(settings: Settings) -> str:
+    """The command that makes this report again: its preset and each value that differs from the preset's."""
+    usual = make_settings(preset=settings.preset, dataset=settings.dataset)
+    # What `resolve` finds by itself, for these data and this machine, is not part of the request.
+    automatic = {name: getattr(usual, name) for name in ("n_images", "budgets", "device", "precision")}
+    try:
+        usual = usual.but(**{name: getattr(resolve(settings.but(**automatic)), name) for name in automatic})
+    except UserError:  # the preset does not fit these data, so the values were asked for
+        pass
+    words = ["contrastive", "report", "--preset", settings.preset, "--dataset", settings.dataset]
+    for name, value in settings:
+        if name not in ("preset", "dataset") and value != getattr(usual, name):
+            words += ["-p", f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"]
+    return shlex.join(words)
+
+
+def describe_data(images: Images, splits: Splits) -> dict[str, Any]:
+    """The `dataset` part of the results: name, checksum, how many images serve for what, and any note."""
+    said: dict[str, Any] = {"name": images.name, "sha256": images.sha256}
+    said |= {"pretrain": len(splits.pretrain), "train": len(images.train)}
+    said |= {"validation": len(splits.validation), "test": len(images.test)}
+    return said | ({"note": images.note} if images.note else {})

@@ -1,0 +1,107 @@
+"""Numbers in a notebook's output: readable for people, and as JSON for the runner to collect."""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import Any
+
+from IPython.display import display
+
+MIME = "application/vnd.contrastive.results+json"
+# Metrics that are not percentages: name -> unit and decimals
+PLAIN_UNITS = {
+    "alignment": ("", 3), "uniformity": ("", 3), "effective_rank": ("dimensions", 1), "feature_std": ("", 3),
+    "label_savings": ("labels", 0),
+}  # fmt: skip
+
+
+def record(**fragment: Any) -> None:
+    """Show a part of the report's results (settings, dataset, metrics, seconds, checks, provenance) below the cell.
+
+    The same part goes into the cell's output as JSON, from which the runner puts `results.json` together; so the
+    file holds what the page shows, also when the notebook was run by hand.
+    """
+    fragment = json.loads(json.dumps(fragment))  # fails here and now when something in it is no JSON
+    display({MIME: fragment, "text/html": _as_html(fragment), "text/plain": _as_text(fragment)}, raw=True)
+
+
+def check(name: str, passed: bool, seen: Any, expected: str) -> dict[str, Any]:
+    """One check for `record(checks=[...])`: what was seen, in words or as a number, against what was expected."""
+    return {"name": name, "passed": bool(passed), "seen": seen, "expected": expected}
+
+
+def collect(notebook: Any) -> dict[str, Any]:
+    """Everything that `record` put into the outputs of a notebook: dicts merged, lists joined, in order."""
+    merged: dict[str, Any] = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            merge(merged, output.get("data", {}).get(MIME, {}))
+    return merged
+
+
+def merge(into: dict[str, Any], fragment: dict[str, Any]) -> None:
+    """Merge a fragment of results into another, in place."""
+    for key, value in fragment.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            into[key].update(value)
+        elif isinstance(value, list) and isinstance(into.get(key), list):
+            into[key] += [item for item in value if item not in into[key]]
+        else:
+            into[key] = value
+
+
+def format_metric(name: str, metric: dict[str, Any]) -> str:
+    """A metric as text: mean, standard deviation over seeds if there are several, unit."""
+    unit, decimals = PLAIN_UNITS.get(name.split("@")[0], ("%", 2))
+    spread = f" ± {metric['std']:,.{decimals}f}" if metric["n_seeds"] > 1 else ""
+    return f"{metric['mean']:,.{decimals}f}{spread} {unit}".rstrip()
+
+
+def _rows(fragment: dict[str, Any]) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Sections of a fragment, each with the rows of its table."""
+    sections = []
+    for key, value in fragment.items():
+        if key == "metrics":
+            rows = [(name, format_metric(name, metric)) for name, metric in value.items()]
+        elif key == "checks":
+            rows = [
+                ("passed" if c["passed"] else "FAILED", c["name"], f"seen: {c['seen']}", f"expected: {c['expected']}")
+                for c in value
+            ]
+        elif isinstance(value, dict):
+            rows = [(name, _plain(item)) for name, item in value.items()]
+        else:
+            rows = [(key, _plain(value))]
+        sections.append((key, rows))
+    return sections
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(v) for v in value)
+    return str(value)
+
+
+def _as_text(fragment: dict[str, Any]) -> str:
+    lines = []
+    for title, rows in _rows(fragment):
+        lines.append(title)
+        lines += ["  " + "  ".join(row) for row in rows]
+    return "\n".join(lines)
+
+
+def _as_html(fragment: dict[str, Any]) -> str:
+    parts = []
+    for title, rows in _rows(fragment):
+        body = "".join(
+            "<tr>" + "".join(f"<{'th scope=row' if i == 0 else 'td'}>{html.escape(c)}</{'th' if i == 0 else 'td'}>"
+                             for i, c in enumerate(row)) + "</tr>"
+            for row in rows
+        )  # fmt: skip
+        parts.append(f'<table class="record {title}"><caption>{html.escape(title)}</caption><tbody>{body}</tbody></table>')
+    return "".join(parts)

@@ -1,0 +1,99 @@
+"""Executed notebooks -> HTML that needs nothing from outside; and the index of all reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import nbformat
+from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+from ..pretrain import atomic_write
+from .record import format_metric
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def render(
+    stem: str, notebook: Any, results: dict[str, Any], errors: list[dict[str, str]], siblings: list[str], note: str = ""
+) -> str:
+    """One executed notebook as an HTML page with a banner for what went wrong and for which data were used."""
+    notebook = nbformat.from_dict(notebook)
+    # papermill adds cells of its own for an error; the banner says it.
+    notebook.cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        # A page has one description for each figure and table: what nobody will read is left out.
+        cell["outputs"] = [o for o in cell.get("outputs", []) if o.get("name") != "stderr"] if "outputs" in cell else []
+        if cell.cell_type != "code":
+            del cell["outputs"]
+    exporter = HTMLExporter(template_name="contrastive", extra_template_basedirs=[str(TEMPLATES)])
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
+    failed = [c for c in results.get("checks", []) if not c["passed"]]
+    page, _ = exporter.from_notebook_node(
+        notebook,
+        resources={
+            "style": (TEMPLATES / "style.css").read_text(),
+            "page_title": page_title(notebook) or stem,
+            "stem": stem,
+            "siblings": siblings,
+            "errors": errors,
+            "failed_checks": failed,
+            "note": note,
+        },
+    )
+    return page
+
+
+def page_title(notebook: Any) -> str:
+    """The first heading of a notebook, without markup."""
+    for cell in notebook.cells:
+        for line in cell.source.splitlines():
+            if cell.cell_type == "markdown" and line.startswith("# "):
+                return line[2:].strip()
+    return ""
+
+
+def write_index(root: Path) -> Path:
+    """Write `index.html` of all reports in the folder `root` and in the folders directly below it; newest first."""
+    root.mkdir(parents=True, exist_ok=True)
+    found = [*root.glob("*/results.json"), *root.glob("*/*/results.json")]
+    rows = []
+    for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
+        try:
+            results = json.loads(path.read_text())
+            rows.append(_index_row(path.parent.relative_to(root), path.parent, results))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            rows.append({"name": str(path.parent.relative_to(root)), "status": "unreadable", "pages": []})
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
+    style = (TEMPLATES / "style.css").read_text()
+    page = environment.get_template("reports.html.j2").render(rows=rows, style=style)
+    atomic_write(root / "index.html", page.encode())
+    return root / "index.html"
+
+
+def _index_row(name: Path, folder: Path, results: dict[str, Any]) -> dict[str, Any]:
+    headline = results.get("headline_labels")
+    metrics = results.get("metrics", {})
+
+    def value(prefix: str) -> str:
+        name = f"{prefix}_accuracy@{headline}"
+        return format_metric(name, metrics[name]) if name in metrics else "–"
+
+    return {
+        "name": name.as_posix(),
+        "status": results["status"],
+        "dataset": results.get("dataset", {}).get("name", "–"),
+        "n_images": results["settings"]["n_images"],
+        "epochs": results["settings"]["epochs"],
+        "labels": f"{headline:,}" if headline else "–",
+        "linear": value("linear"),
+        "random": value("random_encoder"),
+        "supervised": value("supervised"),
+        "minutes": f"{results['seconds']['total'] / 60:.1f}",
+        "pages": sorted(p.name for p in folder.glob("*.html")),
+    }
+
+

@@ -1,0 +1,220 @@
+"""Every parameter of a run: typed, checked, with presets, and the name that they give the run.
+
+Fields above `n_seeds` decide what the encoder's weights become, and their canonical JSON, hashed, names the run.
+The others only decide what is measured afterwards, so changing one never trains anything again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+POLICIES = {"simclr": ("hflip", "crop", "jitter", "blur", "grayscale"), "digits": ("crop", "rotate", "jitter")}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Seconds on bundled data: shows that everything works, not how well.
+    "smoke": dict(
+        dataset="digits", n_images=512, epochs=4, batch_size=128, width=8, budgets=(100, 600), supervised_steps=40,
+        ablation_epochs=1, ablation_width=4, ablation_labels=300, ablation_seeds=2,
+    ),
+    # Minutes on two cores: what `make report` runs. These are the defaults of the fields below.
+    "quick": {},
+    # The recipe as written, over several seeds: hours on two cores.
+    "full": dict(
+        augment="simclr", epochs=500, lr=1e-3, temperature=0.5, warmup_epochs=10, n_seeds=3, supervised_steps=2000,
+        ablation_epochs=50, ablation_width=32, ablation_labels=1000, ablation_seeds=3,
+    ),
+}  # fmt: skip
+
+
+class UserError(ValueError):
+    """A foreseeable mistake. Its message is one line that says what was wrong and what to do."""
+
+
+def nearest(name: str, options: Any, what: str) -> str:
+    """One line for an unknown `name`: the nearest spelling, if any is near, and all allowed ones."""
+    close = get_close_matches(str(name), list(options), n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown {what} {str(name)!r}.{hint} Choose one of: {', '.join(options)}."
+
+
+def _number(value: Any) -> Any:
+    # YAML and shells hand numbers over as text, which pydantic reads; a bool that counts as 1 is always a mistake.
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not true or false")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_number)]
+Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """All parameters of a report. `Settings(preset="smoke", seed=1)` is the preset with one value changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    preset: str = Field("quick", description="the values that the others start from: smoke, quick or full")
+
+    dataset: str = Field("auto", description="auto, mnist, digits, or a folder that holds IDX files")
+    n_images: Int | None = Field(None, ge=2, description="unlabelled images (default: 5000, or all if there are fewer)")
+    method: Literal["simclr"] = Field("simclr", description="how views become a loss")
+    encoder: Literal["cnn"] = Field("cnn", description="the network whose features are kept")
+    width: Int = Field(32, ge=1, le=1024, description="channels of the encoder's first layer; the next have 2x and 4x")
+    head: Literal["mlp", "linear", "none"] = Field("mlp", description="the projection head, used in pretraining only")
+    projection_dim: Int = Field(128, ge=2, le=8192, description="width of what the head puts out")
+    augment: str = Field("digits", description="policy simclr or digits; an operation is left out as in simclr-hflip")
+    temperature: Float = Field(0.2, gt=0, le=100, description="NT-Xent's temperature")
+    batch_size: Int = Field(256, ge=2, description="images per step; each gives two views")
+    epochs: Int = Field(15, ge=1, description="passes over the unlabelled images")
+    lr: Float = Field(3e-3, gt=0, le=10, description="Adam's peak learning rate")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="the learning rate after the warm-up")
+    warmup_epochs: Float = Field(1, ge=0, description="epochs over which the learning rate rises from 0")
+    weight_decay: Float = Field(1e-6, ge=0, le=1, description="L2 penalty on weight matrices (not on biases and norms)")
+    seed: Int = Field(0, ge=0, lt=2**32, description="decides the subset, the initial weights and every random draw")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 if in hardware")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+
+    n_seeds: Int = Field(1, ge=1, le=100, description="pretraining runs, with seeds seed, seed+1, ...")
+    budgets: tuple[Int, ...] | None = Field(
+        None, description="numbers of labels to evaluate with (default: 100,600,5000,30000 and all)"
+    )
+    supervised_steps: Int = Field(300, ge=1, description="most training steps of the CNN trained from scratch")
+    ablation_epochs: Int = Field(6, ge=1, description="epochs of each point of 03_ablations")
+    ablation_width: Int = Field(12, ge=1, le=1024, description="encoder width of each point of 03_ablations")
+    ablation_labels: Int = Field(1000, ge=10, description="labels of the probe of each point of 03_ablations")
+    ablation_seeds: Int = Field(1, ge=1, le=100, description="seeds of each point of 03_ablations")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_preset(cls, given: Any) -> Any:
+        for name in given:
+            if name not in cls.model_fields:
+                raise ValueError(nearest(name, cls.model_fields, "parameter"))
+        preset = given.get("preset", "quick")
+        if preset not in PRESETS:
+            raise ValueError(nearest(preset, PRESETS, "preset"))
+        return {**PRESETS[preset], **given}
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _read_budgets(cls, value: Any) -> Any:
+        return [part for part in value.replace(" ", "").split(",") if part] if isinstance(value, str) else value
+
+    @field_validator("budgets")
+    @classmethod
+    def _check_budgets(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and (not value or min(value) < 20):
+            raise ValueError("each number of labels has to be at least 20")
+        return value and tuple(sorted(set(value)))
+
+    @field_validator("augment")
+    @classmethod
+    def _check_augment(cls, value: str) -> str:
+        policy, *left_out = value.split("-")
+        if policy not in POLICIES:
+            raise ValueError(nearest(policy, POLICIES, "augmentation policy"))
+        for op in left_out:
+            if op not in POLICIES[policy]:
+                raise ValueError(nearest(op, POLICIES[policy], f"operation of policy {policy}"))
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, value: str) -> str:
+        kind, _, index = value.partition(":")
+        if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdigit())):
+            raise ValueError(nearest(value, ("auto", "cpu", "cuda", "cuda:0", "mps"), "device"))
+        return value
+
+    def but(self, **changes: Any) -> Settings:
+        """The same settings with some values changed, checked again."""
+        return Settings(**{**self.model_dump(), **changes})
+
+    def canonical_json(self) -> str:
+        """The parameters that decide the weights, as JSON with sorted keys."""
+        return json.dumps({name: getattr(self, name) for name in RUN_FIELDS}, sort_keys=True)
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run with these settings, e.g. `mnist-simclr-cnn-15ep-s0-1a2b3c4d`. Resolve them first."""
+        digest = hashlib.sha256(self.canonical_json().encode()).hexdigest()[:8]
+        data = "".join(c if c.isalnum() else "_" for c in Path(self.dataset).name)[:32] or "data"
+        return f"{data}-{self.method}-{self.encoder}-{self.epochs}ep-s{self.seed}-{digest}"
+
+
+_names = list(Settings.model_fields)
+RUN_FIELDS = tuple(_names[_names.index("dataset") : _names.index("n_seeds")])
+
+
+def explain(error: ValidationError) -> str:
+    """The first problem of a pydantic error as one line: parameter, what is wrong, what is allowed."""
+    first = error.errors()[0]
+    said = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return said
+    name = str(first["loc"][0])
+    allowed = get_args(Settings.model_fields[name].annotation)
+    if first["type"] == "literal_error":
+        return nearest(first["input"], allowed, name)
+    if said.startswith("unknown "):
+        return said
+    field = Settings.model_fields[name]
+    return f"parameter {name}={first['input']!r}: {said[0].lower()}{said[1:]} ({field.description})."
+
+
+def make_settings(**given: Any) -> Settings:
+    """`Settings(...)`, with a mistake told as one line. Raises: UserError."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise UserError(explain(error)) from None
+
+
+def notebook_settings(namespace: dict[str, Any]) -> Settings:
+    """The settings that a notebook's `parameters` cell asks for: pass it `globals()`. None means the preset's value.
+
+    papermill only warns of a parameter that the notebook lacks; here a name that it injected and that is not a
+    setting is an error. Raises: UserError.
+    """
+    given = {name: namespace[name] for name in Settings.model_fields if namespace.get(name) is not None}
+    for cell in namespace.get("In", []):
+        if cell.startswith("# Parameters\n"):  # papermill's first line of the cell that it injects
+            lines = (line.partition(" = ") for line in cell.splitlines()[1:])
+            given |= {name: namespace[name] for name, equals, _ in lines if equals and name not in Settings.model_fields}
+    return make_settings(**given)
+
+
+def checkout() -> Path | None:
+    """The root of the source checkout that this package is used from, or None when it is installed elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    return root if (root / "notebooks").is_dir() and (root / "pyproject.toml").is_file() else None
+
+
+def folder_from_environment(variable: str, default: str) -> Path:
+    """The folder that an environment variable names, else `default` in the checkout (or the current folder).
+
+    A relative path counts from the current folder and, if there is nothing there, from the checkout, so that a
+    notebook's kernel, which starts inside `notebooks/`, finds the same folder as the command line.
+    """
+    path = Path(os.environ.get(variable) or default).expanduser()
+    root = checkout()
+    if path.is_absolute() or root is None or (os.environ.get(variable) and path.exists()):
+        return path.absolute()
+    return root / path
+
+
+def data_root() -> Path:
+    """Where data sets lie and are downloaded to: `$CONTRASTIVE_DATA`, else `data/`."""
+    return folder_from_environment("CONTRASTIVE_DATA", "data")
+
+
+def runs_root() -> Path:
+    """Where runs are kept: `$CONTRASTIVE_RUNS`, else `runs/`."""
+    return folder_from_environment("CONTRASTIVE_RUNS", "runs")

@@ -138,7 +138,7 @@ RANGES = {
     # small images): the crop's area, and probabilities of 0.5, 0.8, 0.5 and 0.2.
     "simclr": Policy(0.5, (0.08, 1.0), None, (0.4, 0.4, 0.4, 0.1), (0.1, 2.0), 0.2),
     # What suits digits: upright but slightly turned, never mirrored, all strokes in the picture.
-    "digits": Policy(crop=(0.4, 1.0), rotate=15.0, jitter=(0.4, 0.4, 0.0, 0.0)),
+    "digits": Policy(crop=(0.5, 1.0), rotate=15.0, jitter=(0.4, 0.4, 0.0, 0.0)),
 }
 
 

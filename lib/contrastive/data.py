@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
-import socket
-import sys
-import threading
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision import datasets
-from torchvision.transforms.v2 import functional as TF
 
+from .mnist import IDX_FILES, NoNetwork, check_idx, ensure_mnist, is_original, read_idx
 from .settings import Settings, UserError, data_root, nearest
 
 NAMES = ("auto", "mnist", "digits")
-IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-# MD5 of the uncompressed files of the original MNIST, to notice when something else bears its names.
-ORIGINAL_MD5 = dict(
-    zip(
-        IDX_FILES,
-        (
-            "6bbc9ace898e44ae57da46a324031adb",
-            "a25bea736e30d166cdddb491f175f624",
-            "2646ac647ad5339dbf082846283269ea",
-            "27ae3e4e09519cfbb04c329615203637",
-        ),
-        strict=True,
-    )
-)
-PROBE_SECONDS = 8  # for finding out whether any mirror answers
-STALL_SECONDS = 15  # without a byte, after which a mirror counts as dead
-
 
 @dataclass(frozen=True)
 class Images:
@@ -100,8 +77,8 @@ def _load(dataset: str, root: str) -> Images:
     if dataset in ("auto", "mnist"):
         raw = Path(root) / "MNIST" / "raw"
         try:
-            _ensure_mnist(Path(root))
-        except _NoNetwork as problem:
+            ensure_mnist(Path(root))
+        except NoNetwork as problem:
             if dataset == "mnist":
                 raise UserError(
                     f"MNIST is not in {raw} and {problem}. Put its four files ({', '.join(IDX_FILES)}; plain or .gz) "
@@ -112,14 +89,16 @@ def _load(dataset: str, root: str) -> Images:
             note = f"MNIST is not in {raw} and {problem}, so these are scikit-learn's 8x8 digits, enlarged to 28x28."
             return _digits(note)
         check_idx(raw)
+        from torchvision import datasets  # takes seconds to import, so only where it is needed
+
         sets = [datasets.MNIST(root, train=train) for train in (True, False)]
-        note = "" if _is_original(raw) else f"The files in {raw} are not those of the original MNIST."
+        note = "" if is_original(raw) else f"The files in {raw} are not those of the original MNIST."
         return _images("mnist", [part for s in sets for part in (s.data, s.targets)], note)
     folder = Path(dataset).expanduser()
     if not folder.is_dir():
         raise UserError(f"{nearest(dataset, NAMES, 'data set')} A folder that holds IDX files does as well.")
     check_idx(folder)
-    return _images(folder.name, [torch.from_numpy(_read_idx(folder / name)) for name in IDX_FILES])
+    return _images(folder.name, [torch.from_numpy(read_idx(folder / name)) for name in IDX_FILES])
 
 
 def _images(name: str, parts: list[Tensor], note: str = "") -> Images:
@@ -145,143 +124,11 @@ def _digits(note: str = "") -> Images:
 
     bunch = load_digits()
     small = torch.from_numpy(bunch.images).float().mul(255 / 16).unsqueeze(1)  # 8x8, grey levels 0 to 16
-    images = TF.resize(small, [28, 28], antialias=True).round().clamp(0, 255).to(torch.uint8)
+    images = F.interpolate(small, size=(28, 28), mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
     labels = torch.from_numpy(bunch.target).long()
     # The set has no split of its own; this one is the same for every seed.
     train, test = train_test_split(np.arange(len(labels)), test_size=360, stratify=bunch.target, random_state=0)
     return _images("digits", [images[train], labels[train], images[test], labels[test]], note)
-
-
-# --- IDX files ------------------------------------------------------------------------------------------------
-
-
-def _idx_shape(path: Path) -> tuple[int, ...]:
-    """Sizes that the header of an IDX file of bytes tells. Raises: UserError when file and header disagree."""
-    n_sizes = 3 if "idx3" in path.name else 1
-    with path.open("rb") as file:
-        header = file.read(4 + 4 * n_sizes)
-    if len(header) < 4 or header[:3] != b"\0\0\x08" or header[3] not in (1, 3):
-        raise UserError(f"{path} is not an IDX file of bytes. Replace it with the original file.")
-    if header[3] != n_sizes:
-        kinds = {1: "labels", 3: "images"}
-        raise UserError(
-            f"{path} holds {kinds[header[3]]}, not {kinds[n_sizes]}: files were swapped. Put each under its own name."
-        )
-    sizes = tuple(int.from_bytes(header[4 * i : 4 * i + 4], "big") for i in range(1, n_sizes + 1))
-    told, found = 4 + 4 * n_sizes + int(np.prod(sizes, dtype=object)), path.stat().st_size
-    if len(header) < 4 + 4 * n_sizes or told != found:
-        state = "truncated" if found < told else "too long"
-        raise UserError(
-            f"{path} is {state}: its header tells {told:,} bytes, it has {found:,}. Replace it with the original file."
-        )
-    if 0 in sizes:
-        raise UserError(f"{path} holds no data. Replace it with the original file.")
-    return sizes
-
-
-def check_idx(folder: Path) -> None:
-    """Check the four IDX files of a folder, by name, size and content. Raises: UserError naming the file."""
-    shapes = {}
-    for name in IDX_FILES:
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name} is missing. A data folder holds {', '.join(IDX_FILES)}.")
-        try:
-            shapes[name] = _idx_shape(folder / name)
-        except OSError as error:
-            raise UserError(f"{folder / name} cannot be read: {error.strerror}.") from None
-    for images, labels in (IDX_FILES[:2], IDX_FILES[2:]):
-        if shapes[images][0] != shapes[labels][0]:
-            raise UserError(
-                f"{folder / labels} has {shapes[labels][0]:,} labels for the {shapes[images][0]:,} images of {images}: "
-                "files were swapped or are of different data sets. Put each under its own name."
-            )
-    if shapes[IDX_FILES[0]][1:] != shapes[IDX_FILES[2]][1:]:
-        raise UserError(f"{folder / IDX_FILES[2]} has images of another size than {IDX_FILES[0]}.")
-    originals = {md5: name for name, md5 in ORIGINAL_MD5.items()}
-    for name in IDX_FILES:
-        true_name = originals.get(_md5(folder / name), name)
-        if true_name != name:
-            raise UserError(f"{folder / name} holds what belongs in {true_name}. Put each file under its own name.")
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _is_original(raw: Path) -> bool:
-    return all(_md5(raw / name) == md5 for name, md5 in ORIGINAL_MD5.items())
-
-
-def _read_idx(path: Path) -> np.ndarray:
-    shape = _idx_shape(path)
-    return np.fromfile(path, dtype=np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
-
-
-# --- Download -------------------------------------------------------------------------------------------------
-
-
-class _NoNetwork(Exception):
-    """Why MNIST could not be downloaded."""
-
-
-def _ensure_mnist(root: Path) -> None:
-    """Have the four MNIST files under `root`, by torchvision's own download if need be. Raises: _NoNetwork."""
-    raw = root / "MNIST" / "raw"
-    if any((raw / name).exists() for name in IDX_FILES):
-        return  # never download over what somebody put there: check_idx names what is missing or damaged
-    have_archives = all((raw / f"{name}.gz").is_file() for name in IDX_FILES)
-    mirrors = list(datasets.MNIST.mirrors)
-    if not have_archives:
-        if why := os.environ.get("CONTRASTIVE_OFFLINE"):
-            raise _NoNetwork("CONTRASTIVE_OFFLINE is set" if why == "1" else why)
-        mirrors = _mirrors_that_answer(mirrors)
-    downloader = type("MNIST", (datasets.MNIST,), {"mirrors": mirrors})  # the class's name is the folder's name
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(STALL_SECONDS)
-    try:
-        print(f"Fetching MNIST into {raw}", file=sys.stderr)
-        downloader(root, download=True)
-    except PermissionError as error:
-        raise UserError(f"cannot write MNIST to {raw}: {error.strerror}. Set CONTRASTIVE_DATA to a folder.") from None
-    except (RuntimeError, OSError, EOFError, gzip.BadGzipFile) as error:
-        for name in IDX_FILES:  # what was only half unpacked must not pass for the data next time
-            (raw / name).unlink(missing_ok=True)
-        raise _NoNetwork(f"its download failed ({str(error).strip().splitlines()[0]})") from None
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _mirrors_that_answer(mirrors: list[str]) -> list[str]:
-    """Those mirrors, in their order, from which anything comes within PROBE_SECONDS. Raises: _NoNetwork.
-
-    A network that swallows packets would hold a download up for minutes per address, so all mirrors are asked at once.
-    """
-    answers: dict[str, str] = {}
-
-    def ask(mirror: str) -> None:
-        request = urllib.request.Request(mirror + datasets.MNIST.resources[0][0], method="HEAD")
-        try:
-            urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
-            answers[mirror] = ""
-        except urllib.error.HTTPError as error:
-            answers[mirror] = "" if error.code in (403, 405, 501) else f"HTTP {error.code}"  # HEAD may be unwelcome
-        except (OSError, ValueError) as error:
-            answers[mirror] = str(getattr(error, "reason", error))
-
-    threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PROBE_SECONDS / len(threads) + 1)
-    alive = [mirror for mirror in mirrors if answers.get(mirror) == ""]
-    if not alive:
-        why = next((answers[mirror] for mirror in mirrors if mirror in answers), f"no answer in {PROBE_SECONDS} s")
-        raise _NoNetwork(f"no mirror can be reached ({why})")
-    return alive
-
-
-# --- Splits and what `auto` means ------------------------------------------------------------------------------
 
 
 def split(images: Images, n_images: int, seed: int) -> Splits:

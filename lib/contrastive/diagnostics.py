@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -33,6 +34,16 @@ def feature_std(x: Tensor) -> float:
     """Mean over dimensions of the standard deviation of normalised features, times the square root of their number.
     Near 0 when the representation has collapsed to a point (2011.10566, section 4.1)."""
     return (F.normalize(x, dim=1).std(0).mean() * x.shape[1] ** 0.5).item()
+
+
+def map_2d(features: Tensor, seed: int) -> np.ndarray:
+    """A t-SNE map of N x D features, float32 N x 2, from their 50 largest principal components."""
+    from sklearn.decomposition import PCA  # takes seconds to import, so only where it is needed
+    from sklearn.manifold import TSNE
+
+    x = features.double().cpu().numpy()
+    x = PCA(min(50, *x.shape), random_state=seed).fit_transform(x)
+    return TSNE(perplexity=min(30, (len(x) - 1) / 3), init="pca", random_state=seed).fit_transform(x)
 
 
 @torch.no_grad()

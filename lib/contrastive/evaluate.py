@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
@@ -137,6 +138,25 @@ def knn_predict(
         votes = torch.zeros(len(chunk), n_classes, device=bank.device)
         scores.append(votes.scatter_add_(1, bank_labels[index], (similarity / temperature).exp()))
     return torch.cat(scores)
+
+
+def nearest_neighbours(features: Tensor, queries: list[int], k: int) -> list[list[int]]:
+    """For each query (a row of N x D features) its own index and those of the k others nearest by cosine."""
+    h = F.normalize(features, dim=1)
+    similarity = h[queries] @ h.T
+    similarity[torch.arange(len(queries)), queries] = -torch.inf
+    nearest = similarity.topk(k, dim=1).indices.tolist()
+    return [[query, *row] for query, row in zip(queries, nearest, strict=True)]
+
+
+def most_confused(probabilities: Tensor, labels: Tensor, n_classes: int) -> tuple[list, np.ndarray]:
+    """The mistakes, surest first, as (index, true, predicted, probability), and the matrix of counts, true x predicted."""
+    sure, predicted = probabilities.max(1)
+    wrong = (predicted != labels).nonzero().flatten()
+    order = wrong[sure[wrong].argsort(descending=True)]
+    rows = [(int(i), int(labels[i]), int(predicted[i]), float(sure[i])) for i in order]
+    counts = torch.bincount(labels * n_classes + predicted, minlength=n_classes**2)
+    return rows, counts.view(n_classes, n_classes).numpy()
 
 
 def train_from_scratch(settings: Settings, data: Tensor, labels: Tensor) -> nn.Sequential:

@@ -29,7 +29,7 @@ from .methods import build_method
 from .settings import Settings, UserError, make_settings, runs_root
 
 CHECKPOINT_SECONDS = 30.0
-TRAINING_CODE = ("augment", "data", "encoders", "losses", "methods", "pretrain")
+TRAINING_CODE = ("augment", "data", "encoders", "losses", "methods", "mnist", "pretrain")
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ def load_encoder(source: Run | Path | str) -> Encoder:
         raise UserError(f"there is no encoder at {path}. Give a finished run's folder.")
     with _open_encoder(path) as file:
         metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
     settings = make_settings(**json.loads(metadata["settings"]))
     mean, std = (tuple(tensors[name].tolist()) for name in ("mean", "std"))
     encoder = build_encoder(settings, tuple(json.loads(metadata["shape"])), mean, std)

@@ -109,8 +109,14 @@ def execute_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> tuple
     error: dict[str, str] | None = None
     try:
         papermill.execute_notebook(
-            path, out, parameters=parameters, kernel_name="python3", progress_bar=sys.stderr.isatty(), coalesce_streams=True
-        )  # fmt: skip
+            path,
+            out,
+            parameters=parameters,
+            kernel_name="python3",
+            progress_bar=sys.stderr.isatty(),
+            coalesce_streams=True,
+            extra_arguments=["--log-level=CRITICAL"],  # the kernel's own notices are not for the terminal
+        )
     except PapermillExecutionError as problem:
         error = {"cell": f"In [{problem.exec_count}]", "error": f"{problem.ename}: {problem.evalue}"}
     except (Exception, KeyboardInterrupt) as problem:

@@ -1,0 +1,89 @@
+"""Many runs, to see what a parameter does: the points of an ablation, each several seeds, each cached as a run."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+
+from tqdm import tqdm
+
+from .evaluate import standard_error, validation_accuracy
+from .pretrain import TRAINING_CODE, Run, atomic_write, code_hash, pretrain
+from .settings import POLICIES, Settings
+
+TEMPERATURES = (0.1, 0.2, 0.5, 1.0)
+HEADS = ("none", "linear", "mlp")
+BASE = "base"
+BASE_SEEDS = 3  # at least: they tell how much noise to expect
+
+
+def ablation_base(settings: Settings) -> Settings:
+    """The run that all points differ from in one value: the recipe's augmentations, in the ablation's size."""
+    return settings.but(augment="simclr", epochs=settings.ablation_epochs, width=settings.ablation_width, n_seeds=1)
+
+
+def ablation_points(base: Settings) -> dict[str, dict[str, Settings]]:
+    """Group -> point -> settings, each one value away from `base`, which is a point of every group."""
+    policy = base.augment.split("-")[0]
+    groups = {
+        "temperature": {f"temperature {t:g}": base.but(temperature=t) for t in TEMPERATURES},
+        "augmentation": {f"without {op}": base.but(augment=f"{policy}-{op}") for op in POLICIES[policy]},
+        "head": {f"head {kind}": base.but(head=kind) for kind in HEADS},
+    }
+    return {
+        group: {BASE: base} | {name: s for name, s in points.items() if s != base} for group, points in groups.items()
+    }
+
+
+def measure(points: Mapping[str, Settings], seeds: int, n_labels: int, progress: bool = True) -> dict[str, list[float]]:
+    """Validation accuracy of each point over `seeds` seeds (the base: at least BASE_SEEDS), trained where needed."""
+    jobs = [
+        (name, settings.but(seed=settings.seed + i))
+        for name, settings in points.items()
+        for i in range(max(seeds, BASE_SEEDS) if name == BASE else seeds)
+    ]
+    values: dict[str, list[float]] = {name: [] for name in points}
+    for name, settings in tqdm(jobs, desc="ablation runs", disable=not progress, mininterval=1, file=sys.stdout):
+        values[name].append(_cached_accuracy(pretrain(settings, progress=False), n_labels))
+    return values
+
+
+def _cached_accuracy(run: Run, n_labels: int) -> float:
+    path, key = run.folder / "validation.json", code_hash((*TRAINING_CODE, "evaluate")) + f" {n_labels}"
+    saved = json.loads(path.read_text()) if path.is_file() else {}
+    if key not in saved:
+        saved = {key: validation_accuracy(run, n_labels)}
+        atomic_write(path, json.dumps(saved).encode())
+    return saved[key]
+
+
+def noise(values: Mapping[str, Sequence[float]], n_validation: int) -> float:
+    """Standard error, in points, to expect of the difference between a point and the base.
+
+    From the spread over seeds (pooled over all points with several), or, where that is smaller, what the number of
+    validation images alone would give: three seeds can agree by luck.
+    """
+    groups = [v for v in values.values() if len(v) > 1]
+    spread = (sum(statistics.variance(v) * (len(v) - 1) for v in groups) / sum(len(v) - 1 for v in groups)) ** 0.5
+    spread = max(spread, standard_error(statistics.fmean(values[BASE]), n_validation))
+    fewest = min(len(v) for v in values.values())
+    return spread * (1 / fewest + 1 / len(values[BASE])) ** 0.5
+
+
+def finding(values: Mapping[str, Sequence[float]], error: float) -> str:
+    """A sentence: which points differ from the base by more than twice the standard error, and which do not."""
+    base = statistics.fmean(values[BASE])
+    change = {name: statistics.fmean(v) - base for name, v in values.items() if name != BASE}
+    beyond = {name: d for name, d in change.items() if abs(d) > 2 * error}
+    parts = [f"{name} {d:+.2f} points" for name, d in sorted(beyond.items(), key=lambda item: item[1])]
+    said = f"Against the base's {base:.2f} %, more than noise: {', '.join(parts)}." if parts else ""
+    within = [f"{name} ({change[name]:+.2f})" for name in change if name not in beyond]
+    if not parts:
+        said = f"No point differs from the base's {base:.2f} % by more than noise (2 standard errors: {2 * error:.2f})."
+    elif within:
+        said += f" Within noise (2 standard errors: {2 * error:.2f}): {', '.join(within)}."
+    return said
+
+

@@ -37,6 +37,7 @@ from .pretrain import (
 from .settings import Settings
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # L2 penalties on the mean loss, tried from the strongest
+CHOOSE_WITH = 10_000
 HEADLINE_LABELS = 30_000
 
 
@@ -60,7 +61,7 @@ def weights_hash(module: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Probe:
-    """A multinomial logistic regression on standardised features. `strength` is the chosen L2 penalty."""
+    """A multinomial logistic regression on standardised features. `strength` is the L2 penalty."""
 
     weight: Tensor
     bias: Tensor
@@ -70,7 +71,7 @@ class Probe:
 
     def probabilities(self, features: Tensor) -> Tensor:
         """Class probabilities, float32 N x classes."""
-        return (((features - self.mean) / self.scale) @ self.weight + self.bias).softmax(1)
+        return F.linear((features - self.mean) / self.scale, self.weight, self.bias).softmax(1)
 
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
         """Share of right predictions, in percent."""
@@ -86,23 +87,26 @@ def fit_probe(fit: tuple[Tensor, Tensor], choose: tuple[Tensor, Tensor], n_class
     """Fit the linear probe: strength chosen by accuracy on `choose`, then refitted on both parts together.
 
     fit, choose: (features float32 N x D, labels int64 N). Features are standardised with the statistics of `fit`.
+    The strength is chosen with at most CHOOSE_WITH images of `fit`, and scaled to the number refitted on, as a prior
+    on the weights would be.
     """
     features, labels = fit
     mean, scale = features.mean(0), features.std(0, correction=0)
     # A feature without spread in `fit` says nothing: its scale of 1 leaves it near 0.
     scale = torch.where(scale < 1e-6, 1.0, scale)
     x, x_choose = (features - mean) / scale, (choose[0] - mean) / scale
-    weight = torch.zeros(x.shape[1], n_classes, device=x.device)
-    bias = torch.zeros(n_classes, device=x.device)
+    n = min(len(x), CHOOSE_WITH)
+    weight, bias = torch.zeros(n_classes, x.shape[1], device=x.device), torch.zeros(n_classes, device=x.device)
     best: tuple[float, float, Tensor, Tensor] | None = None
     for strength in STRENGTHS:  # each starts from the last: a path from simple to complex
-        weight, bias = logistic_regression(x, labels, strength, weight, bias)
-        right = percent_right(x_choose @ weight + bias, choose[1])
+        weight, bias = logistic_regression(x[:n], labels[:n], strength, weight, bias, max_iter=50)
+        right = percent_right(F.linear(x_choose, weight, bias), choose[1])
         if best is None or right > best[0]:  # of equals the strongest
             best = right, strength, weight, bias
     assert best is not None
     _, strength, weight, bias = best
     x = torch.cat([x, x_choose])
+    strength *= n / len(x)
     weight, bias = logistic_regression(x, torch.cat([labels, choose[1]]), strength, weight, bias)
     return Probe(weight, bias, mean, scale, strength)
 
@@ -110,15 +114,15 @@ def fit_probe(fit: tuple[Tensor, Tensor], choose: tuple[Tensor, Tensor], n_class
 def logistic_regression(
     x: Tensor, labels: Tensor, strength: float, weight: Tensor, bias: Tensor, max_iter: int = 100
 ) -> tuple[Tensor, Tensor]:
-    """Minimise mean cross entropy + strength/2 * |weight|^2 with L-BFGS, from the given weight (D x classes) and bias."""
+    """Minimise mean cross entropy + strength/2 * |weight|^2 with L-BFGS, from the given weight (classes x D) and bias."""
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=max_iter, tolerance_grad=1e-5, tolerance_change=1e-7, line_search_fn="strong_wolfe"
+        [weight, bias], max_iter=max_iter, tolerance_grad=1e-5, tolerance_change=1e-6, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(torch.addmm(bias, x, weight), labels) + strength / 2 * weight.square().sum()
+        loss = F.cross_entropy(F.linear(x, weight, bias), labels) + strength / 2 * weight.square().sum()
         loss.backward()
         return loss
 

@@ -1,0 +1,38 @@
+"""Tests use a runs folder of their own, and real MNIST where `$CONTRASTIVE_DATA` has it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from contrastive.settings import data_root
+
+HAVE_MNIST = (data_root() / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
+if HAVE_MNIST:
+    os.environ["CONTRASTIVE_DATA"] = str(data_root())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_runs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["CONTRASTIVE_RUNS"] = str(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def fresh_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A runs folder of this test alone."""
+    monkeypatch.setenv("CONTRASTIVE_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data folder, and no memory of what was loaded or of a missing network."""
+    from contrastive import data
+
+    data._load.cache_clear()
+    monkeypatch.setenv("CONTRASTIVE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CONTRASTIVE_OFFLINE", "x")  # so that monkeypatch restores it
+    monkeypatch.delenv("CONTRASTIVE_OFFLINE")
+    return tmp_path / "data"

@@ -1,0 +1,137 @@
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as TF
+
+from contrastive import augment as A
+from contrastive.settings import POLICIES
+
+N = 6
+
+
+def images(channels, seed=0, size=28):
+    return torch.rand(N, channels, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_like_torchvision(ours, theirs, atol=1e-5):
+    torch.testing.assert_close(ours, torch.stack(theirs), atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "low", "high"),
+    [
+        (A.adjust_brightness, TF.adjust_brightness, 0.2, 1.8),
+        (A.adjust_contrast, TF.adjust_contrast, 0.2, 1.8),
+        (A.adjust_saturation, TF.adjust_saturation, 0.2, 1.8),
+        (A.adjust_hue, TF.adjust_hue, -0.5, 0.5),
+    ],
+)
+def test_colour_adjustments(channels, ours, theirs, low, high):
+    x, factor = images(channels), torch.linspace(low, high, N)
+    assert_like_torchvision(ours(x, factor), [theirs(i, f.item()) for i, f in zip(x, factor, strict=True)], atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_hflip_and_grayscale(channels):
+    x, where = images(channels), torch.tensor([True, False] * 3)
+    pairs = list(zip(x, where, strict=True))
+    assert_like_torchvision(A.hflip(x, where), [TF.horizontal_flip(i) if w else i for i, w in pairs])
+    expected = [TF.rgb_to_grayscale(i, num_output_channels=channels) if w else i for i, w in pairs]
+    assert_like_torchvision(A.grayscale(x, where), expected, atol=1e-3)
+
+
+def test_resized_crop():
+    x = images(3)
+    boxes = [(0, 0, 28, 28), (5, 3, 10, 17), (27, 27, 1, 1), (0, 20, 28, 8), (2, 0, 13, 28), (9, 9, 2, 2)]
+    expected = [TF.resized_crop(i, *b, [28, 28], antialias=True) for i, b in zip(x, boxes, strict=True)]
+    assert_like_torchvision(A.resized_crop(x, torch.tensor(boxes)), expected)
+
+
+def test_rotate_is_the_same_for_any_aspect():
+    for x in (images(1), images(3)[..., :20]):
+        angle = torch.tensor([0.0, 15.0, -15.0, 45.0, 90.0, 170.0])
+        expected = [
+            TF.rotate(i, a.item(), interpolation=TF.InterpolationMode.BILINEAR) for i, a in zip(x, angle, strict=True)
+        ]
+        ours = A.rotate(x, angle)
+        # At the border torchvision blends with a mask; inside, the two agree.
+        inside = (slice(None), slice(None), slice(6, -6), slice(6, -6))
+        torch.testing.assert_close(ours[inside], torch.stack(expected)[inside], atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_gaussian_blur(kernel):
+    x, sigma = images(3), torch.linspace(0.1, 2.0, N)
+    expected = [TF.gaussian_blur(i, [kernel, kernel], [s.item()] * 2) for i, s in zip(x, sigma, strict=True)]
+    assert_like_torchvision(A.gaussian_blur(x, sigma, kernel), expected)
+    torch.testing.assert_close(A.gaussian_blur(x, torch.zeros(N), kernel), x)
+
+
+def test_normalize():
+    x, mean, std = images(1), torch.tensor([0.1307]), torch.tensor([0.3081])
+    assert_like_torchvision(A.normalize(x, mean, std), [TF.normalize(i, [0.1307], [0.3081]) for i in x])
+
+
+def augmented(name, batch, seed=0):
+    channels = batch.shape[1]
+    view = A.Augment(name, torch.zeros(channels), torch.ones(channels))
+    return view(batch, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_image_has_its_own_draw_which_the_generator_decides(name, channels):
+    same = (images(channels)[:1] * 255).byte().expand(64, -1, -1, -1)
+    views = augmented(name, same)
+    assert len({view.numpy().tobytes() for view in views}) > 60
+    assert torch.equal(views, augmented(name, same))
+    assert not torch.equal(views, augmented(name, same, seed=1))
+    assert views.min() >= 0
+    assert views.max() <= 1
+
+
+@pytest.mark.parametrize(("policy", "op"), [(p, op) for p, ops in POLICIES.items() for op in ops])
+def test_a_policy_can_leave_an_operation_out(policy, op):
+    assert getattr(A.policy(policy), op) is not None
+    assert getattr(A.policy(f"{policy}-{op}"), op) is None
+
+
+def test_leaving_all_out_leaves_the_images_as_they_are():
+    batch = (images(3) * 255).byte()
+    views = augmented("simclr-" + "-".join(POLICIES["simclr"]), batch)
+    torch.testing.assert_close(views, batch.float() / 255)
+
+
+def test_normalisation_comes_last():
+    batch = (images(1) * 255).byte()
+    mean, std = torch.tensor([0.1307]), torch.tensor([0.3081])
+    plain = augmented("simclr", batch)
+    normalised = A.Augment("simclr", mean, std)(batch, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(normalised, (plain - mean) / std)
+
+
+def test_random_ranges_are_those_of_the_recipe():
+    def uniform(low, high):
+        return torch.rand(20_000, generator=generator) * (high - low) + low
+
+    generator = torch.Generator().manual_seed(0)
+    top, left, h, w = A.crop_box(uniform, (0.08, 1.0), 28, 28).unbind(1)
+    share, aspect = h * w / 784, w / h
+    assert (h + top).max() <= 28
+    assert (w + left).max() <= 28
+    assert min(top.min(), left.min()) == 0
+    assert share.min() == pytest.approx(0.08, abs=0.02)
+    assert share.mean() == pytest.approx(0.53, abs=0.03)  # boxes that do not fit are cut
+    assert aspect[share < 0.4].median() == pytest.approx(1.0, abs=0.02)
+    flipped = augmented("simclr-crop-jitter-blur-grayscale", torch.arange(28).byte().expand(2000, 1, 28, 28))
+    assert (flipped[:, 0, 0, 0] > 0).float().mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_jitter_applies_the_adjustments_in_both_orders():
+    # Contrast after brightness keeps the mean of brightness; the other way round it does not: both must occur.
+    batch = torch.full((400, 1, 8, 8), 100, dtype=torch.uint8)
+    batch[..., :4] = 255
+    means = augmented("simclr-hflip-crop-blur-grayscale", batch).mean((1, 2, 3))
+    assert means.std() > 0.05
+    unchanged = (augmented("simclr-hflip-crop-blur-grayscale", batch) == batch / 255).flatten(1).all(1)
+    assert unchanged.float().mean() == pytest.approx(0.2, abs=0.06)

@@ -1,0 +1,71 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from contrastive.losses import chance_loss, nt_xent
+
+
+def reference(z1, z2, temperature):
+    """Equation 1 of 2002.05709 as a double loop in float64."""
+    z = F.normalize(torch.cat([z1, z2]).double(), dim=1)
+    n, total = len(z1), 0.0
+    for i in range(2 * n):
+        j = (i + n) % (2 * n)
+        similarity = [torch.dot(z[i], z[k]) / temperature for k in range(2 * n) if k != i]
+        total = total - torch.dot(z[i], z[j]) / temperature + torch.logsumexp(torch.stack(similarity), 0)
+    return total / (2 * n)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 2.0])
+def test_value_and_gradient_equal_a_double_loop(n, temperature):
+    torch.manual_seed(n)
+    ours = [torch.randn(n, 5, requires_grad=True) for _ in range(2)]
+    theirs = [z.detach().double().requires_grad_() for z in ours]
+    loss, expected = nt_xent(*ours, temperature), reference(*theirs, temperature)
+    torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-5)
+    loss.backward()
+    expected.backward()
+    for z, r in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(z.grad.double(), r.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 3, 256])
+def test_identical_features_give_the_chance_level(n):
+    z = torch.ones(n, 8)
+    assert nt_xent(z, z).item() == pytest.approx(math.log(2 * n - 1), abs=1e-5)
+    assert chance_loss(n) == math.log(2 * n - 1)
+
+
+def test_no_gradient_through_the_own_similarity():
+    # With one image the softmax has a single term, so the loss is 0 whatever the projections are; a self-similarity
+    # that were only subtracted would leave a gradient.
+    z1, z2 = torch.randn(1, 4, requires_grad=True), torch.randn(1, 4, requires_grad=True)
+    loss = nt_xent(z1, z2, 0.1)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert z1.grad.abs().max() < 1e-6
+
+
+def test_scale_of_projections_and_order_of_views_do_not_matter():
+    torch.manual_seed(0)
+    z1, z2 = torch.randn(6, 4), torch.randn(6, 4)
+    torch.testing.assert_close(nt_xent(z1, z2, 0.3), nt_xent(7 * z2, 0.1 * z1, 0.3))
+
+
+def test_log_sum_exp_is_in_float32_under_autocast():
+    torch.manual_seed(0)
+    z1, z2 = torch.randn(64, 16), torch.randn(64, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = nt_xent(z1, z2, 0.1)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, nt_xent(z1, z2, 0.1))
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="N x D"):
+        nt_xent(torch.ones(2, 3), torch.ones(3, 3))
+    with pytest.raises(ValueError, match="temperature"):
+        nt_xent(torch.ones(2, 3), torch.ones(2, 3), 0.0)

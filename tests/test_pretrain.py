@@ -1,0 +1,164 @@
+import importlib
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from contrastive import Settings, UserError, load_encoder, load_images, pretrain
+from contrastive.data import resolve
+from contrastive.encoders import build_encoder, projection_head
+from contrastive.evaluate import weights_hash
+from contrastive.pretrain import code_hash, initial_method, load_method, lr_schedule, parameter_groups
+
+module = importlib.import_module("contrastive.pretrain")  # the package has a function of that name
+SMOKE = Settings(preset="smoke", epochs=3, width=4)
+MNIST_SHAPE = ((1, 28, 28), (0.1307,), (0.3081,))
+
+
+def test_shapes_and_parameter_counts_of_the_cnn():
+    encoder = build_encoder(Settings(), *MNIST_SHAPE)
+    assert sum(p.numel() for p in encoder.parameters()) == 92_896
+    assert encoder.feature_dim == 1152
+    images = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
+    prepared = encoder.prepare(images)
+    torch.testing.assert_close(prepared, (images / 255 - 0.1307) / 0.3081)
+    assert encoder(prepared).shape == (5, 1152)
+    colour = build_encoder(Settings(), (3, 32, 32), (0.5,) * 3, (0.25,) * 3)
+    assert colour(torch.zeros(2, 3, 32, 32)).shape == (2, colour.feature_dim) == (2, 2048)
+
+
+@pytest.mark.parametrize(("kind", "count"), [("none", 0), ("linear", 1152 * 128 + 128), ("mlp", 1152 * 256 + 256 + 256 * 128 + 128)])
+def test_projection_heads(kind, count):
+    head = projection_head(kind, 1152, 128)
+    assert sum(p.numel() for p in head.parameters()) == count
+    assert head(torch.zeros(2, 1152)).shape == (2, 1152 if kind == "none" else 128)
+
+
+def test_both_views_share_batch_statistics():
+    method = initial_method(resolve(SMOKE)).train()
+    seen = []
+    method.encoder.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
+    method(torch.randn(8, 1, 28, 28))
+    assert seen == [8]
+
+
+def test_contrastive_accuracy_counts_nearest_partners():
+    method = initial_method(resolve(SMOKE)).eval()
+    views = torch.randn(6, 1, 28, 28)
+    loss, log = method(torch.cat([views, views]))
+    assert log["top1"].item() == 1.0
+    assert loss < math.log(11)
+
+
+def test_weight_decay_spares_biases_and_norms():
+    decayed, spared = parameter_groups(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), 0.1)
+    assert [p.ndim for p in decayed["params"]] == [4]
+    assert [p.ndim for p in spared["params"]] == [1, 1, 1]
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+
+
+def test_learning_rate_warms_up_then_falls_as_half_a_cosine():
+    settings = Settings(epochs=10, warmup_epochs=2, lr=1.0)
+    rate = [lr_schedule(settings, 5)(step) for step in range(50)]
+    assert rate[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    falling = rate[10:]
+    assert falling == pytest.approx([0.5 * (1 + math.cos(math.pi * (i + 1) / 41)) for i in range(40)])
+    assert set(map(lr_schedule(settings.but(schedule="constant"), 5), range(10, 50))) == {1.0}
+
+
+def test_same_seed_same_bits_and_a_finished_run_is_loaded(tmp_path, monkeypatch):
+    weights = []
+    for name in ("a", "b"):
+        monkeypatch.setenv("CONTRASTIVE_RUNS", str(tmp_path / name))
+        weights.append(weights_hash(load_encoder(pretrain(SMOKE, progress=False))))
+    assert weights[0] == weights[1]
+    run = pretrain(SMOKE, progress=False)
+    before = (run.folder / "state.pt").stat().st_mtime_ns
+    assert pretrain(SMOKE, progress=False).folder == run.folder
+    assert (run.folder / "state.pt").stat().st_mtime_ns == before
+    assert weights_hash(load_encoder(pretrain(SMOKE.but(seed=1), progress=False))) != weights[0]
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bits(tmp_path, monkeypatch, stop_after):
+    whole = pretrain(SMOKE, progress=False)
+    monkeypatch.setenv("CONTRASTIVE_RUNS", str(tmp_path))
+    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", -1.0)
+    train_epoch, trained = module._train_epoch, []
+
+    def interrupted(epoch, *rest):
+        if epoch == stop_after and not trained.count("stop"):
+            trained.append("stop")
+            raise KeyboardInterrupt
+        trained.append(epoch)
+        return train_epoch(epoch, *rest)
+
+    monkeypatch.setattr(module, "_train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(SMOKE, progress=False)
+    resumed = pretrain(SMOKE, progress=False)
+    assert trained == [*range(stop_after), "stop", *range(stop_after, 3)]  # no epoch twice
+    assert weights_hash(load_encoder(resumed)) == weights_hash(load_encoder(whole))
+    assert [h["loss"] for h in resumed.history] == [h["loss"] for h in whole.history]
+
+
+def test_a_run_is_files_that_others_can_read():
+    run = pretrain(SMOKE, progress=False)
+    assert json.loads((run.folder / "settings.json").read_text()) == json.loads(run.settings.canonical_json())
+    lines = [json.loads(line) for line in (run.folder / "history.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert lines[0]["chance_loss"] == pytest.approx(math.log(2 * SMOKE.batch_size - 1))
+    assert {"loss", "top1", "lr", "images", "seconds"} <= set(lines[0])
+    encoder = load_encoder(run.folder)
+    assert not encoder.training
+    assert not any(p.requires_grad for p in encoder.parameters())
+    assert weights_hash(load_method(run).encoder) == weights_hash(encoder) == weights_hash(load_encoder(run))
+
+
+def test_a_run_by_older_code_says_so(monkeypatch):
+    run = pretrain(SMOKE, progress=False)
+    assert not run.code_changed
+    monkeypatch.setattr(module, "code_hash", lambda *a: "another")
+    assert pretrain(SMOKE, progress=False).code_changed
+    assert len(code_hash()) == 16
+
+
+def test_damaged_files_are_named(fresh_runs):
+    run = pretrain(SMOKE, progress=False)
+    (run.folder / "encoder.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(UserError, match=r"encoder\.safetensors"):
+        load_encoder(run)
+    (run.folder / "encoder.safetensors").unlink()
+    (run.folder / "state.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"state\.pt is damaged"):
+        pretrain(SMOKE, progress=False)
+    with pytest.raises(UserError, match="no encoder"):
+        load_encoder(fresh_runs / "nowhere")
+
+
+def test_a_diverged_run_stops_with_the_likely_cause(fresh_runs, monkeypatch):
+    real = module.build_method
+
+    def poisoned(encoder, settings):
+        method = real(encoder, settings)
+        with torch.no_grad():
+            method.encoder.body[0].weight.fill_(math.nan)
+        return method
+
+    monkeypatch.setattr(module, "build_method", poisoned)
+    with pytest.raises(UserError, match="no longer finite"):
+        pretrain(SMOKE, progress=False)
+    assert not list(fresh_runs.rglob("encoder.safetensors"))
+
+
+def test_bfloat16_trains_like_float32():
+    low = pretrain(SMOKE.but(precision="bfloat16"), progress=False)
+    high = pretrain(SMOKE.but(precision="float32"), progress=False)
+    assert low.settings.run_name != high.settings.run_name
+    assert low.history[-1]["loss"] == pytest.approx(high.history[-1]["loss"], rel=0.05)
+
+
+def test_images_stay_uint8():
+    assert load_images("digits").train.dtype == torch.uint8

@@ -1,0 +1,316 @@
+"""The whole way: command line, notebooks by our runner and by plain papermill, results, HTML in a browser."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from contrastive.report import check, record
+from contrastive.report.record import MIME, collect, format_metric
+from contrastive.report.render import render, write_index
+from contrastive.report.runner import choose_notebooks, execute_notebook, notebook_folder
+from contrastive.report.tables import compare, results_table, savings
+from contrastive.settings import Settings, UserError
+
+SMALL = ["--preset", "smoke", "-p", "epochs=2", "-p", "width=4", "-p", "supervised_steps=10"]
+NOTEBOOKS = ("01_pretrain", "02_linear_eval", "03_ablations")
+
+
+def contrastive(*words, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "contrastive", *words],
+        capture_output=True, text=True, timeout=400, env={**os.environ, **environment}, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out") / "report"
+    done = contrastive("report", *SMALL, "--out", str(folder))
+    assert done.returncode == 0, done.stderr + done.stdout
+    return folder, done
+
+
+def test_a_report_is_notebooks_pages_and_results(report):
+    folder, done = report
+    expected = {f"{name}.{kind}" for name in NOTEBOOKS for kind in ("ipynb", "html")} | {"results.json"}
+    assert {path.name for path in folder.iterdir()} == expected
+    assert len(re.findall(r"^ +[\d.]+ %", done.stdout, re.M)) == 3
+    assert f"Report: {folder}/01_pretrain.html" in done.stdout
+
+
+def test_results_keep_the_contract(report):
+    results = json.loads((report[0] / "results.json").read_text())
+    assert results["status"] == "ok"
+    assert set(results["settings"]) == set(Settings.model_fields)
+    assert {"name", "sha256", "pretrain", "train", "validation", "test"} <= set(results["dataset"])
+    assert {"pretrain", "evaluate", "total", "images_per_second"} <= set(results["seconds"])
+    metrics = results["metrics"]
+    for n in results["settings"]["budgets"]:
+        for arm in ("linear", "random_encoder", "raw_pixel", "supervised"):
+            assert set(metrics[f"{arm}_accuracy@{n}"]) == {"mean", "std", "n_seeds", "values"}
+    assert {"knn_accuracy", "effective_rank", "alignment", "uniformity"} <= set(metrics)
+    assert sum(name.startswith("validation_accuracy[") for name in metrics) == 11
+    assert all(c["passed"] and set(c) == {"name", "passed", "seen", "expected"} for c in results["checks"])
+    assert {"commit", "dirty", "packages", "device", "threads", "precision", "seeds", "start", "end"} <= set(
+        results["provenance"]
+    )
+
+
+def test_the_page_shows_what_the_file_holds(report):
+    folder, _ = report
+    results = json.loads((folder / "results.json").read_text())
+    page = (folder / "02_linear_eval.html").read_text()
+    for name, metric in results["metrics"].items():
+        if "@" in name:
+            assert format_metric(name, metric) in page
+    notebook = nbformat.read(folder / "02_linear_eval.ipynb", 4)
+    assert collect(notebook)["metrics"].items() <= results["metrics"].items()
+
+
+def test_progress_ends_as_one_line(report):
+    page = (report[0] / "01_pretrain.html").read_text()
+    assert page.count("epoch/s") <= 1 or page.count("s/epoch") <= 1
+    assert "\r" not in page
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_plain_papermill_runs_each_notebook(name, tmp_path):
+    out = tmp_path / "out.ipynb"
+    command = [sys.executable, "-m", "papermill", str(notebook_folder() / f"{name}.ipynb"), str(out), "-k", "python3",
+               "-p", "preset", "smoke", "-p", "lr", "2e-3", "-p", "seed", "3", "-p", "width", "2"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    settings = collect(nbformat.read(out, 4))["settings"]
+    assert (settings["lr"], settings["seed"], settings["preset"]) == (0.002, 3, "smoke")
+
+
+def test_papermill_refuses_a_misspelt_parameter(tmp_path):
+    command = [sys.executable, "-m", "papermill", str(notebook_folder() / "01_pretrain.ipynb"), str(tmp_path / "o.ipynb"),
+               "-k", "python3", "-p", "preset", "smoke", "-p", "temprature", "0.1"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "Did you mean 'temperature'" in done.stderr
+
+
+def test_help_notebook_reads_well():
+    for name in NOTEBOOKS:
+        command = [sys.executable, "-m", "papermill", "--help-notebook", str(notebook_folder() / f"{name}.ipynb")]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        source = next(c for c in nbformat.read(notebook_folder() / f"{name}.ipynb", 4).cells if "parameters" in c.metadata.get("tags", []))
+        for line in source.source.splitlines():
+            parameter, help_text = re.fullmatch(r"(\w+): \w+ = \S+  # (.+)", line).groups()
+            assert parameter in Settings.model_fields
+            assert f"{parameter}:" in said
+            assert help_text.split()[0] in said
+
+
+def test_source_notebooks_are_clean():
+    for path in notebook_folder().glob("*.ipynb"):
+        notebook = nbformat.read(path, 4)
+        nbformat.validate(notebook)
+        assert notebook.metadata.kernelspec.name == "python3"
+        previous = None
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                assert cell.outputs == []
+                assert cell.execution_count is None
+                assert "class " not in cell.source
+                assert len(cell.source.splitlines()) <= 18
+            previous = cell
+        assert previous is not None
+
+
+# --- bad requests --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["report", "--preset", "quik"], "Did you mean 'quick'?"),
+        (["report", "--dataset", "minst"], "Did you mean 'mnist'?"),
+        (["report", "--only", "02_linear"], "Did you mean '02_linear_eval'?"),
+        (["report", "-p", "temprature=1"], "Did you mean 'temperature'?"),
+        (["report", "-p", "temperature=0"], "temperature"),
+        (["report", "-p", "temperature=hot"], "temperature"),
+        (["report", "-p", "temperature"], "name=value"),
+        (["report", "--preset", "smoke", "-p", "batch_size=1"], "batch_size"),
+        (["report", "--preset", "smoke", "-p", "batch_size=513"], "batch_size=513"),
+        (["report", "--preset", "smoke", "-p", "n_images=5000"], "n_images=5000"),
+        (["pretrain", "--preset", "smoke", "-p", "epochs=0"], "epochs"),
+        (["pretrain", "-p", "seed=-1"], "seed"),
+        (["report", "--preset", "smoke", "--out", "/dev/null/report"], "cannot write to /dev/null/report"),
+        (["report", "--frobnicate"], "unrecognized arguments: --frobnicate"),
+        (["frobnicate"], "invalid choice"),
+        ([], "COMMAND"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exit_2(words, said, tmp_path):
+    runs = tmp_path / "runs"
+    done = contrastive(*words, CONTRASTIVE_RUNS=str(runs))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert not list(runs.glob("*"))
+
+
+def test_mnist_without_data_or_network_says_what_to_do(tmp_path):
+    done = contrastive("report", "--dataset", "mnist", CONTRASTIVE_DATA=str(tmp_path), CONTRASTIVE_OFFLINE="1")
+    assert done.returncode == 2
+    assert str(tmp_path / "MNIST" / "raw") in done.stderr
+    assert "digits" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("tags", [0, 2])
+def test_a_notebook_has_exactly_one_parameters_cell(tags, tmp_path):
+    shutil.copytree(notebook_folder(), tmp_path / "notebooks")
+    path = tmp_path / "notebooks" / "01_pretrain.ipynb"
+    notebook = nbformat.read(path, 4)
+    for cell in notebook.cells:
+        cell.metadata["tags"] = []
+    for cell in notebook.cells[:tags]:
+        cell.metadata["tags"] = ["parameters"]
+    nbformat.write(notebook, path)
+    with pytest.raises(UserError, match=rf"01_pretrain.ipynb has {tags} cells tagged 'parameters'"):
+        choose_notebooks(tmp_path / "notebooks", None)
+    assert [p.stem for p in choose_notebooks(tmp_path / "notebooks", "02_linear_eval.ipynb")] == ["02_linear_eval"]
+
+
+# --- digits in place of MNIST, and failures ------------------------------------------------------------------------
+
+
+def test_auto_without_data_falls_back_to_digits_and_says_so(tmp_path):
+    done = contrastive(
+        "report", "--dataset", "auto", *SMALL, "--only", "01_pretrain", "--out", str(tmp_path / "out"),
+        CONTRASTIVE_DATA=str(tmp_path / "none"), CONTRASTIVE_OFFLINE="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("NOTE: MNIST is not in")
+    page = (tmp_path / "out" / "01_pretrain.html").read_text()
+    assert page.index("Which data:") < page.index("<h1")
+    assert "scikit-learn" in json.loads((tmp_path / "out" / "results.json").read_text())["dataset"]["note"]
+
+
+def make_notebook(path, *sources):
+    cells = [nbformat.v4.new_code_cell("seed: int = None  # a seed", metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [("raise ValueError('<b>bad</b> luck')", "ValueError: <b>bad</b> luck"), ("import os; os._exit(1)", "DeadKernel")],
+)
+def test_a_failure_is_told_with_its_place(source, said, tmp_path):
+    make_notebook(tmp_path / "01_x.ipynb", "print('before')", source, "print('after')")
+    notebook, error = execute_notebook(tmp_path / "01_x.ipynb", tmp_path / "out.ipynb", {"seed": 1})
+    assert error is not None
+    assert (error["notebook"], said in error["error"]) == ("01_x", True)
+    page = render("01_x", notebook, {}, [error], ["01_x"])
+    assert "This notebook failed" in page
+    assert "<b>bad</b>" not in page
+    assert "An Exception was encountered" not in page
+
+
+def test_a_failed_check_gives_exit_1_and_a_banner(tmp_path, monkeypatch):
+    from contrastive.report import runner
+
+    make_notebook(
+        tmp_path / "01_x.ipynb",
+        "from contrastive.report import check, record\nrecord(checks=[check('sanity', False, 1, 'more than 1')])",
+    )
+    monkeypatch.setattr(runner, "notebook_folder", lambda: tmp_path)
+    monkeypatch.setattr(runner, "reports_root", lambda: tmp_path / "reports")
+    assert runner.run_report({"preset": "smoke"}, out=str(tmp_path / "reports" / "r")) == 1
+    assert json.loads((tmp_path / "reports/r/results.json").read_text())["status"] == "failed"
+    assert "Check failed: sanity." in (tmp_path / "reports/r/01_x.html").read_text()
+    assert "failed" in (tmp_path / "reports/index.html").read_text()
+
+
+def test_record_is_readable_and_collected(capsys):
+    record(metrics={"linear_accuracy@100": {"mean": 90.0, "std": 0.5, "n_seeds": 2, "values": [89.5, 90.5]}})
+    assert "90.00 ± 0.50 %" in capsys.readouterr().out
+    cell = nbformat.v4.new_code_cell(
+        outputs=[nbformat.v4.new_output("display_data", {MIME: {"checks": [check("a", True, 1, "1")], "x": {"b": 1}}})]
+    )
+    other = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", {MIME: {"x": {"c": 2}}})])
+    assert collect(nbformat.v4.new_notebook(cells=[cell, other])) == {
+        "checks": [{"name": "a", "passed": True, "seen": 1, "expected": "1"}],
+        "x": {"b": 1, "c": 2},
+    }
+
+
+def metric(mean, std=0.0, n=1):
+    return {"mean": mean, "std": std, "n_seeds": n, "values": [mean] * n}
+
+
+def test_tables_and_sentences_follow_the_numbers():
+    arms = {"linear": (90.0, 99.0), "random_encoder": (70.0, 97.0), "supervised": (80.0, 98.0), "raw_pixel": (60.0, 90.0)}
+    metrics = {f"{a}_accuracy@{n}": metric(v) for a, values in arms.items() for n, v in zip((100, 10_000), values, strict=True)}
+    table = results_table(metrics, (100, 10_000), 20_000, "mnist").splitlines()
+    assert table[2] == "| 10,000 (50 % of mnist) | **99.00 %** | 97.00 % | 98.00 % | 90.00 % |"
+    assert "needs about 1,200 labels for that, 12.9 times as many" in savings(metrics, (100, 10_000), 100)
+    assert "does not get there with all 10,000" in savings(metrics, (100, 10_000), 10_000)
+    assert compare(metrics, "linear_accuracy@100", "supervised_accuracy@100", 10_000).startswith("10.00 points better")
+    assert "noise" in compare(metrics, "linear_accuracy@100", "linear_accuracy@100", 10_000)
+
+
+def test_the_index_survives_strangers(tmp_path):
+    for name, text in {"a<script>": "{}", "b": "no json", "c": '{"status": []}'}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(text)
+    page = write_index(tmp_path).read_text()
+    assert page.count("unreadable") >= 3
+    assert "<script>" not in page
+
+
+# --- in a browser --------------------------------------------------------------------------------------------------
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with sync_playwright() as playwright:
+        quiet = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*quiet, "--disable-component-update"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1200])
+def test_pages_in_a_browser(browser, report, width, scheme):
+    folder = report[0]
+    pages = [folder / f"{name}.html" for name in NOTEBOOKS] + [write_index(folder.parent)]
+    for path in pages:
+        page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        requests, errors = [], []
+        page.on("request", lambda r, seen=requests: seen.append(r.url) if not r.url.startswith("data:") else None)
+        page.on("console", lambda m, seen=errors: seen.append(m.text) if m.type == "error" else None)
+        page.goto(f"file://{path}")
+        assert requests == [f"file://{path}"]
+        assert errors == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path.name
+        alts = page.eval_on_selector_all("img", "images => images.map(i => i.alt)")
+        assert len(set(alts)) == len(alts)
+        assert all(len(alt) > 30 for alt in alts)
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+        assert path.stat().st_size < 4e6
+        for link in page.eval_on_selector_all("a[href]", "links => links.map(a => a.getAttribute('href'))"):
+            if not link.startswith(("#", "http")):
+                assert (path.parent / Path(link.partition("#")[0])).exists(), link
+        page.close()

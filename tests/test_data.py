@@ -159,7 +159,7 @@ def test_a_download_with_wrong_sums_is_not_used(mirrors, no_data, monkeypatch):
 def test_archives_that_lie_there_need_no_network(mirrors, no_data, tmp_path, monkeypatch):
     raw = no_data / "MNIST" / "raw"
     shutil.copytree(tmp_path / "good", raw)
-    monkeypatch.setattr(datasets.MNIST, "mirrors", [])
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.setenv("CONTRASTIVE_OFFLINE", "1")
     assert load_images("mnist").train.shape == (60, 1, 28, 28)
 
@@ -209,12 +209,12 @@ def test_label_budgets_are_balanced_and_nested():
         assert not set(choose.tolist()) & set(splits.pretrain.tolist())
         if n <= 600:
             counts = torch.bincount(images.train_labels[both], minlength=10)
-            assert counts.max() - counts.min() <= 2
+            assert counts.max() - counts.min() <= (2 if n == 20 else 0)
 
 
 def test_resolve_says_what_auto_means():
     settings = resolve(Settings(dataset="digits"))
-    assert settings.n_images == 1150
+    assert settings.n_images == 1157
     assert settings.budgets == (100, 600, 1437)
     assert settings.device != "auto"
     assert settings.precision in ("float32", "bfloat16")
@@ -224,7 +224,7 @@ def test_resolve_says_what_auto_means():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"n_images": 1151}, "n_images=1151"),
+        ({"n_images": 1158}, "n_images=1158"),
         ({"n_images": 100, "batch_size": 101}, "batch_size=101"),
         ({"budgets": (2000,)}, "budgets=2000"),
         ({"dataset": "digit"}, "Did you mean 'digits'?"),

@@ -29,7 +29,9 @@ def test_shapes_and_parameter_counts_of_the_cnn():
     assert colour(torch.zeros(2, 3, 32, 32)).shape == (2, colour.feature_dim) == (2, 2048)
 
 
-@pytest.mark.parametrize(("kind", "count"), [("none", 0), ("linear", 1152 * 128 + 128), ("mlp", 1152 * 256 + 256 + 256 * 128 + 128)])
+@pytest.mark.parametrize(
+    ("kind", "count"), [("none", 0), ("linear", 1152 * 128 + 128), ("mlp", 1152 * 256 + 256 + 256 * 128 + 128)]
+)
 def test_projection_heads(kind, count):
     head = projection_head(kind, 1152, 128)
     assert sum(p.numel() for p in head.parameters()) == count

@@ -46,18 +46,21 @@ def test_a_mistake_is_one_line_that_names_the_parameter(given, said):
 
 
 @hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(st.sampled_from(sorted(Settings.model_fields)), st.none() | st.text() | st.integers() | st.floats()))
+@given(
+    st.dictionaries(st.sampled_from(sorted(Settings.model_fields)), st.none() | st.text() | st.integers() | st.floats())
+)
 def test_any_values_give_settings_or_one_line(given):
     try:
         settings = make_settings(**given)
-    except UserError as mistake:
-        assert str(mistake)
-    else:
-        assert Settings(**settings.model_dump()) == settings
+    except UserError:
+        return  # any other exception would fail the test
+    assert Settings(**settings.model_dump()) == settings
 
 
 def test_text_from_yaml_and_shells_is_read():
-    assert make_settings(lr="1e-3", epochs="7", budgets="600, 100") == make_settings(lr=1e-3, epochs=7, budgets=(100, 600))
+    assert make_settings(lr="1e-3", epochs="7", budgets="600, 100") == make_settings(
+        lr=1e-3, epochs=7, budgets=(100, 600)
+    )
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -14,6 +14,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose complaints are one line with exit code 2."""
 
     def error(self, message: str) -> NoReturn:
+        """Exit with the complaint."""
         sys.exit(complain(f"{message}. See {self.prog} --help."))
 
 
@@ -36,7 +37,9 @@ def parser() -> Parser:
     for command in (report, pretrain):
         command.add_argument("--preset", default="quick", help=f"{', '.join(PRESETS)} (default: quick)")
         command.add_argument("--dataset", metavar="NAME|PATH", help="auto, mnist, digits, or a folder of IDX files")
-        command.add_argument("-p", metavar="NAME=VALUE", action="append", default=[], dest="parameters", help="set a parameter")  # fmt: skip
+        command.add_argument(
+            "-p", metavar="NAME=VALUE", action="append", default=[], dest="parameters", help="set a parameter"
+        )
     report.add_argument("--only", metavar="NOTEBOOK", help="run this notebook only, such as 02_linear_eval")
     report.add_argument("--out", metavar="FOLDER", help="where the report goes (default: reports/<run name>)")
     return main

@@ -93,8 +93,8 @@ def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     weights = (weights / weights.sum(1, keepdim=True)).view(-1, kernel_size, 1, 1, 1)
     height, width = x.shape[-2:]
     x = F.pad(x, (half, half, half, half), mode="reflect")
-    x = sum(weights[:, i] * x[..., i : i + width] for i in range(kernel_size))
-    return sum(weights[:, i] * x[..., i : i + height, :] for i in range(kernel_size))
+    x = torch.stack([weights[:, i] * x[..., i : i + width] for i in range(kernel_size)]).sum(0)
+    return torch.stack([weights[:, i] * x[..., i : i + height, :] for i in range(kernel_size)]).sum(0)
 
 
 def grayscale(x: Tensor, where: Tensor) -> Tensor:
@@ -159,6 +159,7 @@ class Augment:
         self.policy, self.mean, self.std = policy(name), mean, std
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        """The views of `images`."""
         n, _, height, width = images.shape
         p = self.policy
 
@@ -173,7 +174,7 @@ class Augment:
         if p.rotate is not None:
             x = rotate(x, uniform(-p.rotate, p.rotate))
         if p.jitter is not None:
-            x = self._jitter(x, uniform)
+            x = self._jitter(x, p.jitter, uniform)
         if p.blur is not None:
             sigma = torch.where(uniform(0, 1) < 0.5, uniform(*p.blur), 0)
             x = gaussian_blur(x, sigma, kernel_size=max(3, round(0.1 * height) // 2 * 2 + 1))
@@ -181,7 +182,7 @@ class Augment:
             x = grayscale(x, uniform(0, 1) < p.grayscale)
         return normalize(x, self.mean.to(x.device), self.std.to(x.device))
 
-    def _jitter(self, x: Tensor, uniform) -> Tensor:
+    def _jitter(self, x: Tensor, strengths: tuple[float, ...], uniform) -> Tensor:
         """The adjustments in a random order for each image, as torchvision's ColorJitter does per call.
 
         At each place in the order all adjustments run on the whole batch, with a factor that changes nothing for
@@ -190,7 +191,7 @@ class Augment:
         adjustments = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
         apply = uniform(0, 1) < self.policy.jitter_probability
         chosen = []
-        for adjust, strength in zip(adjustments, self.policy.jitter, strict=True):
+        for adjust, strength in zip(adjustments, strengths, strict=True):
             if strength == 0 or (x.shape[1] == 1 and adjust in (adjust_saturation, adjust_hue)):
                 continue
             neutral = 0.0 if adjust is adjust_hue else 1.0

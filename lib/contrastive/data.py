@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .mnist import IDX_FILES, NoNetwork, check_idx, ensure_mnist, is_original, read_idx
+from .mnist import IDX_FILES, NoNetworkError, check_idx, ensure_mnist, is_original, read_idx
 from .settings import Settings, UserError, data_root, nearest
 
 NAMES = ("auto", "mnist", "digits")
+
 
 @dataclass(frozen=True)
 class Images:
@@ -78,7 +79,7 @@ def _load(dataset: str, root: str) -> Images:
         raw = Path(root) / "MNIST" / "raw"
         try:
             ensure_mnist(Path(root))
-        except NoNetwork as problem:
+        except NoNetworkError as problem:
             if dataset == "mnist":
                 raise UserError(
                     f"MNIST is not in {raw} and {problem}. Put its four files ({', '.join(IDX_FILES)}; plain or .gz) "
@@ -136,7 +137,7 @@ def split(images: Images, n_images: int, seed: int) -> Splits:
     rng = np.random.default_rng([seed, 0x5EED])
     labels = images.train_labels.numpy()
     order = _balanced_order(labels, rng)
-    n_validation = min(5000, len(order) // 5)
+    n_validation = _n_validation(images)
     validation, rest = order[:n_validation], order[n_validation:]
     if n_images > len(rest):
         raise UserError(
@@ -145,6 +146,11 @@ def split(images: Images, n_images: int, seed: int) -> Splits:
         )
     pretrain = rng.permutation(rest)[:n_images]  # without a look at the labels
     return Splits(*(torch.from_numpy(part) for part in (pretrain, validation, rest)))
+
+
+def _n_validation(images: Images) -> int:
+    """A fifth of the training images, 5,000 at most, in whole rounds of the classes so that the rest starts with one."""
+    return min(5000, len(images.train) // 5) // len(images.classes) * len(images.classes)
 
 
 def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -164,7 +170,7 @@ def resolve(settings: Settings) -> Settings:
     """
     images = load_images(settings)
     is_path = settings.dataset not in NAMES
-    n_rest = len(images.train) - min(5000, len(images.train) // 5)
+    n_rest = len(images.train) - _n_validation(images)
     n_images = settings.n_images if settings.n_images is not None else min(5000, n_rest)
     split(images, n_images, settings.seed)
     if settings.batch_size > n_images:

@@ -27,6 +27,7 @@ class Encoder(nn.Module):
         self.register_buffer("std", torch.tensor(std))
 
     def forward(self, x: Tensor) -> Tensor:
+        """The features of normalised images."""
         return self.body(x).float()
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ ENCODERS: dict[str, Callable[..., tuple[nn.Module, int]]] = {"cnn": cnn}
 
 
 def build_encoder(
-    settings: Settings, shape: tuple[int, int, int], mean: tuple[float, ...], std: tuple[float, ...]
+    settings: Settings, shape: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Encoder:
     """A new encoder with random weights for images of `shape` (channels, height, width)."""
     body, feature_dim = ENCODERS[settings.encoder](shape[0], shape[1:], settings.width)
@@ -62,7 +63,7 @@ def build_encoder(
 
 
 def projection_head(kind: str, in_features: int, out_features: int) -> nn.Module:
-    """`mlp`: Linear, ReLU, Linear (section 2.1 of 2002.05709) with `2 * out_features` hidden units; `linear`; `none`."""
+    """`mlp`: Linear, ReLU, Linear (2002.05709, section 2.1) with `2 * out_features` hidden units; `linear`; `none`."""
     if kind == "none":
         return nn.Identity()
     if kind == "linear":

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from .augment import Augment
-from .data import Images, Splits, load_images, split
+from .data import Images, load_images, split
 from .diagnostics import diagnose
 from .encoders import Encoder
 from .pretrain import (
@@ -38,6 +39,13 @@ from .settings import Settings
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # L2 penalties on the mean loss, tried from the strongest
 CHOOSE_WITH = 10_000
+# What is compared on the same labels: prefix of the metric -> name
+ARMS = {
+    "linear": "pretrained, frozen + linear",
+    "supervised": "same CNN from scratch",
+    "random_encoder": "random, frozen + linear",
+    "raw_pixel": "raw pixels + linear",
+}
 HEADLINE_LABELS = 30_000
 
 
@@ -46,7 +54,7 @@ HEADLINE_LABELS = 30_000
 
 @torch.no_grad()
 def embed(encoder: Encoder, images: Tensor, batch_size: int = 512) -> Tensor:
-    """Features of uint8 images N x C x H x W: float32 N x feature_dim, on the encoder's device. Puts it in eval mode."""
+    """Features of uint8 images: float32 N x feature_dim, on the encoder's device, which is put in eval mode."""
     encoder.eval()
     return torch.cat([encoder(encoder.prepare(batch)) for batch in images.split(batch_size)])
 
@@ -114,7 +122,7 @@ def fit_probe(fit: tuple[Tensor, Tensor], choose: tuple[Tensor, Tensor], n_class
 def logistic_regression(
     x: Tensor, labels: Tensor, strength: float, weight: Tensor, bias: Tensor, max_iter: int = 100
 ) -> tuple[Tensor, Tensor]:
-    """Minimise mean cross entropy + strength/2 * |weight|^2 with L-BFGS, from the given weight (classes x D) and bias."""
+    """Minimise mean cross entropy + strength/2 * |weight|^2 by L-BFGS, from these weights (classes x D) and biases."""
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weight, bias], max_iter=max_iter, tolerance_grad=1e-5, tolerance_change=1e-6, line_search_fn="strong_wolfe"
@@ -154,7 +162,7 @@ def nearest_neighbours(features: Tensor, queries: list[int], k: int) -> list[lis
 
 
 def most_confused(probabilities: Tensor, labels: Tensor, n_classes: int) -> tuple[list, np.ndarray]:
-    """The mistakes, surest first, as (index, true, predicted, probability), and the matrix of counts, true x predicted."""
+    """The mistakes, surest first, as (index, true, predicted, probability); and counts, true x predicted."""
     sure, predicted = probabilities.max(1)
     wrong = (predicted != labels).nonzero().flatten()
     order = wrong[sure[wrong].argsort(descending=True)]
@@ -166,7 +174,7 @@ def most_confused(probabilities: Tensor, labels: Tensor, n_classes: int) -> tupl
 def train_from_scratch(settings: Settings, data: Tensor, labels: Tensor) -> nn.Sequential:
     """The same CNN with a linear layer, trained on labels alone, with the augmentations of the pretraining.
 
-    data: uint8 N x C x H x W; labels: int64 N. At least `supervised_steps` steps and 1.5 passes, batches of 128.
+    data: uint8 N x C x H x W; labels: int64 N. At least `supervised_steps` steps and one pass, in batches of 128.
     """
     device = data.device
     encoder = initial_method(settings).encoder.to(device)
@@ -174,7 +182,7 @@ def train_from_scratch(settings: Settings, data: Tensor, labels: Tensor) -> nn.S
         torch.manual_seed(settings.seed)
         model = nn.Sequential(encoder, nn.Linear(encoder.feature_dim, int(labels.max()) + 1).to(device)).train()
     batch = min(128, len(data))
-    steps = max(settings.supervised_steps, math.ceil(1.5 * len(data) / batch))
+    steps = max(settings.supervised_steps, math.ceil(len(data) / batch))
     schedule = lr_schedule(settings.but(epochs=steps, warmup_epochs=min(50, steps // 5), schedule="cosine", lr=2e-3), 1)
     augment = Augment(settings.augment, encoder.mean, encoder.std)
     optimizer = torch.optim.AdamW(parameter_groups(model, 1e-2), fused=True)
@@ -244,7 +252,8 @@ def _evaluate(run: Run, progress: bool) -> Evaluation:
     started = time.perf_counter()
     keep_freed_memory()
     settings, images = run.settings, load_images(run.settings)
-    assert settings.budgets is not None and settings.n_images is not None
+    assert settings.budgets is not None
+    assert settings.n_images is not None
     splits = split(images, settings.n_images, settings.seed)
     device = torch.device(settings.device)
     encoder = load_encoder(run).to(device)
@@ -276,6 +285,7 @@ def _evaluate(run: Run, progress: bool) -> Evaluation:
             scores = knn_predict(train[bank], train_labels[bank], test, n_classes)
             metrics["knn_accuracy"] = percent_right(scores, test_labels)
             metrics |= diagnose(encoder, images.test[:2000].to(device), settings)
+        del train, test  # before the next arm needs as much
     unchanged = weights_hash(encoder) == before
 
     data = images.train.to(device)
@@ -290,7 +300,8 @@ def _evaluate(run: Run, progress: bool) -> Evaluation:
 @torch.no_grad()
 def _predict(model: nn.Sequential, images: Images) -> Tensor:
     model.eval()
-    encoder, head = model
+    encoder: Any = model[0]
+    head = model[1]
     return torch.cat([head(encoder(encoder.prepare(batch))) for batch in images.test.split(512)])
 
 
@@ -337,7 +348,7 @@ def labels_needed(curve: dict[int, float], accuracy: float) -> float | None:
     points = sorted(curve.items())
     if points[0][1] >= accuracy:
         return float(points[0][0])
-    for (n0, a0), (n1, a1) in zip(points, points[1:], strict=False):
+    for (n0, a0), (n1, a1) in pairwise(points):
         if a0 < accuracy <= a1:
             return math.exp(math.log(n0) + (accuracy - a0) / (a1 - a0) * (math.log(n1) - math.log(n0)))
     return None

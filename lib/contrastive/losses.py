@@ -26,7 +26,9 @@ def nt_xent_logits(z1: Tensor, z2: Tensor, temperature: float) -> tuple[Tensor, 
     if not temperature > 0:
         raise ValueError(f"temperature has to be positive, not {temperature}")
     n = len(z1)
-    with torch.autocast(z1.device.type, enabled=False):  # in bfloat16 the exponentials would lose what tells views apart
+    with torch.autocast(
+        z1.device.type, enabled=False
+    ):  # in bfloat16 the exponentials would lose what tells views apart
         z = F.normalize(torch.cat([z1, z2]).float(), dim=1)
         # The anchor itself is masked out, not subtracted, so that no gradient flows through its similarity of 1.
         logits = (z @ z.T / temperature).fill_diagonal_(-math.inf)

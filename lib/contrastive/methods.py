@@ -32,6 +32,6 @@ class SimCLR(nn.Module):
 METHODS: dict[str, type[SimCLR]] = {"simclr": SimCLR}
 
 
-def build_method(encoder: Encoder, settings: Settings) -> nn.Module:
+def build_method(encoder: Encoder, settings: Settings) -> SimCLR:
     """The method that the settings name, around `encoder`."""
     return METHODS[settings.method](encoder, settings).to(memory_format=torch.channels_last)

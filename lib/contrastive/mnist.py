@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+
 from .settings import UserError
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -91,10 +92,12 @@ def _md5(path: Path) -> str:
 
 
 def is_original(raw: Path) -> bool:
+    """Whether the four files are those of the original MNIST."""
     return all(_md5(raw / name) == md5 for name, md5 in ORIGINAL_MD5.items())
 
 
 def read_idx(path: Path) -> np.ndarray:
+    """The uint8 array in an IDX file. Raises: UserError."""
     shape = _idx_shape(path)
     return np.fromfile(path, dtype=np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
 
@@ -102,12 +105,12 @@ def read_idx(path: Path) -> np.ndarray:
 # --- Download -------------------------------------------------------------------------------------------------
 
 
-class NoNetwork(Exception):
+class NoNetworkError(Exception):
     """Why MNIST could not be downloaded."""
 
 
 def ensure_mnist(root: Path) -> None:
-    """Have the four MNIST files under `root`, by torchvision's own download if need be. Raises: NoNetwork."""
+    """Have the four MNIST files under `root`, by torchvision's own download if need be. Raises: NoNetworkError."""
     raw = root / "MNIST" / "raw"
     if any((raw / name).exists() for name in IDX_FILES):
         return  # never download over what somebody put there: check_idx names what is missing or damaged
@@ -117,7 +120,7 @@ def ensure_mnist(root: Path) -> None:
     mirrors = list(datasets.MNIST.mirrors)
     if not have_archives:
         if why := os.environ.get("CONTRASTIVE_OFFLINE"):
-            raise NoNetwork("CONTRASTIVE_OFFLINE is set" if why == "1" else why)
+            raise NoNetworkError("CONTRASTIVE_OFFLINE is set" if why == "1" else why)
         mirrors = _mirrors_that_answer(mirrors, datasets.MNIST.resources[0][0])
     downloader = type("MNIST", (datasets.MNIST,), {"mirrors": mirrors})  # the class's name is the folder's name
     before = socket.getdefaulttimeout()
@@ -130,13 +133,13 @@ def ensure_mnist(root: Path) -> None:
     except (RuntimeError, OSError, EOFError, gzip.BadGzipFile) as error:
         for name in IDX_FILES:  # what was only half unpacked must not pass for the data next time
             (raw / name).unlink(missing_ok=True)
-        raise NoNetwork(f"its download failed ({str(error).strip().splitlines()[0]})") from None
+        raise NoNetworkError(f"its download failed ({str(error).strip().splitlines()[0].rstrip(':')})") from None
     finally:
         socket.setdefaulttimeout(before)
 
 
 def _mirrors_that_answer(mirrors: list[str], file: str) -> list[str]:
-    """Those mirrors, in their order, that answer for `file` within PROBE_SECONDS. Raises: NoNetwork.
+    """Those mirrors, in their order, that answer for `file` within PROBE_SECONDS. Raises: NoNetworkError.
 
     A network that swallows packets would hold a download up for minutes per address, so all mirrors are asked at once.
     """
@@ -160,5 +163,5 @@ def _mirrors_that_answer(mirrors: list[str], file: str) -> list[str]:
     alive = [mirror for mirror in mirrors if answers.get(mirror) == ""]
     if not alive:
         why = next((answers[mirror] for mirror in mirrors if mirror in answers), f"no answer in {PROBE_SECONDS} s")
-        raise NoNetwork(f"no mirror can be reached ({why})")
+        raise NoNetworkError(f"no mirror can be reached ({why})")
     return alive

@@ -15,24 +15,26 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .augment import Augment
+from .evaluate import ARMS
 
 INK, MUTED = "#1b2a33", "#5c6b75"
-COLOURS = dict(
-    zip(("blue", "orange", "green", "red", "purple", "grey"), sns.color_palette("colorblind").as_hex()[:4]
-        + [sns.color_palette("colorblind").as_hex()[4], "#7a7a7a"], strict=True)
-)  # fmt: skip
-# The arms of the label-budget comparison: metric prefix -> (name, colour)
-ARMS = {
-    "linear": ("pretrained, frozen + linear", COLOURS["blue"]),
-    "supervised": ("same CNN from scratch", COLOURS["orange"]),
-    "random_encoder": ("random, frozen + linear", COLOURS["green"]),
-    "raw_pixel": ("raw pixels + linear", COLOURS["grey"]),
+_palette = sns.color_palette("colorblind").as_hex()
+COLOURS = {"blue": _palette[0], "orange": _palette[1], "green": _palette[2], "grey": "#7a7a7a"}
+ARM_COLOURS = dict(zip(ARMS, (COLOURS[c] for c in ("blue", "orange", "green", "grey")), strict=True))
+THEME: dict[str, Any] = {
+    "figure.facecolor": "white",
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#e3e8eb",
 }
-THEME = {
-    "figure.facecolor": "white", "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK,
-    "xtick.color": MUTED, "ytick.color": MUTED, "font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left",
-    "axes.spines.top": False, "axes.spines.right": False, "grid.color": "#e3e8eb",
-}  # fmt: skip
 PIXELS_PER_INCH = 200  # twice the size at which a page shows them
 
 
@@ -58,7 +60,7 @@ class Picture:
 
 def _axes(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 3.6), **kw: Any) -> tuple[Figure, Any]:
     # Figures are made without pyplot, so that none is shown twice or kept for ever.
-    with matplotlib.rc_context({**sns.axes_style("whitegrid"), **THEME}):
+    with matplotlib.rc_context(sns.axes_style("whitegrid") | THEME):
         figure = Figure(figsize=size, layout="constrained")
         return figure, figure.subplots(rows, columns, **kw)
 
@@ -79,8 +81,8 @@ def augmentation_grid(images: Tensor, augment: Augment, draws: int = 7, seed: in
     for row, image in zip(axes, range(len(images)), strict=True):
         for place, panel in zip(row, [images, *views], strict=True):
             _show(place, panel[image])
-    axes[0, 0].set_title("original")
-    axes[0, 1].set_title("random views")
+    axes[0, 0].set_title("image", fontsize=9)
+    axes[0, 1].set_title("random views", fontsize=9)
     return Picture(figure, f"{len(images)} images, each beside {draws} random views of it.")
 
 
@@ -94,8 +96,16 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Pictur
         right.plot(epochs, [100 * h["top1"] for h in history], color=colour, marker=marker)
     last = next(iter(histories.values()))[-1]
     left.axhline(last["chance_loss"], color=MUTED, ls="--", lw=1)
-    left.annotate(f"chance: ln(2N-1) = {last['chance_loss']:.2f}", (0.98, last["chance_loss"]), (0, -4),
-                  xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", va="top", color=MUTED)  # fmt: skip
+    left.annotate(
+        f"chance: ln(2N-1) = {last['chance_loss']:.2f}",
+        (0.98, last["chance_loss"]),
+        (0, -4),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        color=MUTED,
+    )
     left.set(xlabel="epoch", ylabel="NT-Xent (nats)", ylim=(0, last["chance_loss"] * 1.06))
     right.set(xlabel="epoch", ylabel="positive is nearest (% of anchors)", ylim=(0, 100))
     if len(histories) > 1:
@@ -103,7 +113,7 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Pictur
     return Picture(
         figure,
         f"Loss by epoch, from {next(iter(histories.values()))[0]['loss']:.2f} to {last['loss']:.2f} nats, below its "
-        f"chance level of {last['chance_loss']:.2f}; contrastive accuracy by epoch, ending at {100 * last['top1']:.0f} %.",
+        f"chance level of {last['chance_loss']:.2f}; contrastive accuracy, ending at {100 * last['top1']:.0f} %.",
     )
 
 
@@ -134,12 +144,12 @@ def first_filters(before: Tensor, after: Tensor) -> Picture:
     rows = -(-n // columns)
     figure, axes = _axes(2 * rows, columns, (0.45 * columns, 0.95 * rows + 0.5), squeeze=False)
     for half, (title, kernels) in enumerate((("before training", before), ("after training", after))):
-        kernels = kernels.mean(1).numpy()
-        limit = np.abs(kernels).max()
+        pictures = kernels.mean(1).numpy()
+        limit = np.abs(pictures).max()
         for i, place in enumerate(axes[half * rows : (half + 1) * rows].flat):
             place.set_axis_off()
             if i < n:
-                place.imshow(kernels[i], cmap="vlag", vmin=-limit, vmax=limit)
+                place.imshow(pictures[i], cmap="vlag", vmin=-limit, vmax=limit)
         axes[half * rows, 0].set_title(title, loc="left")
     return Picture(figure, f"The {n} kernels of the first convolution, before and after training.")
 
@@ -154,8 +164,15 @@ def embedding_maps(maps: Mapping[str, np.ndarray], labels: np.ndarray, classes: 
             place.scatter(own[:, 0], own[:, 1], s=4, color=palette[c], alpha=0.6, lw=0, rasterized=True)
             if len(own):
                 x, y = np.median(own, axis=0)
-                place.text(x, y, name, weight="bold", ha="center", va="center",
-                           bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": palette[c], "alpha": 0.85})  # fmt: skip
+                place.text(
+                    x,
+                    y,
+                    name,
+                    weight="bold",
+                    ha="center",
+                    va="center",
+                    bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": palette[c], "alpha": 0.85},
+                )
         place.set(title=title, xticks=[], yticks=[])
         place.grid(visible=False)
     return Picture(figure, f"Two-dimensional maps of {len(labels)} test images by t-SNE: {'; '.join(maps)}.")
@@ -179,12 +196,12 @@ def label_budget_curve(metrics: Mapping[str, Mapping[str, Any]], budgets: Sequen
     """Test error against the number of labels, for every arm, with one standard deviation over seeds."""
     figure, axes = _axes(size=(7.2, 4.0))
     said = []
-    for prefix, (name, colour) in ARMS.items():
+    for prefix, name in ARMS.items():
         mean = np.array([metrics[f"{prefix}_accuracy@{n}"]["mean"] for n in budgets])
         std = np.array([metrics[f"{prefix}_accuracy@{n}"]["std"] for n in budgets])
         error = np.maximum(100 - mean, 1e-2)
         bars = std if any(std) else None
-        axes.errorbar(budgets, error, yerr=bars, color=colour, marker="o", ms=4, capsize=3, label=name)
+        axes.errorbar(budgets, error, yerr=bars, color=ARM_COLOURS[prefix], marker="o", ms=4, capsize=3, label=name)
         said.append(f"{name}: {mean[0]:.1f} % right with {budgets[0]:,} labels, {mean[-1]:.1f} % with {budgets[-1]:,}")
     axes.set(xscale="log", yscale="log", xlabel="labels", ylabel=f"test error on {dataset} (%)")
     axes.set_xticks(budgets, [f"{n:,}" for n in budgets])
@@ -200,8 +217,18 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Picture:
     share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     wrong = share * (1 - np.eye(len(matrix)))
     figure, axes = _axes(size=(5.6, 4.6))
-    sns.heatmap(wrong, annot=matrix, fmt="d", cmap="Blues", ax=axes, square=True, xticklabels=classes,
-                yticklabels=classes, annot_kws={"size": 8}, cbar_kws={"label": "mistakes (% of the true class)"})  # fmt: skip
+    sns.heatmap(
+        wrong,
+        annot=matrix,
+        fmt="d",
+        cmap="Blues",
+        ax=axes,
+        square=True,
+        xticklabels=classes,
+        yticklabels=classes,
+        annot_kws={"size": 8},
+        cbar_kws={"label": "mistakes (% of the true class)"},
+    )
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.tick_params(axis="y", rotation=0)
     true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
@@ -226,6 +253,6 @@ def ablation(points: Mapping[str, Sequence[float]], base: str, noise: float, n_l
     axes.set_yticks(range(len(points)), list(points))
     axes.invert_yaxis()
     said = ", ".join(f"{name} {np.mean(values):.2f} %" for name, values in points.items())
-    return Picture(figure, f"Validation accuracy by setting: {said}. Two standard errors of a difference: {2 * noise:.2f}.")
-
-
+    return Picture(
+        figure, f"Validation accuracy by setting: {said}. Two standard errors of a difference: {2 * noise:.2f}."
+    )

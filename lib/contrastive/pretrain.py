@@ -25,7 +25,7 @@ from .augment import Augment
 from .data import load_images, resolve, split
 from .encoders import Encoder, build_encoder
 from .losses import chance_loss
-from .methods import build_method
+from .methods import SimCLR, build_method
 from .settings import Settings, UserError, make_settings, runs_root
 
 CHECKPOINT_SECONDS = 30.0
@@ -59,6 +59,7 @@ def pretrain(settings: Settings, progress: bool = True) -> Run:
     Raises: UserError when the data cannot serve the settings, or the loss is no longer finite.
     """
     settings = resolve(settings)
+    assert settings.n_images is not None
     folder = runs_root() / settings.run_name
     if (run := _finished(folder, settings)) is not None:
         return run
@@ -157,7 +158,7 @@ def _mix(seed: int, epoch: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:8], "big") >> 1
 
 
-def initial_method(settings: Settings) -> nn.Module:
+def initial_method(settings: Settings) -> SimCLR:
     """The method with the random weights that training starts from. Settings have to be resolved."""
     images = load_images(settings)
     with torch.random.fork_rng(devices=[]):
@@ -216,7 +217,10 @@ def code_hash(modules: tuple[str, ...] = TRAINING_CODE) -> str:
 
 def _save_checkpoint(folder: Path, method: nn.Module, optimizer, history: list, code: str) -> None:
     temporary = folder / f".state.pt.{os.getpid()}"
-    torch.save({"method": method.state_dict(), "optimizer": optimizer.state_dict(), "history": history, "code": code}, temporary)
+    torch.save(
+        {"method": method.state_dict(), "optimizer": optimizer.state_dict(), "history": history, "code": code},
+        temporary,
+    )
     temporary.replace(folder / "state.pt")
     _write_history(folder, history)
 
@@ -280,7 +284,7 @@ def load_encoder(source: Run | Path | str) -> Encoder:
         raise UserError(f"there is no encoder at {path}. Give a finished run's folder.")
     with _open_encoder(path) as file:
         metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     settings = make_settings(**json.loads(metadata["settings"]))
     mean, std = (tuple(tensors[name].tolist()) for name in ("mean", "std"))
     encoder = build_encoder(settings, tuple(json.loads(metadata["shape"])), mean, std)
@@ -288,7 +292,7 @@ def load_encoder(source: Run | Path | str) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
-def load_method(run: Run) -> nn.Module:
+def load_method(run: Run) -> SimCLR:
     """The whole method of a run, projection head included, in eval mode on the CPU."""
     method = initial_method(run.settings)
     method.load_state_dict(_load_state(run.folder, torch.device("cpu"))["method"])

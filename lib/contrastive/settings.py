@@ -85,8 +85,8 @@ class Settings(BaseModel):
     budgets: tuple[Int, ...] | None = Field(
         None, description="numbers of labels to evaluate with (default: 100,600,5000,30000 and all)"
     )
-    supervised_steps: Int = Field(300, ge=1, description="most training steps of the CNN trained from scratch")
-    ablation_epochs: Int = Field(6, ge=1, description="epochs of each point of 03_ablations")
+    supervised_steps: Int = Field(200, ge=1, description="least training steps of the CNN trained from scratch")
+    ablation_epochs: Int = Field(5, ge=1, description="epochs of each point of 03_ablations")
     ablation_width: Int = Field(12, ge=1, le=1024, description="encoder width of each point of 03_ablations")
     ablation_labels: Int = Field(1000, ge=10, description="labels of the probe of each point of 03_ablations")
     ablation_seeds: Int = Field(1, ge=1, le=100, description="seeds of each point of 03_ablations")
@@ -187,7 +187,9 @@ def notebook_settings(namespace: dict[str, Any]) -> Settings:
     for cell in namespace.get("In", []):
         if cell.startswith("# Parameters\n"):  # papermill's first line of the cell that it injects
             lines = (line.partition(" = ") for line in cell.splitlines()[1:])
-            given |= {name: namespace[name] for name, equals, _ in lines if equals and name not in Settings.model_fields}
+            given |= {
+                name: namespace[name] for name, equals, _ in lines if equals and name not in Settings.model_fields
+            }
     return make_settings(**given)
 
 

@@ -85,5 +85,3 @@ def finding(values: Mapping[str, Sequence[float]], error: float) -> str:
     elif within:
         said += f" Within noise (2 standard errors: {2 * error:.2f}): {', '.join(within)}."
     return said
-
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import subprocess
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
@@ -14,7 +15,17 @@ import torch
 from ..data import Images, Splits, resolve
 from ..settings import Settings, UserError, checkout, make_settings
 
-PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "seaborn", "matplotlib", "papermill", "nbconvert", "pydantic")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scikit-learn",
+    "seaborn",
+    "matplotlib",
+    "papermill",
+    "nbconvert",
+    "pydantic",
+)
 _started = datetime.now(timezone.utc)
 
 
@@ -53,10 +64,8 @@ def command(settings: Settings) -> str:
     usual = make_settings(preset=settings.preset, dataset=settings.dataset)
     # What `resolve` finds by itself, for these data and this machine, is not part of the request.
     automatic = {name: getattr(usual, name) for name in ("n_images", "budgets", "device", "precision")}
-    try:
+    with suppress(UserError):  # when the preset does not fit these data, the values were asked for
         usual = usual.but(**{name: getattr(resolve(settings.but(**automatic)), name) for name in automatic})
-    except UserError:  # the preset does not fit these data, so the values were asked for
-        pass
     words = ["contrastive", "report", "--preset", settings.preset, "--dataset", settings.dataset]
     for name, value in settings:
         if name not in ("preset", "dataset") and value != getattr(usual, name):

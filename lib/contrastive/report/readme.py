@@ -24,21 +24,22 @@ def generated(results: dict[str, Any]) -> str:
     settings, metrics, data, made = (results[key] for key in ("settings", "metrics", "dataset", "provenance"))
     budgets, seconds = settings["budgets"], results["seconds"]
     few = min(budgets)
+    pages = ", ".join(f"[{p.stem}]({p.relative_to(ROOT).as_posix()})" for p in sorted(PUBLISHED.glob("*.html")))
+    name, n_seeds = data["name"].upper(), metrics["knn_accuracy"]["n_seeds"]
     return f"""\
 ![Test error against number of labels]({PICTURE.relative_to(ROOT).as_posix()})
 
-{results_table(metrics, budgets, data["train"], data["name"].upper())}
+{results_table(metrics, budgets, data["train"], name)}
 
-Test accuracy in percent after pretraining on {settings["n_images"]:,} unlabelled images of {data["name"].upper()} for
-{settings["epochs"]} epochs ({seconds["pretrain"]:.0f} s of a report of {seconds["total"] / 60:.1f} minutes, on
-{made["threads"]} threads, {made["precision"]}; {metrics[f"linear_accuracy@{few}"]["n_seeds"]} seed). kNN on the same features:
-{metrics["knn_accuracy"]["mean"]:.2f} %. "Random initialisation" has two readings and both are here: a frozen random encoder
-under the same linear classifier, and the same network trained from scratch, with the same augmentations, on the same labels.
+Test accuracy after pretraining on {settings["n_images"]:,} unlabelled images of {name} for {settings["epochs"]} epochs:
+{seconds["pretrain"]:.0f} s of the report's {seconds["total"] / 60:.1f} minutes, on {made["threads"]} threads,
+{made["precision"]}, {n_seeds} seed{"s" if n_seeds > 1 else ""}. kNN on the same features:
+{metrics["knn_accuracy"]["mean"]:.2f} %. "Random initialisation" has two readings, and both are here: a frozen random
+encoder under the same linear classifier, and the same network trained from scratch, with the same augmentations.
 
 {savings(metrics, budgets, few)}
 
-The reports themselves: {", ".join(f"[{p.stem}]({p.relative_to(ROOT).as_posix()})" for p in sorted(PUBLISHED.glob("*.html")))};
-numbers: [results.json]({(PUBLISHED / "results.json").relative_to(ROOT).as_posix()})."""
+The reports: {pages}; numbers: [results.json]({(PUBLISHED / "results.json").relative_to(ROOT).as_posix()})."""
 
 
 def picture(notebook: Any) -> bytes:

@@ -61,6 +61,7 @@ def format_metric(name: str, metric: dict[str, Any]) -> str:
 def _rows(fragment: dict[str, Any]) -> list[tuple[str, list[tuple[str, ...]]]]:
     """Sections of a fragment, each with the rows of its table."""
     sections = []
+    rows: list[tuple[str, ...]]
     for key, value in fragment.items():
         if key == "metrics":
             rows = [(name, format_metric(name, metric)) for name, metric in value.items()]
@@ -103,5 +104,9 @@ def _as_html(fragment: dict[str, Any]) -> str:
                              for i, c in enumerate(row)) + "</tr>"
             for row in rows
         )  # fmt: skip
-        parts.append(f'<table class="record {title}"><caption>{html.escape(title)}</caption><tbody>{body}</tbody></table>')
+        caption = html.escape(title.replace("_", " "))
+        table = f'<table class="record {caption}"><caption>{caption}</caption><tbody>{body}</tbody></table>'
+        if title == "settings":
+            table = f"<details><summary>All settings of this run</summary>{table}</details>"
+        parts.append(table)
     return "".join(parts)

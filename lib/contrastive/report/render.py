@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ def render(
     # papermill adds cells of its own for an error; the banner says it.
     notebook.cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
     for cell in notebook.cells:
-        # A page has one description for each figure and table: what nobody will read is left out.
-        cell["outputs"] = [o for o in cell.get("outputs", []) if o.get("name") != "stderr"] if "outputs" in cell else []
-        if cell.cell_type != "code":
-            del cell["outputs"]
+        if cell.cell_type == "code":  # stderr holds library chatter; what a reader must know is in banner and checks
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        else:
+            cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb\)", r"](\1.html)", cell.source)
     exporter = HTMLExporter(template_name="contrastive", extra_template_basedirs=[str(TEMPLATES)])
     exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
     failed = [c for c in results.get("checks", []) if not c["passed"]]
@@ -95,5 +96,3 @@ def _index_row(name: Path, folder: Path, results: dict[str, Any]) -> dict[str, A
         "minutes": f"{results['seconds']['total'] / 60:.1f}",
         "pages": sorted(p.name for p in folder.glob("*.html")),
     }
-
-

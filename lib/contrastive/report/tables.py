@@ -5,29 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..evaluate import labels_needed, standard_error
+from ..evaluate import ARMS, labels_needed, standard_error
 from .record import format_metric
 
 Metrics = Mapping[str, Mapping[str, Any]]
-COLUMNS = {
-    "linear": "pretrained, frozen + linear",
-    "random_encoder": "random, frozen + linear",
-    "supervised": "same CNN from scratch",
-    "raw_pixel": "raw pixels + linear",
-}
 
 
 def results_table(metrics: Metrics, budgets: Sequence[int], n_train: int, dataset: str) -> str:
     """Test accuracy by number of labels (rows, from all to few) and by what was done with them, in Markdown."""
     lines = [
-        "| labels | " + " | ".join(COLUMNS.values()) + " |",
-        "|:--|" + "--:|" * len(COLUMNS),
+        "| labels | " + " | ".join(ARMS.values()) + " |",
+        "|:--|" + "--:|" * len(ARMS),
     ]
     for n in sorted(budgets, reverse=True):
         share = f" ({100 * n / n_train:.3g} % of {dataset})" if n < n_train else f" (all of {dataset})"
-        best = max(COLUMNS, key=lambda prefix: metrics[f"{prefix}_accuracy@{n}"]["mean"])
+        best = max(ARMS, key=lambda prefix: metrics[f"{prefix}_accuracy@{n}"]["mean"])
         cells = []
-        for prefix in COLUMNS:
+        for prefix in ARMS:
             name = f"{prefix}_accuracy@{n}"
             text = format_metric(name, dict(metrics[name]))
             cells.append(f"**{text}**" if prefix == best else text)
@@ -66,7 +60,8 @@ def savings(metrics: Metrics, budgets: Sequence[int], n: int) -> str:
     if needed is None:
         return f"{start}; the same CNN trained from scratch does not get there with all {max(budgets):,}."
     if needed <= n:
-        return f"{start}; the same CNN trained from scratch does as well with {round_labels(needed):,} or fewer: no label is saved."
+        few = f"{round_labels(needed):,} or fewer"
+        return f"{start}; the same CNN trained from scratch does as well with {few}: no label is saved."
     return (
         f"{start}; the same CNN trained from scratch needs about {round_labels(needed):,} labels for that, "
         f"{needed / n:.1f} times as many."

@@ -149,7 +149,7 @@ def split(images: Images, n_images: int, seed: int) -> Splits:
 
 
 def _n_validation(images: Images) -> int:
-    """A fifth of the training images, 5,000 at most, in whole rounds of the classes so that the rest starts with one."""
+    """A fifth of the training images, at most 5,000, in whole rounds of the classes: the rest starts with one, too."""
     return min(5000, len(images.train) // 5) // len(images.classes) * len(images.classes)
 
 

@@ -73,7 +73,7 @@ def _rows(fragment: dict[str, Any]) -> list[tuple[str, list[tuple[str, ...]]]]:
         elif isinstance(value, dict):
             rows = [(name, _plain(item)) for name, item in value.items()]
         else:
-            rows = [(key, _plain(value))]
+            rows, key = [(key.replace("_", " "), _plain(value))], ""
         sections.append((key, rows))
     return sections
 
@@ -105,7 +105,7 @@ def _as_html(fragment: dict[str, Any]) -> str:
             for row in rows
         )  # fmt: skip
         caption = html.escape(title.replace("_", " "))
-        table = f'<table class="record {caption}"><caption>{caption}</caption><tbody>{body}</tbody></table>'
+        table = f'<table class="record {caption}">{f"<caption>{caption}</caption>" if caption else ""}<tbody>{body}</tbody></table>'
         if title == "settings":
             table = f"<details><summary>All settings of this run</summary>{table}</details>"
         parts.append(table)

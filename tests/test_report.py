@@ -84,53 +84,24 @@ def test_progress_ends_as_one_line(report):
     assert "\r" not in page
 
 
+def papermill(name, out, *words):
+    """Plain papermill, with the kernel inside `notebooks/` as in Jupyter."""
+    source = notebook_folder() / f"{name}.ipynb"
+    command = [sys.executable, "-m", "papermill", str(source), str(out), "-k", "python3", "--cwd", str(source.parent)]
+    return subprocess.run([*command, *words], capture_output=True, text=True, timeout=300, check=False)
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_plain_papermill_runs_each_notebook(name, tmp_path):
     out = tmp_path / "out.ipynb"
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(notebook_folder() / f"{name}.ipynb"),
-        str(out),
-        "-k",
-        "python3",
-        "-p",
-        "preset",
-        "smoke",
-        "-p",
-        "lr",
-        "2e-3",
-        "-p",
-        "seed",
-        "3",
-        "-p",
-        "width",
-        "2",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = papermill(name, out, *"-p preset smoke -p lr 2e-3 -p seed 3 -p width 2".split())
     assert done.returncode == 0, done.stderr[-2000:]
     settings = collect(nbformat.read(out, 4))["settings"]
     assert (settings["lr"], settings["seed"], settings["preset"]) == (0.002, 3, "smoke")
 
 
 def test_papermill_refuses_a_misspelt_parameter(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(notebook_folder() / "01_pretrain.ipynb"),
-        str(tmp_path / "o.ipynb"),
-        "-k",
-        "python3",
-        "-p",
-        "preset",
-        "smoke",
-        "-p",
-        "temprature",
-        "0.1",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = papermill("01_pretrain", tmp_path / "out.ipynb", *"-p preset smoke -p temprature 0.1".split())
     assert done.returncode != 0
     assert "Did you mean 'temperature'" in done.stderr
 

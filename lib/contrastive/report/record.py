@@ -99,14 +99,15 @@ def _as_text(fragment: dict[str, Any]) -> str:
 def _as_html(fragment: dict[str, Any]) -> str:
     parts = []
     for title, rows in _rows(fragment):
-        body = "".join(
-            "<tr>" + "".join(f"<{'th scope=row' if i == 0 else 'td'}>{html.escape(c)}</{'th' if i == 0 else 'td'}>"
-                             for i, c in enumerate(row)) + "</tr>"
-            for row in rows
-        )  # fmt: skip
-        caption = html.escape(title.replace("_", " "))
-        table = f'<table class="record {caption}">{f"<caption>{caption}</caption>" if caption else ""}<tbody>{body}</tbody></table>'
+        body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
+        caption = f"<caption>{html.escape(title)}</caption>" if title else ""
+        table = f'<table class="record {html.escape(title)}">{caption}<tbody>{body}</tbody></table>'
         if title == "settings":
             table = f"<details><summary>All settings of this run</summary>{table}</details>"
         parts.append(table)
     return "".join(parts)
+
+
+def _cells(row: tuple[str, ...]) -> str:
+    first, *others = map(html.escape, row)
+    return f'<th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in others)

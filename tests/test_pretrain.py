@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import json
 import math
@@ -138,6 +139,17 @@ def test_damaged_files_are_named(fresh_runs):
         pretrain(SMOKE, progress=False)
     with pytest.raises(UserError, match="no encoder"):
         load_encoder(fresh_runs / "nowhere")
+
+
+def test_a_run_on_other_data_of_the_same_name_is_not_taken(fresh_runs, monkeypatch):
+    run = pretrain(SMOKE, progress=False)
+    other = dataclasses.replace(load_images("digits"), sha256="another")
+    monkeypatch.setattr(module, "load_images", lambda settings: other)
+    for name in ("encoder.safetensors", "state.pt"):
+        with pytest.raises(UserError, match="other data of the same name"):
+            pretrain(SMOKE, progress=False)
+        (run.folder / name).unlink()
+    assert pretrain(SMOKE, progress=False).folder == run.folder
 
 
 def test_a_diverged_run_stops_with_the_likely_cause(fresh_runs, monkeypatch):

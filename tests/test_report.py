@@ -94,14 +94,14 @@ def papermill(name, out, *words):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_plain_papermill_runs_each_notebook(name, tmp_path):
     out = tmp_path / "out.ipynb"
-    done = papermill(name, out, *"-p preset smoke -p lr 2e-3 -p seed 3 -p width 2".split())
+    done = papermill(name, out, *["-p", "preset", "smoke", "-p", "lr", "2e-3", "-p", "seed", "3", "-p", "width", "2"])
     assert done.returncode == 0, done.stderr[-2000:]
     settings = collect(nbformat.read(out, 4))["settings"]
     assert (settings["lr"], settings["seed"], settings["preset"]) == (0.002, 3, "smoke")
 
 
 def test_papermill_refuses_a_misspelt_parameter(tmp_path):
-    done = papermill("01_pretrain", tmp_path / "out.ipynb", *"-p preset smoke -p temprature 0.1".split())
+    done = papermill("01_pretrain", tmp_path / "out.ipynb", *["-p", "preset", "smoke", "-p", "temprature", "0.1"])
     assert done.returncode != 0
     assert "Did you mean 'temperature'" in done.stderr
 
@@ -250,6 +250,14 @@ def test_a_failed_check_gives_exit_1_and_a_banner(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "reports/r/results.json").read_text())["status"] == "failed"
     assert "Check failed: sanity." in (tmp_path / "reports/r/01_x.html").read_text()
     assert "failed" in (tmp_path / "reports/index.html").read_text()
+
+
+def test_runs_of_older_code_are_told_on_the_page():
+    data = {MIME: {"provenance": {"training_code_changed_since_run": True}}}
+    cell = nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", data)])
+    assert "Older code:" in render("01_x", nbformat.v4.new_notebook(cells=[cell]), {}, [], ["01_x"])
+    cell.outputs[0].data[MIME]["provenance"]["training_code_changed_since_run"] = False
+    assert "Older code:" not in render("01_x", nbformat.v4.new_notebook(cells=[cell]), {}, [], ["01_x"])
 
 
 def test_record_is_readable_and_collected(capsys):

@@ -76,7 +76,7 @@ def pretrain(settings: Settings, progress: bool = True) -> Run:
     method = initial_method(settings).to(device).train()
     augment = Augment(settings.augment, method.encoder.mean, method.encoder.std)
     optimizer = torch.optim.Adam(parameter_groups(method, settings.weight_decay), lr=settings.lr, fused=True)
-    history, code = _resume(folder, method, optimizer, device)
+    history, code = _resume(folder, method, optimizer, device, images.sha256)
 
     steps = settings.n_images // settings.batch_size
     schedule = lr_schedule(settings, steps)
@@ -93,7 +93,7 @@ def pretrain(settings: Settings, progress: bool = True) -> Run:
             )
             bar.update()
             if time.monotonic() - saved > CHECKPOINT_SECONDS or epoch + 1 == settings.epochs:
-                _save_checkpoint(folder, method, optimizer, history, code)
+                _save_checkpoint(folder, method, optimizer, history, code, images.sha256)
                 saved = time.monotonic()
     _write_history(folder, history)
     _save_encoder(folder, method.encoder, settings, code)
@@ -215,12 +215,10 @@ def code_hash(modules: tuple[str, ...] = TRAINING_CODE) -> str:
     return digest.hexdigest()[:16]
 
 
-def _save_checkpoint(folder: Path, method: nn.Module, optimizer, history: list, code: str) -> None:
+def _save_checkpoint(folder: Path, method: nn.Module, optimizer, history: list, code: str, data: str) -> None:
     temporary = folder / f".state.pt.{os.getpid()}"
-    torch.save(
-        {"method": method.state_dict(), "optimizer": optimizer.state_dict(), "history": history, "code": code},
-        temporary,
-    )
+    state = {"method": method.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+    torch.save({**state, "code": code, "data": data}, temporary)
     temporary.replace(folder / "state.pt")
     _write_history(folder, history)
 
@@ -229,14 +227,22 @@ def _write_history(folder: Path, history: list[dict[str, float]]) -> None:
     atomic_write(folder / "history.jsonl", "".join(json.dumps(epoch) + "\n" for epoch in history).encode())
 
 
-def _resume(folder: Path, method: nn.Module, optimizer, device: torch.device) -> tuple[list[dict[str, float]], str]:
+def _resume(
+    folder: Path, method: nn.Module, optimizer, device: torch.device, data: str
+) -> tuple[list[dict[str, float]], str]:
     """Load the checkpoint, if there is one, into method and optimizer. Returns history and hash of the code."""
     if not (folder / "state.pt").is_file():
         return [], code_hash()
     state = _load_state(folder, device)
+    _same_data(folder, state["data"], data)
     method.load_state_dict(state["method"])
     optimizer.load_state_dict(state["optimizer"])
     return state["history"], state["code"] if state["code"] == code_hash() else "mixed"
+
+
+def _same_data(folder: Path, trained_on: str, found: str) -> None:
+    if trained_on != found:
+        raise UserError(f"the run in {folder} was trained on other data of the same name. Delete that folder.")
 
 
 def _load_state(folder: Path, device: torch.device) -> dict[str, Any]:
@@ -249,8 +255,13 @@ def _load_state(folder: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _save_encoder(folder: Path, encoder: Encoder, settings: Settings, code: str) -> None:
-    shape = list(load_images(settings).train.shape[1:])
-    metadata = {"settings": settings.canonical_json(), "shape": json.dumps(shape), "code": code}
+    images = load_images(settings)
+    metadata = {
+        "settings": settings.canonical_json(),
+        "shape": json.dumps(list(images.train.shape[1:])),
+        "code": code,
+        "data": images.sha256,
+    }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     atomic_write(folder / "encoder.safetensors", safetensors_bytes(tensors, metadata))
 
@@ -261,7 +272,8 @@ def _finished(folder: Path, settings: Settings) -> Run | None:
         return None
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     with _open_encoder(folder / "encoder.safetensors") as file:
-        code = file.metadata()["code"]
+        code, data = (file.metadata()[name] for name in ("code", "data"))
+    _same_data(folder, data, load_images(settings).sha256)
     return Run(folder, settings, history, code_changed=code != code_hash())
 
 

@@ -37,17 +37,25 @@ def ablation_points(base: Settings) -> dict[str, dict[str, Settings]]:
     }
 
 
-def measure(points: Mapping[str, Settings], seeds: int, n_labels: int, progress: bool = True) -> dict[str, list[float]]:
-    """Validation accuracy of each point over `seeds` seeds (the base: at least BASE_SEEDS), trained where needed."""
+def measure(
+    points: Mapping[str, Settings], seeds: int, n_labels: int, progress: bool = True
+) -> tuple[dict[str, list[float]], bool]:
+    """Validation accuracy of each point over `seeds` seeds (the base: at least BASE_SEEDS), trained where needed.
+
+    Also returns whether the training code has changed since any of the runs was made.
+    """
     jobs = [
         (name, settings.but(seed=settings.seed + i))
         for name, settings in points.items()
         for i in range(max(seeds, BASE_SEEDS) if name == BASE else seeds)
     ]
     values: dict[str, list[float]] = {name: [] for name in points}
+    code_changed = False
     for name, settings in tqdm(jobs, desc="ablation runs", disable=not progress, mininterval=1, file=sys.stdout):
-        values[name].append(_cached_accuracy(pretrain(settings, progress=False), n_labels))
-    return values
+        run = pretrain(settings, progress=False)
+        values[name].append(_cached_accuracy(run, n_labels))
+        code_changed |= run.code_changed
+    return values, code_changed
 
 
 def _cached_accuracy(run: Run, n_labels: int) -> float:

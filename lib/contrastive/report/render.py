@@ -13,7 +13,7 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from ..pretrain import atomic_write
-from .record import format_metric
+from .record import collect, format_metric
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -32,6 +32,7 @@ def render(
             cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb\)", r"](\1.html)", cell.source)
     exporter = HTMLExporter(template_name="contrastive", extra_template_basedirs=[str(TEMPLATES)])
     exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
+    own = collect(notebook)
     failed = [c for c in results.get("checks", []) if not c["passed"]]
     page, _ = exporter.from_notebook_node(
         notebook,
@@ -43,6 +44,7 @@ def render(
             "errors": errors,
             "failed_checks": failed,
             "note": note,
+            "code_changed": own.get("provenance", {}).get("training_code_changed_since_run"),
         },
     )
     return page

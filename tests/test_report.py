@@ -49,6 +49,12 @@ def test_a_report_is_notebooks_pages_and_results(report):
     assert f"Report: {folder}/01_pretrain.html" in done.stdout
 
 
+def test_a_report_tells_nothing_of_where_it_was_made(report):
+    for path in report[0].iterdir():
+        assert str(report[0].parent) not in path.read_text(), path.name
+        assert str(notebook_folder()) not in path.read_text(), path.name
+
+
 def test_results_keep_the_contract(report):
     results = json.loads((report[0] / "results.json").read_text())
     assert results["status"] == "ok"

@@ -122,6 +122,9 @@ def execute_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> tuple
     except (Exception, KeyboardInterrupt) as problem:
         error = {"cell": "unknown", "error": f"{type(problem).__name__}: {problem}".strip(": ")}
     notebook = nbformat.read(out if out.exists() else path, as_version=4)
+    # papermill notes where the files lay; a report that is sent on should not tell.
+    notebook.metadata.get("papermill", {}).update(input_path=path.name, output_path=out.name)
+    nbformat.write(notebook, out)
     if error is not None:
         running = [c for c in notebook.cells if c.metadata.get("papermill", {}).get("status") in ("running", "failed")]
         if error["cell"] == "unknown" and running:

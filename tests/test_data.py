@@ -46,7 +46,31 @@ def test_a_folder_of_idx_files(folder):
     assert images.train.dtype == images.test.dtype == torch.uint8
     assert images.train_labels.tolist() == [i % 10 for i in range(60)]
     assert images.classes == tuple("0123456789")
+    assert images.name == folder.name
     assert images.mean[0] == pytest.approx(images.train.float().div(255).mean().item(), abs=1e-4)
+
+
+def test_a_folder_does_not_take_the_name_of_a_known_data_set(folder, tmp_path):
+    for inside, name in (("mnist", "mnist (folder)"), ("FashionMNIST/raw", "FashionMNIST")):
+        (tmp_path / "copies" / inside).mkdir(parents=True)
+        for file in IDX_FILES:
+            shutil.copy(folder / file, tmp_path / "copies" / inside)
+        images = load_images(str(tmp_path / "copies" / inside))
+        assert images.name == name
+        assert images.mean[0] != pytest.approx(0.1307, abs=1e-3)
+
+
+def test_an_interrupted_download_leaves_nothing_that_passes_for_data(mirrors, no_data, monkeypatch):
+    def interrupted(self):
+        (no_data / "MNIST" / "raw").mkdir(parents=True)
+        (no_data / "MNIST" / "raw" / IDX_FILES[0]).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets.MNIST, "download", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load_images("mnist")
+    assert load_images("mnist").train.shape == (60, 1, 28, 28)
 
 
 def cut(folder, name):

@@ -1,5 +1,6 @@
 """The whole way: command line, notebooks by our runner and by plain papermill, results, HTML in a browser."""
 
+import ast
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from contrastive.report.runner import choose_notebooks, execute_notebook, notebo
 from contrastive.report.tables import compare, results_table, savings
 from contrastive.settings import Settings, UserError
 
-SMALL = ["--preset", "smoke", "-p", "epochs=2", "-p", "width=4", "-p", "supervised_steps=10"]
+SMALL = ["--preset", "smoke", "-p", "budgets=50,200", "-p", "epochs=2", "-p", "width=4", "-p", "supervised_steps=10"]
 NOTEBOOKS = ("01_pretrain", "02_linear_eval", "03_ablations")
 
 
@@ -128,6 +129,19 @@ def test_help_notebook_reads_well():
             assert help_text.split()[0] in said
 
 
+def test_no_cell_overwrites_a_parameter():
+    # "Run all" again in the same kernel would take what was overwritten for what was asked.
+    for path in notebook_folder().glob("*.ipynb"):
+        for cell in nbformat.read(path, 4).cells:
+            if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
+                names = {
+                    n.id
+                    for n in ast.walk(ast.parse(cell.source))
+                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+                }
+                assert not names & set(Settings.model_fields), path.name
+
+
 def test_source_notebooks_are_clean():
     for path in notebook_folder().glob("*.ipynb"):
         notebook = nbformat.read(path, 4)
@@ -160,6 +174,8 @@ def test_source_notebooks_are_clean():
         (["pretrain", "--preset", "smoke", "-p", "epochs=0"], "epochs"),
         (["pretrain", "-p", "seed=-1"], "seed"),
         (["report", "--preset", "smoke", "--out", "/dev/null/report"], "cannot write to /dev/null/report"),
+        (["report", "--dataset", "x" * 300], "unknown data set"),
+        (["report", "--preset", "smoke", "-p", "device=cuda:²"], "device"),
         (["report", "--frobnicate"], "unrecognized arguments: --frobnicate"),
         (["frobnicate"], "invalid choice"),
         ([], "COMMAND"),

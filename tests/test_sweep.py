@@ -36,15 +36,15 @@ def test_points_are_measured_once_and_kept(fresh_runs, monkeypatch):
 
 
 def test_noise_comes_from_seeds_but_is_never_less_than_the_images_give():
-    # Spread over seeds of 2 points, three of the base against one: 2 * sqrt(1/3 + 1).
-    assert noise({BASE: [88.0, 90.0, 92.0], "x": [91.0]}, 10**9) == pytest.approx(2 * (4 / 3) ** 0.5)
+    # Spread over seeds of 2 points, three of the base against one; t of 2 degrees of freedom at 97.5 % is 4.303.
+    assert noise({BASE: [88.0, 90.0, 92.0], "x": [91.0]}, 10**9) == pytest.approx(4.3027 * 2 * (4 / 3) ** 0.5, rel=1e-4)
     # Seeds that agree by luck: 90 % of 100 images have a standard error of 3 points.
-    assert noise({BASE: [90.0, 90.0], "x": [91.0, 91.0]}, 100) == pytest.approx(3.0)
+    assert noise({BASE: [90.0, 90.0], "x": [91.0, 91.0]}, 100) == pytest.approx(4.3027 * 3.0, rel=1e-4)
 
 
 def test_findings_call_noise_noise():
     values = {BASE: [90.0, 90.0], "a": [93.0], "b": [90.5]}
-    said = finding(values, 1.0)
+    said = finding(values, 2.0)
     assert "more than noise: a +3.00 points" in said
-    assert "Within noise (2 standard errors: 2.00): b (+0.50)" in said
-    assert finding(values, 5.0).startswith("No point differs from the base's 90.00 %")
+    assert "Within noise (95 %: ±2.00 points): b (+0.50)" in said
+    assert finding(values, 10.0).startswith("No point differs from the base's 90.00 %")

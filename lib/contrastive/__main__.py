@@ -67,8 +67,11 @@ def main(argv: list[str] | None = None) -> int:
         given = given_parameters(args)
         settings = make_settings(**given)
         if args.command == "pretrain":
+            from .data import load_images
             from .pretrain import pretrain
 
+            if note := load_images(settings).note:
+                print(f"NOTE: {note}", file=sys.stderr)
             print(pretrain(settings).folder)
             return 0
         from .report.runner import run_report

@@ -17,6 +17,7 @@ from .mnist import IDX_FILES, NoNetworkError, check_idx, ensure_mnist, is_origin
 from .settings import Settings, UserError, data_root, nearest
 
 NAMES = ("auto", "mnist", "digits")
+MNIST_STATISTICS = ((0.1307,), (0.3081,))  # the recipe's constants
 
 
 @dataclass(frozen=True)
@@ -94,22 +95,32 @@ def _load(dataset: str, root: str) -> Images:
 
         sets = [datasets.MNIST(root, train=train) for train in (True, False)]
         note = "" if is_original(raw) else f"The files in {raw} are not those of the original MNIST."
-        return _images("mnist", [part for s in sets for part in (s.data, s.targets)], note)
-    folder = Path(dataset).expanduser()
-    if not folder.is_dir():
+        parts = [part for s in sets for part in (s.data, s.targets)]
+        return _images("mnist", parts, note, MNIST_STATISTICS)
+    folder = Path(os.path.expanduser(dataset))
+    if not os.path.isdir(folder):
         raise UserError(f"{nearest(dataset, NAMES, 'data set')} A folder that holds IDX files does as well.")
     check_idx(folder)
-    return _images(folder.name, [torch.from_numpy(read_idx(folder / name)) for name in IDX_FILES])
+    return _images(_folder_name(folder), [torch.from_numpy(read_idx(folder / name)) for name in IDX_FILES])
 
 
-def _images(name: str, parts: list[Tensor], note: str = "") -> Images:
+def _folder_name(folder: Path) -> str:
+    """A folder's own name, without taking that of a named data set or torchvision's `raw`."""
+    folder = folder.resolve()
+    name = folder.parent.name if folder.name == "raw" else folder.name
+    return f"{name} (folder)" if name.lower() in NAMES else name
+
+
+def _images(
+    name: str, parts: list[Tensor], note: str = "", statistics: tuple[tuple[float, ...], ...] | None = None
+) -> Images:
     train, train_labels, test, test_labels = parts
     train, test = (x.unsqueeze(1) if x.ndim == 3 else x for x in (train, test))
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.contiguous().numpy().tobytes())
-    if name == "mnist":
-        mean, std = (0.1307,), (0.3081,)  # the recipe's constants
+    if statistics is not None:
+        mean, std = statistics
     else:
         channels = train.float().div(255).transpose(0, 1).flatten(1)
         mean, std = tuple(channels.mean(1).tolist()), tuple(channels.std(1).clamp(min=1e-3).tolist())
@@ -170,6 +181,11 @@ def resolve(settings: Settings) -> Settings:
     """
     images = load_images(settings)
     is_path = settings.dataset not in NAMES
+    if _n_validation(images) == 0:
+        least = 5 * len(images.classes)
+        raise UserError(f"{images.name} has {len(images.train)} training images: at least {least} are needed.")
+    if min(images.train.shape[-2:]) < 16:
+        raise UserError(f"the images of {images.name} are smaller than 16x16 pixels, too small for the encoders.")
     n_rest = len(images.train) - _n_validation(images)
     n_images = settings.n_images if settings.n_images is not None else min(5000, n_rest)
     split(images, n_images, settings.seed)
@@ -183,8 +199,9 @@ def resolve(settings: Settings) -> Settings:
             f"parameter budgets={settings.budgets[-1]}: {images.name} has {len(images.train):,} training labels."
         )
     return settings.but(
-        dataset=str(Path(settings.dataset).expanduser().resolve()) if is_path else images.name,
+        dataset=str(Path(os.path.expanduser(settings.dataset)).resolve()) if is_path else images.name,
         n_images=n_images,
+        ablation_labels=min(settings.ablation_labels, n_rest),
         budgets=settings.budgets or _default_budgets(len(images.train)),
         device=_device(settings.device),
         precision=_precision(settings.precision, _device(settings.device)),
@@ -198,7 +215,7 @@ def _default_budgets(n_train: int) -> tuple[int, ...]:
 def _device(name: str) -> str:
     have_mps = torch.backends.mps.is_available()
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if have_mps else "cpu"
+        return "cuda" if torch.cuda.is_available() else "cpu"  # mps lacks float64; it has to be asked for
     kind, _, index = name.partition(":")
     if (kind == "cuda" and torch.cuda.device_count() <= int(index or 0)) or (kind == "mps" and not have_mps):
         raise UserError(f"parameter device={name}: this machine has no such device. Use cpu, or auto.")

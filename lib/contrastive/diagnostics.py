@@ -20,12 +20,12 @@ def alignment(a: Tensor, b: Tensor) -> float:
 def uniformity(x: Tensor, t: float = 2.0) -> float:
     """Log of the mean Gaussian potential of all pairs of normalised features, N x D (2005.10242, section 4.1.2).
     0 when all are alike; lower when they spread over the sphere."""
-    return torch.pdist(F.normalize(x, dim=1)).square().mul(-t).exp().mean().log().item()
+    return torch.pdist(F.normalize(x.cpu(), dim=1)).square().mul(-t).exp().mean().log().item()
 
 
 def effective_rank(x: Tensor) -> float:
     """Exponential of the entropy of the normalised singular values of N x D features (RankMe, 2210.02885)."""
-    singular = torch.linalg.svdvals(x.double())
+    singular = torch.linalg.svdvals(x.cpu().double())
     share = singular / singular.sum().clamp(min=1e-12)
     return torch.exp(-(share * torch.log(share.clamp(min=1e-12))).sum()).item()
 

@@ -88,7 +88,7 @@ class Probe:
 
 def percent_right(scores: Tensor, labels: Tensor) -> float:
     """Share of rows whose largest score is at the label, in percent."""
-    return 100.0 * (scores.argmax(1) == labels).double().mean().item()
+    return 100.0 * (scores.argmax(1) == labels).sum().item() / len(labels)
 
 
 def fit_probe(fit: tuple[Tensor, Tensor], choose: tuple[Tensor, Tensor], n_classes: int) -> Probe:
@@ -293,7 +293,9 @@ def _evaluate(run: Run, progress: bool) -> Evaluation:
         index = torch.cat(splits.budget(n)).to(device)
         model = train_from_scratch(settings, data[index], train_labels[index])
         metrics[f"supervised_accuracy@{n}"] = percent_right(_predict(model, images), test_labels)
-    metrics["majority_class_accuracy"] = 100.0 * (test_labels == train_labels.mode().values).double().mean().item()
+    metrics["majority_class_accuracy"] = (
+        100.0 * (test_labels == train_labels.cpu().mode().values.to(device)).sum().item() / len(test_labels)
+    )
     return Evaluation(metrics, headline, probabilities, time.perf_counter() - started, unchanged)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import socket
@@ -128,12 +127,15 @@ def ensure_mnist(root: Path) -> None:
     try:
         print(f"Fetching MNIST into {raw}", file=sys.stderr)
         downloader(root, download=True)
-    except PermissionError as error:
-        raise UserError(f"cannot write MNIST to {raw}: {error.strerror}. Set CONTRASTIVE_DATA to a folder.") from None
-    except (RuntimeError, OSError, EOFError, gzip.BadGzipFile) as error:
+    except BaseException as error:
         for name in IDX_FILES:  # what was only half unpacked must not pass for the data next time
             (raw / name).unlink(missing_ok=True)
-        raise NoNetworkError(f"its download failed ({str(error).strip().splitlines()[0].rstrip(':')})") from None
+        if isinstance(error, PermissionError):
+            raise UserError(f"cannot write to {raw}: {error.strerror}. Set CONTRASTIVE_DATA to a folder.") from None
+        if isinstance(error, (RuntimeError, OSError, EOFError)):
+            why = str(error).strip().partition("\n")[0].rstrip(":")
+            raise NoNetworkError(f"its download failed ({why})") from None
+        raise
     finally:
         socket.setdefaulttimeout(before)
 

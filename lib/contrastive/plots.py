@@ -240,10 +240,10 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Picture:
 
 
 def ablation(points: Mapping[str, Sequence[float]], base: str, noise: float, n_labels: int) -> Picture:
-    """Validation accuracy of each point (its values over seeds), with the base's noise as a band."""
+    """Validation accuracy of each point (its values over seeds), and a band: the base +- `noise`."""
     figure, axes = _axes(size=(7.0, 0.42 * len(points) + 1.1))
     reference = float(np.mean(points[base]))
-    axes.axvspan(reference - 2 * noise, reference + 2 * noise, color=COLOURS["blue"], alpha=0.12, lw=0)
+    axes.axvspan(reference - noise, reference + noise, color=COLOURS["blue"], alpha=0.12, lw=0)
     axes.axvline(reference, color=COLOURS["blue"], lw=1)
     for y, (name, values) in enumerate(points.items()):
         colour = COLOURS["blue"] if name == base else INK
@@ -254,5 +254,5 @@ def ablation(points: Mapping[str, Sequence[float]], base: str, noise: float, n_l
     axes.invert_yaxis()
     said = ", ".join(f"{name} {np.mean(values):.2f} %" for name, values in points.items())
     return Picture(
-        figure, f"Validation accuracy by setting: {said}. Two standard errors of a difference: {2 * noise:.2f}."
+        figure, f"Validation accuracy by setting: {said}. 95 % interval of a difference: plus or minus {noise:.2f}."
     )

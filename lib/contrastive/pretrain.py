@@ -208,7 +208,7 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 
 def code_hash(modules: tuple[str, ...] = TRAINING_CODE) -> str:
-    """A digest of some modules' code as parsed, so that comments and layout do not count."""
+    """A digest of some modules' code as parsed, so that comments and layout do not count (docstrings do)."""
     digest = hashlib.sha256()
     for name in modules:
         digest.update(ast.dump(ast.parse(Path(__file__).with_name(f"{name}.py").read_text())).encode())

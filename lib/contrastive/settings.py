@@ -77,7 +77,7 @@ class Settings(BaseModel):
     schedule: Literal["cosine", "constant"] = Field("cosine", description="the learning rate after the warm-up")
     warmup_epochs: Float = Field(1, ge=0, description="epochs over which the learning rate rises from 0")
     weight_decay: Float = Field(1e-6, ge=0, le=1, description="L2 penalty on weight matrices (not on biases and norms)")
-    seed: Int = Field(0, ge=0, lt=2**32, description="decides the subset, the initial weights and every random draw")
+    seed: Int = Field(0, ge=0, lt=2**31, description="decides the subset, the initial weights and every random draw")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 if in hardware")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
 
@@ -105,7 +105,9 @@ class Settings(BaseModel):
     @field_validator("budgets", mode="before")
     @classmethod
     def _read_budgets(cls, value: Any) -> Any:
-        return [part for part in value.replace(" ", "").split(",") if part] if isinstance(value, str) else value
+        if isinstance(value, str):
+            return [part for part in value.replace(" ", "").split(",") if part]
+        return [value] if isinstance(value, int) else value
 
     @field_validator("budgets")
     @classmethod
@@ -129,13 +131,15 @@ class Settings(BaseModel):
     @classmethod
     def _check_device(cls, value: str) -> str:
         kind, _, index = value.partition(":")
-        if kind not in ("auto", "cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdigit())):
+        if kind not in ("auto", "cpu", "cuda", "mps") or (
+            ":" in value and not (kind == "cuda" and index.isascii() and index.isdigit())
+        ):
             raise ValueError(nearest(value, ("auto", "cpu", "cuda", "cuda:0", "mps"), "device"))
         return value
 
     def but(self, **changes: Any) -> Settings:
         """The same settings with some values changed, checked again."""
-        return Settings(**{**self.model_dump(), **changes})
+        return make_settings(**{**self.model_dump(), **changes})
 
     def canonical_json(self) -> str:
         """The parameters that decide the weights, as JSON with sorted keys."""
@@ -205,7 +209,7 @@ def folder_from_environment(variable: str, default: str) -> Path:
     A relative path counts from the current folder and, if there is nothing there, from the checkout, so that a
     notebook's kernel, which starts inside `notebooks/`, finds the same folder as the command line.
     """
-    path = Path(os.environ.get(variable) or default).expanduser()
+    path = Path(os.path.expanduser(os.environ.get(variable) or default))
     root = checkout()
     if path.is_absolute() or root is None or (os.environ.get(variable) and path.exists()):
         return path.absolute()

@@ -68,28 +68,29 @@ def _cached_accuracy(run: Run, n_labels: int) -> float:
 
 
 def noise(values: Mapping[str, Sequence[float]], n_validation: int) -> float:
-    """Standard error, in points, to expect of the difference between a point and the base.
+    """Half the width, in points, of the 95 % interval of the difference between a point and the base.
 
-    From the spread over seeds (pooled over all points with several), or, where that is smaller, what the number of
-    validation images alone would give: three seeds can agree by luck.
+    From the spread over seeds (pooled over all points with several), by Student's t since the seeds are few; or,
+    where that is smaller, from the number of validation images alone: three seeds can agree by luck.
     """
+    from scipy.stats import t
+
     groups = [v for v in values.values() if len(v) > 1]
-    spread = (sum(statistics.variance(v) * (len(v) - 1) for v in groups) / sum(len(v) - 1 for v in groups)) ** 0.5
+    freedom = sum(len(v) - 1 for v in groups)
+    spread = (sum(statistics.variance(v) * (len(v) - 1) for v in groups) / freedom) ** 0.5
     spread = max(spread, standard_error(statistics.fmean(values[BASE]), n_validation))
     fewest = min(len(v) for v in values.values())
-    return spread * (1 / fewest + 1 / len(values[BASE])) ** 0.5
+    return float(t.ppf(0.975, freedom)) * spread * (1 / fewest + 1 / len(values[BASE])) ** 0.5
 
 
-def finding(values: Mapping[str, Sequence[float]], error: float) -> str:
-    """A sentence: which points differ from the base by more than twice the standard error, and which do not."""
+def finding(values: Mapping[str, Sequence[float]], interval: float) -> str:
+    """A sentence: which points differ from the base by more than `interval` points, and which do not."""
     base = statistics.fmean(values[BASE])
     change = {name: statistics.fmean(v) - base for name, v in values.items() if name != BASE}
-    beyond = {name: d for name, d in change.items() if abs(d) > 2 * error}
+    beyond = {name: d for name, d in change.items() if abs(d) > interval}
+    if not beyond:
+        return f"No point differs from the base's {base:.2f} % by more than noise (95 %: ±{interval:.2f} points)."
     parts = [f"{name} {d:+.2f} points" for name, d in sorted(beyond.items(), key=lambda item: item[1])]
-    said = f"Against the base's {base:.2f} %, more than noise: {', '.join(parts)}." if parts else ""
-    within = [f"{name} ({change[name]:+.2f})" for name in change if name not in beyond]
-    if not parts:
-        said = f"No point differs from the base's {base:.2f} % by more than noise (2 standard errors: {2 * error:.2f})."
-    elif within:
-        said += f" Within noise (2 standard errors: {2 * error:.2f}): {', '.join(within)}."
-    return said
+    within = [f"{name} ({d:+.2f})" for name, d in change.items() if name not in beyond]
+    said = f"Against the base's {base:.2f} %, more than noise: {', '.join(parts)}."
+    return said + (f" Within noise (95 %: ±{interval:.2f} points): {', '.join(within)}." if within else "")

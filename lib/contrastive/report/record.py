@@ -12,7 +12,6 @@ MIME = "application/vnd.contrastive.results+json"
 # Metrics that are not percentages: name -> unit and decimals
 PLAIN_UNITS = {
     "alignment": ("", 3), "uniformity": ("", 3), "effective_rank": ("dimensions", 1), "feature_std": ("", 3),
-    "label_savings": ("labels", 0),
 }  # fmt: skip
 
 
@@ -22,7 +21,7 @@ def record(**fragment: Any) -> None:
     The same part goes into the cell's output as JSON, from which the runner puts `results.json` together; so the
     file holds what the page shows, also when the notebook was run by hand.
     """
-    fragment = json.loads(json.dumps(fragment))  # fails here and now when something in it is no JSON
+    fragment = json.loads(json.dumps(fragment, allow_nan=False))  # fails here and now when something in it is no JSON
     display({MIME: fragment, "text/html": _as_html(fragment), "text/plain": _as_text(fragment)}, raw=True)
 
 
@@ -44,6 +43,8 @@ def merge(into: dict[str, Any], fragment: dict[str, Any]) -> None:
     """Merge a fragment of results into another, in place."""
     for key, value in fragment.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
+            flag = "training_code_changed_since_run"
+            value = value | {flag: value[flag] or into[key].get(flag, False)} if flag in value else value
             into[key].update(value)
         elif isinstance(value, list) and isinstance(into.get(key), list):
             into[key] += [item for item in value if item not in into[key]]

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from ..data import load_images, resolve
+from ..data import NAMES, load_images, resolve
 from ..pretrain import atomic_write
 from ..settings import Settings, UserError, checkout, data_root, make_settings, nearest, runs_root
 from .record import collect, format_metric, merge
@@ -59,20 +60,26 @@ def run_report(given: dict[str, Any], only: str | None = None, out: str | None =
     """
     notebooks = choose_notebooks(notebook_folder(), only)
     asked = make_settings(**given)
-    if Path(asked.dataset).is_dir():
-        given = given | {"dataset": str(Path(asked.dataset).resolve())}
+    if out:
+        writable_folder(Path(out), keep=False)  # before a download: a wrong request leaves nothing behind
     settings = resolve(asked)
     note = load_images(asked).note
+    if asked.dataset not in NAMES:
+        asked = asked.but(dataset=settings.dataset)  # an absolute path, wherever the kernel starts
+    folder = writable_folder(Path(out) if out else reports_root() / settings.run_name, keep=False)
     writable_folder(runs_root())
-    folder = writable_folder(Path(out) if out else reports_root() / settings.run_name)
+    writable_folder(folder)
     if note:
         print(f"NOTE: {note}", file=sys.stderr)
     print(f"Report on {settings.dataset}, preset {settings.preset}, in {folder}", flush=True)
-    return _execute(notebooks, settings, {**asked.model_dump(include=set(given)), "preset": asked.preset}, note, folder)
+    return _execute(
+        notebooks, settings, {**asked.model_dump(mode="json", include=set(given)), "preset": asked.preset}, note, folder
+    )
 
 
 def _execute(notebooks: list[Path], settings: Settings, given: dict[str, Any], note: str, folder: Path) -> int:
     os.environ |= {"CONTRASTIVE_DATA": str(data_root()), "CONTRASTIVE_RUNS": str(runs_root())}
+    began = datetime.now(timezone.utc).isoformat(timespec="seconds")
     started, errors, pages = time.perf_counter(), [], []
     results: dict[str, Any] = {"status": "ok"}
     for path in notebooks:
@@ -82,6 +89,8 @@ def _execute(notebooks: list[Path], settings: Settings, given: dict[str, Any], n
         merge(results, collect(notebook))
         if error and error["error"].startswith("KeyboardInterrupt"):
             break
+    if "provenance" in results:  # of the whole report, not of its last notebook
+        results["provenance"] |= {"start": began, "end": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     results.setdefault("settings", json.loads(settings.model_dump_json()))
     results.setdefault("seconds", {})["total"] = round(time.perf_counter() - started, 1)
     failed = [c for c in results.get("checks", []) if not c["passed"]]
@@ -94,7 +103,7 @@ def _execute(notebooks: list[Path], settings: Settings, given: dict[str, Any], n
         atomic_write(folder / f"{stem}.html", page.encode())
     atomic_write(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     index = write_index(reports_root())
-    _print_end(results, errors, failed, folder, index)
+    _print_end(results, errors, failed, folder / f"{pages[0][0]}.html", index)
     return 1 if errors or failed else 0
 
 
@@ -139,22 +148,24 @@ def reports_root() -> Path:
     return (checkout() or Path.cwd()) / "reports"
 
 
-def writable_folder(folder: Path) -> Path:
-    """That folder, absolute, after a check that files can be written there; it is made only if they can.
+def writable_folder(folder: Path, keep: bool = True) -> Path:
+    """That folder, absolute, after a check that files can be written there; it is made only if they can and `keep`.
 
     Raises: UserError.
     """
-    folder = folder.expanduser().absolute()
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    folder = Path(os.path.expanduser(folder)).absolute()
+    made = [p for p in (folder, *folder.parents) if not os.path.exists(p)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        for path in made:
-            if path.is_dir():
-                path.rmdir()
+        keep = False
         raise UserError(f"cannot write to {folder}: {error.strerror}. Choose another folder.") from None
+    finally:
+        for path in [] if keep else made:
+            if os.path.isdir(path):
+                path.rmdir()
     return folder
 
 
@@ -170,7 +181,7 @@ def main_numbers(results: dict[str, Any]) -> list[tuple[str, str]]:
     return [(said, format_metric(name, metrics[name])) for name, said in names.items() if name in metrics]
 
 
-def _print_end(results: dict[str, Any], errors: list, failed: list, folder: Path, index: Path) -> None:
+def _print_end(results: dict[str, Any], errors: list, failed: list, first: Path, index: Path) -> None:
     for error in errors:
         print(f"FAILED {error['notebook']}, {error['cell']}: {error['error']}", file=sys.stderr)
     for check in failed:
@@ -178,5 +189,5 @@ def _print_end(results: dict[str, Any], errors: list, failed: list, folder: Path
     print()
     for what, value in main_numbers(results):
         print(f"  {value:>9}  {what}")
-    print(f"Report: {folder / (sorted(p.name for p in folder.glob('*.html')) or ['?'])[0]}")
+    print(f"Report: {first}")
     print(f"Index:  {index}")

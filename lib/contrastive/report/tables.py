@@ -60,7 +60,7 @@ def savings(metrics: Metrics, budgets: Sequence[int], n: int) -> str:
     if needed is None:
         return f"{start}; the same CNN trained from scratch does not get there with all {max(budgets):,}."
     if needed <= n:
-        few = f"{round_labels(needed):,} or fewer"
+        few = f"{n:,} or fewer" if needed == min(budgets) else f"about {round_labels(needed):,}"
         return f"{start}; the same CNN trained from scratch does as well with {few}: no label is saved."
     return (
         f"{start}; the same CNN trained from scratch needs about {round_labels(needed):,} labels for that, "

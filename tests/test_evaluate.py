@@ -16,6 +16,7 @@ from contrastive.evaluate import (
     headline_labels,
     knn_predict,
     labels_needed,
+    linear_scores,
     logistic_regression,
     most_confused,
     nearest_neighbours,
@@ -24,7 +25,7 @@ from contrastive.evaluate import (
     validation_accuracy,
     weights_hash,
 )
-from contrastive.pretrain import initial_method
+from contrastive.training import initial_method
 
 from .conftest import HAVE_MNIST
 
@@ -38,9 +39,22 @@ def blobs(n, seed, spread=3.0, classes=4, dim=12):
     return centres[labels] + spread / 3 * torch.randn(n, dim, generator=generator), labels
 
 
+@pytest.mark.parametrize("n", [5, 1024, 1100])  # below and above the size from which a product is a convolution
+def test_linear_scores_are_a_product_of_matrices(n):
+    torch.manual_seed(n)
+    x, weight, bias = torch.randn(n, 12), torch.randn(4, 12, requires_grad=True), torch.randn(4, requires_grad=True)
+    scores, expected = linear_scores(x, weight, bias), x.double() @ weight.double().T + bias.double()
+    torch.testing.assert_close(scores.double(), expected, atol=1e-5, rtol=1e-5)
+    slopes = torch.randn(n, 4)
+    got, wanted = (torch.autograd.grad((s * slopes).sum(), (weight, bias)) for s in (scores, expected))
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [400, 1100])
 @pytest.mark.parametrize("strength", [1e-1, 1e-2, 1e-3])
-def test_logistic_regression_equals_scikit_learn(strength):
-    x, y = blobs(400, 0)
+def test_logistic_regression_equals_scikit_learn(strength, n):
+    x, y = blobs(n, 0)
     weight, bias = logistic_regression(x, y, strength, torch.zeros(4, 12), torch.zeros(4), max_iter=500)
     theirs = LogisticRegression(C=1 / (strength * len(x)), tol=1e-8, max_iter=5000).fit(x.double().numpy(), y.numpy())
     ours = (x @ weight.T + bias).softmax(1).numpy()

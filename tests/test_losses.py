@@ -3,8 +3,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from contrastive.losses import chance_loss, nt_xent
+from contrastive import losses
+from contrastive.losses import chance_loss, nt_xent, nt_xent_and_top1
 
 
 def reference(z1, z2, temperature):
@@ -18,18 +21,64 @@ def reference(z1, z2, temperature):
     return total / (2 * n)
 
 
+@pytest.mark.parametrize("tile", [1024, 3])  # one tile, and several of which the last of each half is smaller
 @pytest.mark.parametrize("n", [1, 2, 7])
-@pytest.mark.parametrize("temperature", [0.05, 0.5, 2.0])
-def test_value_and_gradient_equal_a_double_loop(n, temperature):
+@pytest.mark.parametrize("temperature", [0.01, 0.05, 0.5, 2.0])
+def test_value_and_gradient_equal_a_double_loop(monkeypatch, n, temperature, tile):
+    monkeypatch.setattr(losses, "TILE", tile)
     torch.manual_seed(n)
     ours = [torch.randn(n, 5, requires_grad=True) for _ in range(2)]
     theirs = [z.detach().double().requires_grad_() for z in ours]
     loss, expected = nt_xent(*ours, temperature), reference(*theirs, temperature)
     torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-5)
-    loss.backward()
-    expected.backward()
+    (3 * loss).backward()
+    (3 * expected).backward()
     for z, r in zip(ours, theirs, strict=True):
         torch.testing.assert_close(z.grad.double(), r.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.025, 0.0249])
+def test_opposite_projections_are_within_the_range_of_float32(temperature):
+    # The smallest similarity there can be, at the temperature where the way of computing changes.
+    z1 = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
+    z2 = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
+    expected = reference(z1.detach(), z2, temperature)
+    loss = nt_xent(z1, z2, temperature)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    assert z1.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("tile", [1024, 16])
+def test_top1_counts_anchors_whose_positive_is_nearest(monkeypatch, tile):
+    monkeypatch.setattr(losses, "TILE", tile)
+    torch.manual_seed(0)
+    z1 = torch.randn(50, 6)
+    z2 = z1 + 0.7 * torch.randn(50, 6)
+    z = F.normalize(torch.cat([z1, z2]).double(), dim=1)
+    similarity = (z @ z.T).fill_diagonal_(-2)
+    expected = (similarity.argmax(1) == torch.arange(100).roll(50)).double().mean().item()
+    assert 0.1 < expected < 0.9
+    for temperature in (0.5, 0.01):
+        assert nt_xent_and_top1(z1, z2, temperature)[1].item() == pytest.approx(expected)
+    collapsed = torch.ones(50, 6)
+    assert nt_xent_and_top1(collapsed, collapsed, 0.5)[1].item() == 0
+
+
+def test_memory_grows_with_the_batch_not_with_its_square(monkeypatch):
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            self.numel = max([self.numel, *(t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor))])
+            return out
+
+    monkeypatch.setattr(losses, "TILE", 64)
+    z1, z2 = (torch.randn(1000, 4, requires_grad=True) for _ in range(2))
+    with Largest() as seen:
+        nt_xent(z1, z2, 0.5).backward()
+    assert seen.numel == 2 * 1000 * 4  # of the projections themselves; a tile has half as many
 
 
 @pytest.mark.parametrize("n", [1, 3, 256])

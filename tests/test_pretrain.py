@@ -2,18 +2,22 @@ import dataclasses
 import importlib
 import json
 import math
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from contrastive import Settings, UserError, load_encoder, load_images, pretrain
 from contrastive.data import resolve
 from contrastive.encoders import build_encoder, projection_head
 from contrastive.evaluate import weights_hash
-from contrastive.pretrain import code_hash, initial_method, load_method, lr_schedule, parameter_groups
+from contrastive.pretrain import code_hash, load_method
+from contrastive.training import Training, initial_method, lr_schedule, parameter_groups, start
 
 module = importlib.import_module("contrastive.pretrain")  # the package has a function of that name
+training_module = importlib.import_module("contrastive.training")
 SMOKE = Settings(preset="smoke", epochs=3, width=4)
 MNIST_SHAPE = ((1, 28, 28), (0.1307,), (0.3081,))
 
@@ -28,6 +32,51 @@ def test_shapes_and_parameter_counts_of_the_cnn():
     assert encoder(prepared).shape == (5, 1152)
     colour = build_encoder(Settings(), (3, 32, 32), (0.5,) * 3, (0.25,) * 3)
     assert colour(torch.zeros(2, 3, 32, 32)).shape == (2, colour.feature_dim) == (2, 2048)
+
+
+@pytest.mark.parametrize("size", [28, 29, 32])
+def test_the_cnn_equals_its_plain_layers(size):
+    torch.manual_seed(0)
+    encoder = build_encoder(Settings(width=4), (1, size, size), (0.0,), (1.0,)).double().train()
+    plain, channels = [], 1
+    for out in (4, 8, 16):
+        conv = nn.Conv2d(channels, out, 3, padding=1, bias=False)
+        plain += [conv, nn.MaxPool2d(2), nn.BatchNorm2d(out), nn.ReLU()]
+        channels = out
+    reference = nn.Sequential(*plain).double()
+    reference.load_state_dict({k.removeprefix("body."): v for k, v in encoder.state_dict().items() if "body." in k})
+    x, weights = torch.randn(6, 1, size, size).double(), torch.randn(6, encoder.feature_dim)
+    ours, theirs = encoder.body(x), reference(x).permute(0, 2, 3, 1).flatten(1)
+    torch.testing.assert_close(ours, theirs)
+    for features, module in ((ours, encoder), (theirs, reference)):
+        (features * weights).sum().backward()
+        assert all(p.grad is not None for p in module.parameters())
+    for p, q in zip(encoder.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)
+
+
+@pytest.mark.parametrize("augment", ["digits", "simclr"])
+def test_an_epoch_waits_for_the_device_once_and_copies_nothing_there_between(augment):
+    class Log(TorchDispatchMode):
+        seen: ClassVar[list[str]] = []
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.seen.append(func.name())
+            return func(*args, **(kwargs or {}))
+
+    settings = resolve(SMOKE.but(augment=augment))
+    training = start(settings, torch.randint(0, 256, (512, 3, 28, 28), dtype=torch.uint8)[:, :1])
+    with Log() as log:
+        training.epoch(0)
+    waits = (
+        "aten::_local_scalar_dense",
+        "aten::nonzero",
+        "aten::masked_select",
+        "aten::lift_fresh",
+        "aten::is_nonzero",
+    )
+    assert training.steps == 4
+    assert [name for name in log.seen if name.startswith(waits)] == []
 
 
 @pytest.mark.parametrize(
@@ -89,16 +138,16 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bits(tmp_path, monkey
     whole = pretrain(SMOKE, progress=False)
     monkeypatch.setenv("CONTRASTIVE_RUNS", str(tmp_path))
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", -1.0)
-    train_epoch, trained = module._train_epoch, []
+    train_epoch, trained = Training.epoch, []
 
-    def interrupted(epoch, *rest):
+    def interrupted(self, epoch):
         if epoch == stop_after and not trained.count("stop"):
             trained.append("stop")
             raise KeyboardInterrupt
         trained.append(epoch)
-        return train_epoch(epoch, *rest)
+        return train_epoch(self, epoch)
 
-    monkeypatch.setattr(module, "_train_epoch", interrupted)
+    monkeypatch.setattr(Training, "epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pretrain(SMOKE, progress=False)
     resumed = pretrain(SMOKE, progress=False)
@@ -153,7 +202,7 @@ def test_a_run_on_other_data_of_the_same_name_is_not_taken(fresh_runs, monkeypat
 
 
 def test_a_diverged_run_stops_with_the_likely_cause(fresh_runs, monkeypatch):
-    real = module.build_method
+    real = training_module.build_method
 
     def poisoned(encoder, settings):
         method = real(encoder, settings)
@@ -161,7 +210,7 @@ def test_a_diverged_run_stops_with_the_likely_cause(fresh_runs, monkeypatch):
             method.encoder.body[0].weight.fill_(math.nan)
         return method
 
-    monkeypatch.setattr(module, "build_method", poisoned)
+    monkeypatch.setattr(training_module, "build_method", poisoned)
     with pytest.raises(UserError, match="no longer finite"):
         pretrain(SMOKE, progress=False)
     assert not list(fresh_runs.rglob("encoder.safetensors"))

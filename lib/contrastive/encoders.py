@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .augment import normalize
@@ -36,6 +37,29 @@ class Encoder(nn.Module):
         return x.contiguous(memory_format=torch.channels_last)
 
 
+class PooledConv(nn.Conv2d):
+    """A 3x3 convolution that 2x2 pooling follows: of an odd size, the last row or column, which pooling would drop,
+    is not computed. On 7x7 maps that saves a quarter of the work."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N x in x H x W -> N x out x H x W, or H - 1 and W - 1 where these are odd."""
+        odd_height, odd_width = (size % 2 for size in x.shape[-2:])
+        if not odd_height and not odd_width:
+            return super().forward(x)
+        return F.conv2d(F.pad(x, (1, 1 - odd_width, 1, 1 - odd_height)), self.weight)
+
+
+class Flatten(nn.Module):
+    """N x C x H x W -> N x H*W*C: in the order in which channels-last maps lie in memory, so nothing is copied."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The flat maps."""
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
 def cnn(channels: int, size: tuple[int, int], width: int = 32) -> tuple[nn.Module, int]:
     """The simple CNN: three times 3x3 convolution, 2x2 max-pooling, BatchNorm, ReLU, with w, 2w and 4w channels.
 
@@ -45,9 +69,9 @@ def cnn(channels: int, size: tuple[int, int], width: int = 32) -> tuple[nn.Modul
     """
     layers: list[nn.Module] = []
     for out in (width, 2 * width, 4 * width):
-        layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(out), nn.ReLU()]
+        layers += [PooledConv(channels, out), nn.MaxPool2d(2), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
         channels = out
-    return nn.Sequential(*layers, nn.Flatten()), channels * (size[0] // 8) * (size[1] // 8)
+    return nn.Sequential(*layers, Flatten()), channels * (size[0] // 8) * (size[1] // 8)
 
 
 # name -> function of (channels, (height, width), width) that gives the network and its number of features

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .encoders import Encoder, projection_head
-from .losses import nt_xent_logits
+from .losses import nt_xent_and_top1
 from .settings import Settings
 
 
@@ -24,9 +23,8 @@ class SimCLR(nn.Module):
         sees both. Returns the loss and, for the log, the share of anchors whose positive is their nearest view.
         """
         z1, z2 = self.head(self.encoder(views)).chunk(2)
-        logits, target = nt_xent_logits(z1, z2, self.temperature)
-        top1 = (logits.detach().argmax(1) == target).float().mean()
-        return F.cross_entropy(logits, target), {"top1": top1}
+        loss, top1 = nt_xent_and_top1(z1, z2, self.temperature)
+        return loss, {"top1": top1}
 
 
 METHODS: dict[str, type[SimCLR]] = {"simclr": SimCLR}

@@ -1,16 +1,13 @@
-"""The training loop, its checkpoints, and runs as folders that are loaded, resumed or trained as need be."""
+"""Runs as folders that are loaded, resumed or trained as need be; their checkpoints and other files."""
 
 from __future__ import annotations
 
 import ast
-import ctypes
 import hashlib
 import json
-import math
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,18 +15,17 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as safetensors_bytes
-from torch import Generator, Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
-from .augment import Augment
 from .data import load_images, resolve, split
 from .encoders import Encoder, build_encoder
-from .losses import chance_loss
-from .methods import SimCLR, build_method
+from .methods import SimCLR
 from .settings import Settings, UserError, make_settings, runs_root
+from .training import initial_method, start
 
 CHECKPOINT_SECONDS = 30.0
-TRAINING_CODE = ("augment", "data", "encoders", "losses", "methods", "mnist", "pretrain")
+TRAINING_CODE = ("augment", "data", "encoders", "losses", "methods", "mnist", "pretrain", "training")
 
 
 @dataclass(frozen=True)
@@ -69,17 +65,10 @@ def pretrain(settings: Settings, progress: bool = True) -> Run:
         raise UserError(f"cannot write the run to {folder}: {error.strerror}. Set CONTRASTIVE_RUNS.") from None
     atomic_write(folder / "settings.json", settings.canonical_json().encode())
 
-    keep_freed_memory()
     images = load_images(settings)
-    device = torch.device(settings.device)
-    data = images.train[split(images, settings.n_images, settings.seed).pretrain].to(device)
-    method = initial_method(settings).to(device).train()
-    augment = Augment(settings.augment, method.encoder.mean, method.encoder.std)
-    optimizer = torch.optim.Adam(parameter_groups(method, settings.weight_decay), lr=settings.lr, fused=True)
-    history, code = _resume(folder, method, optimizer, device, images.sha256)
-
-    steps = settings.n_images // settings.batch_size
-    schedule = lr_schedule(settings, steps)
+    training = start(settings, images.train[split(images, settings.n_images, settings.seed).pretrain])
+    method, optimizer = training.method, training.optimizer
+    history, code = _resume(folder, method, optimizer, torch.device(settings.device), images.sha256)
     bar = tqdm(
         total=settings.epochs, initial=len(history), desc=f"seed {settings.seed}", unit="epoch", file=sys.stdout,
         disable=not progress, mininterval=1, dynamic_ncols=sys.stdout.isatty(),
@@ -87,7 +76,7 @@ def pretrain(settings: Settings, progress: bool = True) -> Run:
     saved = time.monotonic()
     with bar:
         for epoch in range(len(history), settings.epochs):
-            history.append(_train_epoch(epoch, data, method, augment, optimizer, schedule, settings))
+            history.append(training.epoch(epoch))
             bar.set_postfix_str(
                 f"loss {history[-1]['loss']:.3f}, {history[-1]['images'] / history[-1]['seconds']:,.0f} images/s", False
             )
@@ -100,95 +89,6 @@ def pretrain(settings: Settings, progress: bool = True) -> Run:
     run = _finished(folder, settings)
     assert run is not None
     return run
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep the large blocks that each training step frees and asks for again.
-
-    By default it hands them back to the kernel, which zeroes every page anew: a quarter of a step's time on a CPU.
-    Does nothing where there is no glibc.
-    """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        mallopt(-4, 0)  # M_MMAP_MAX: no block by mmap
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: keep what is free at the top of the heap
-
-
-def _train_epoch(
-    epoch: int, data: Tensor, method: nn.Module, augment: Augment, optimizer, schedule, settings: Settings
-) -> dict[str, float]:
-    """One pass over the data. All randomness comes from (seed, epoch), so resuming needs no generator's state."""
-    started = time.perf_counter()
-    device, batch = data.device, settings.batch_size
-    steps = len(data) // batch
-    seed = _mix(settings.seed, epoch)
-    order = torch.randperm(len(data), generator=Generator().manual_seed(seed)).to(device)
-    draws = Generator(device).manual_seed(seed)
-    loss_sum = top1_sum = torch.zeros((), device=device)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = schedule(epoch * steps + step)
-        images = data[order[step * batch : (step + 1) * batch]]
-        views = augment(images.repeat(2, 1, 1, 1), draws).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            loss, log = method(views)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        loss_sum = loss_sum + loss.detach()
-        top1_sum = top1_sum + log["top1"]
-    mean_loss = float(loss_sum / steps)  # the only time that the host waits for the device
-    if not math.isfinite(mean_loss):
-        raise UserError(
-            f"the loss is no longer finite in epoch {epoch + 1}: lr={settings.lr} is likely too high, or "
-            f"temperature={settings.temperature} too low. The run's last checkpoint is kept."
-        )
-    return {
-        "epoch": epoch + 1,
-        "loss": mean_loss,
-        "chance_loss": chance_loss(batch),
-        "top1": float(top1_sum / steps),
-        "lr": schedule(epoch * steps + steps - 1),
-        "images": steps * batch,
-        "seconds": time.perf_counter() - started,
-    }
-
-
-def _mix(seed: int, epoch: int) -> int:
-    """One 63-bit seed from two numbers, without the overlaps that seed + epoch would have."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:8], "big") >> 1
-
-
-def initial_method(settings: Settings) -> SimCLR:
-    """The method with the random weights that training starts from. Settings have to be resolved."""
-    images = load_images(settings)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        encoder = build_encoder(settings, tuple(images.train.shape[1:]), images.mean, images.std)
-        return build_method(encoder, settings)
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two optimiser groups: weight decay is for tensors of two or more dimensions, not for biases and norms."""
-    parameters = list(module.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def lr_schedule(settings: Settings, steps_per_epoch: int) -> Callable[[int], float]:
-    """The learning rate at each step, from 0: a linear rise, then half a cosine down to 0 (or constant)."""
-    total = settings.epochs * steps_per_epoch
-    warmup = min(settings.warmup_epochs * steps_per_epoch, total)
-
-    def at(step: int) -> float:
-        if step + 1 < warmup:
-            return settings.lr * (step + 1) / warmup
-        if settings.schedule == "constant":
-            return settings.lr
-        return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup + 1) / max(total - warmup + 1, 1)))
-
-    return at
 
 
 # --- A run's files ----------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 # make report   a report on MNIST (PRESET=smoke|quick|full DATASET=auto|mnist|digits|FOLDER OUT=FOLDER)
 # make test     all tests          make lint      style and types       make notebook   open JupyterLab
+# make bench    measure speed beside other libraries, an hour or so (SCOPE=full|smoke OUT=FOLDER)
 # make setup    .venv/ only; on Linux without a GPU, TORCH=cpu takes PyTorch's own, much smaller CPU builds
 PYTHON ?= python3
 TORCH ?= default
@@ -14,7 +15,7 @@ ifdef CONTRASTIVE_RUNS
 export CONTRASTIVE_RUNS := $(abspath $(CONTRASTIVE_RUNS))
 endif
 
-.PHONY: setup report test lint notebook readme lock clean
+.PHONY: setup report test lint notebook bench readme lock clean
 .DEFAULT_GOAL := report
 
 setup: $(DONE)
@@ -36,12 +37,17 @@ test: setup
 	$(BIN)/python -m pytest
 
 lint: setup
-	$(BIN)/ruff check lib tests notebooks
-	$(BIN)/ruff format --check lib tests
+	$(BIN)/ruff check lib tests notebooks benchmarks
+	$(BIN)/ruff format --check lib tests benchmarks
 	$(BIN)/mypy
 
 notebook: setup
 	$(BIN)/jupyter lab --notebook-dir=.
+
+# Compare what was measured within one run only; leave the machine alone meanwhile.
+bench: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[bench]'
+	$(BIN)/python -m benchmarks $(if $(SCOPE),--scope '$(SCOPE)') $(if $(OUT),--out '$(OUT)')
 
 # README's table and picture, from the published report
 readme: setup
@@ -50,7 +56,7 @@ readme: setup
 # exact versions of everything, for all supported Pythons
 lock:
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-annotate --no-header --no-emit-index-url pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra bench --no-annotate --no-header --no-emit-index-url pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf $(VENV) build lib/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

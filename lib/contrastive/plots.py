@@ -256,3 +256,39 @@ def ablation(points: Mapping[str, Sequence[float]], base: str, noise: float, n_l
     return Picture(
         figure, f"Validation accuracy by setting: {said}. 95 % interval of a difference: plus or minus {noise:.2f}."
     )
+
+
+def measured_bars(values: Mapping[str, Mapping[str, float]], quantity: str) -> Picture:
+    """Medians of repeated measurements as bars, the first one's in colour, with lines from smallest to largest."""
+    figure, axes = _axes(size=(7.0, 0.42 * len(values) + 0.9))
+    for y, v in enumerate(values.values()):
+        axes.barh(y, v["median"], color=COLOURS["blue" if y == 0 else "grey"], height=0.62)
+        axes.plot([v["min"], v["max"]], [y, y], color=INK, lw=1.5)
+        axes.annotate(f"{v['median']:,.0f}", (v["max"], y), (5, 0), textcoords="offset points", va="center")
+    axes.set(xlabel=quantity)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.grid(axis="y", visible=False)
+    said = ", ".join(f"{name} {v['median']:,.0f}" for name, v in values.items())
+    return Picture(figure, f"{quantity[0].upper()}{quantity[1:]}: {said}.")
+
+
+def loss_scaling(losses: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Picture:
+    """Time and extra memory of implementations of a loss (number of images -> name -> measurements)."""
+    figure, panels = _axes(1, 2, (7.4, 3.4))
+    names = list(dict.fromkeys(name for arms in losses.values() for name in arms))
+    said = []
+    for name, colour in zip(names, ("blue", "orange", "green", "grey"), strict=False):
+        sizes = [n for n in losses if name in losses[n]]
+        time = [losses[n][name]["milliseconds"]["median"] for n in sizes]
+        memory = [max(losses[n][name]["extra_MiB"], 0.1) for n in sizes]
+        for axes, values in zip(panels, (time, memory), strict=True):
+            axes.plot([int(n) for n in sizes], values, "o-", color=COLOURS[colour], ms=4, label=name)
+        said.append(f"{name} {time[-1]:,.3g} ms and {memory[-1]:,.0f} MiB for {int(sizes[-1]):,} images")
+    for axes, label in zip(panels, ("time of value and gradient (ms)", "extra memory (MiB)"), strict=True):
+        axes.set(xscale="log", yscale="log", xlabel="images in the batch", ylabel=label)
+        axes.set_xticks([int(n) for n in losses], [f"{int(n):,}" for n in losses])
+        axes.xaxis.minorticks_off()
+    panels[0].legend(frameon=False)
+    return Picture(figure, f"Cost of NT-Xent by batch size. At the largest measured: {'; '.join(said)}.")

@@ -11,12 +11,15 @@ from typing import Any
 import nbformat
 
 from ..settings import checkout
+from .speed import conditions, speed_table
 from .tables import results_table, savings
 
 ROOT = checkout() or Path.cwd()
 PUBLISHED = ROOT / "reports" / "published" / "mnist-quick"
 PICTURE = PUBLISHED / "label_budget_curve.png"
 BEGIN, END = "<!-- results: made by `make readme` -->", "<!-- end of results -->"
+BENCHMARKS = ROOT / "reports" / "published" / "benchmarks.json"
+BEGIN_SPEED, END_SPEED = "<!-- speed: made by `make readme` -->", "<!-- end of speed -->"
 
 
 def generated(results: dict[str, Any]) -> str:
@@ -42,6 +45,17 @@ encoder under the same linear classifier, and the same network trained from scra
 The reports: {pages}; numbers: [results.json]({(PUBLISHED / "results.json").relative_to(ROOT).as_posix()})."""
 
 
+def generated_speed(measured: dict[str, Any]) -> str:
+    """The part of README between the two markers of speed."""
+    page, numbers = (path.relative_to(ROOT).as_posix() for path in (BENCHMARKS.with_suffix(".html"), BENCHMARKS))
+    return f"""\
+{speed_table(measured)}
+
+{conditions(measured)}
+All arms train the same layers; only ratios within one run mean anything. The report: [benchmarks]({page}); numbers:
+[benchmarks.json]({numbers})."""
+
+
 def picture(notebook: Any) -> bytes:
     """The label-budget curve, as PNG, from the executed notebook 02."""
     for cell in notebook.cells:
@@ -51,14 +65,18 @@ def picture(notebook: Any) -> bytes:
     raise ValueError("the notebook shows no label-budget curve")
 
 
+def _between(text: str, begin: str, end: str, new: str) -> str:
+    return f"{text[: text.index(begin) + len(begin)]}\n{new}\n{text[text.index(end) :]}"
+
+
 def main() -> int:
-    """Rewrite README's results and picture."""
+    """Rewrite README's results, its picture and its measurements."""
     results = json.loads((PUBLISHED / "results.json").read_text())
     PICTURE.write_bytes(picture(nbformat.read(PUBLISHED / "02_linear_eval.ipynb", as_version=4)))
     readme = ROOT / "README.md"
-    text = readme.read_text()
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    readme.write_text(f"{before}\n{generated(results)}\n{after}")
+    text = _between(readme.read_text(), BEGIN, END, generated(results))
+    measured = json.loads(BENCHMARKS.read_text())
+    readme.write_text(_between(text, BEGIN_SPEED, END_SPEED, generated_speed(measured)))
     return 0
 
 

@@ -1,0 +1,315 @@
+"""`python -m benchmarks`: measure everything, write the numbers as JSON and the report as HTML.
+
+Whatever is compared runs in turn, A B A B, each in a process of its own; a figure is the median over the rounds, with
+the smallest and largest beside it, and ratios are of figures of the same run. Times of other runs, on another machine
+or day, are not comparable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from contrastive.data import load_images, resolve
+from contrastive.pretrain import atomic_write
+from contrastive.report.provenance import provenance
+from contrastive.report.render import render
+from contrastive.report.runner import execute_notebook
+from contrastive.settings import Settings, UserError, make_settings
+
+from . import worker
+from .arms import ARMS, AUGMENTATIONS, LOSSES
+from .worker import Worker
+
+HERE = Path(__file__).parent
+PUBLISHED = HERE.parent / "reports" / "published"
+PEERS = {"lightly": "lightly", "kornia": "kornia", "pytorch-metric-learning": "pytorch-metric-learning"}
+SCOPES: dict[str, dict[str, Any]] = {
+    "full": dict(
+        rounds=5, seconds=1.0, seeds=5, peer_seeds=2, goal=98.6, n_labels=30_000, epochs=(2, 3, 4, 5, 6, 8, 10, 12),
+        peer_epochs=(20, 30, 45), equal_epochs=20, sizes=(256, 1024, 4096, 16384), many=60_000,
+        settings=dict(dataset="mnist"), goal_settings=dict(dataset="mnist", batch_size=128, lr=5e-3),
+    ),
+    # Seconds, on bundled data and small networks: shows that everything works, not how fast.
+    "smoke": dict(
+        rounds=1, seconds=0.01, seeds=1, peer_seeds=1, goal=40.0, n_labels=300, epochs=(1, 2), peer_epochs=(1,),
+        equal_epochs=1, sizes=(64,), many=1024,
+        settings=dict(preset="smoke", width=4), goal_settings=dict(preset="smoke", width=4, batch_size=64),
+    ),
+}  # fmt: skip
+
+
+def spread(values: Iterable[float]) -> dict[str, Any]:
+    """Median, smallest and largest of some measurements, and all of them."""
+    values = list(values)
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "values": values}
+
+
+def in_turn(workers: dict[str, Worker], rounds: int, call: Callable[[str, Worker], float]) -> dict[str, dict[str, Any]]:
+    """Each arm's measurements over the rounds: A B C A B C."""
+    values: dict[str, list[float]] = {name: [] for name in workers}
+    for _ in range(rounds):
+        for name, process in workers.items():
+            values[name].append(call(name, process))
+    return {name: spread(measured) for name, measured in values.items()}
+
+
+class Bench:
+    """One run of the benchmark: its scope, which arms take part, and what was measured."""
+
+    def __init__(self, scope: str, without: set[str]):
+        self.scope = SCOPES[scope]
+        self.without = without
+        self.settings = resolve(make_settings(augment="simclr", **self.scope["settings"]))
+        self.results: dict[str, Any] = {}
+
+    def chosen(self, names: Iterable[str]) -> list[str]:
+        """Those of some arms whose library takes part."""
+        return [name for name in names if name.partition(",")[0] not in self.without]
+
+    def measure(self, partial: Path) -> dict[str, Any]:
+        """Everything, part by part; what there is so far goes into the file `partial`."""
+        parts = (self.throughput, self.parts, self.augmentation, self.losses, self.scaling, self.notebook, self.goal)
+        for part in parts:
+            started = time.perf_counter()
+            print(f"{part.__name__} ...", flush=True)
+            self.results[part.__name__] = part()
+            atomic_write(partial, json.dumps(self.results, indent=1).encode())
+            print(f"{part.__name__}: {time.perf_counter() - started:.0f} s", flush=True)
+        return self.results
+
+    def throughput(self) -> dict[str, Any]:
+        """Images per second of each arm, an epoch a round; the first epoch is not counted."""
+        with ExitStack() as stack:
+            workers = {name: stack.enter_context(Worker()) for name in self.chosen(ARMS)}
+            for name, process in workers.items():
+                process(worker.prepare, name, self.settings)
+                process(worker.epoch)
+
+            def images_per_second(name: str, process: Worker) -> float:
+                done = process(worker.epoch)
+                return done["images"] / done["seconds"]
+
+            return in_turn(workers, self.scope["rounds"], images_per_second)
+
+    def parts(self) -> dict[str, Any]:
+        """Our step and its parts, in turn, in ms; and the machine's matrix products, in operations per second."""
+        with Worker() as process:
+            names = process(worker.prepare_parts, self.settings)
+            values: dict[str, list[float]] = {name: [] for name in names}
+            for _ in range(3 * self.scope["rounds"]):
+                for name in names:
+                    values[name].append(1000 * process(worker.timed, name, self.scope["seconds"] / 3))
+            product = names[-1]
+            size = int(product.split()[-1])
+            rates = [2 * size**3 / (ms / 1000) for ms in values.pop(product)]
+            return {
+                "milliseconds": {name: spread(measured) for name, measured in values.items()},
+                "operations": process(worker.operations, self.settings),
+                "matrix_product": {"size": size, "per_second": spread(rates)},
+            }
+
+    def augmentation(self) -> dict[str, Any]:
+        """Augmenting one batch, two views of each image, in ms."""
+        with ExitStack() as stack:
+            workers = {name: stack.enter_context(Worker()) for name in self.chosen(AUGMENTATIONS)}
+            for name, process in workers.items():
+                process(worker.prepare_augmentation, name, self.settings)
+                process(worker.timed, name, 0)
+            return in_turn(
+                workers,
+                self.scope["rounds"],
+                lambda name, process: 1000 * process(worker.timed, name, self.scope["seconds"]),
+            )
+
+    def losses(self) -> dict[str, Any]:
+        """Forward and backward of NT-Xent in ms, and what the first call takes of memory, by number of images."""
+        results: dict[str, Any] = {}
+        for n in self.scope["sizes"]:
+            with ExitStack() as stack:
+                names = self.chosen(LOSSES)
+                if n > 256:  # it holds all triples of anchor, positive and negative
+                    names = [name for name in names if name != "pytorch-metric-learning"]
+                if n > 4096:  # a matrix of this size takes gigabytes
+                    names = ["ours"]
+                workers = {name: stack.enter_context(Worker()) for name in names}
+                first = {
+                    name: process(worker.prepare_loss, name, n, self.settings.projection_dim, self.settings.temperature)
+                    for name, process in workers.items()
+                }
+                for what in ("value", "gradient"):
+                    off = max(abs(f[what] / first["ours"][what] - 1) for f in first.values())
+                    if off > 1e-3:
+                        raise AssertionError(f"the losses do not agree at N={n}: {first}")
+                times = in_turn(
+                    workers,
+                    self.scope["rounds"],
+                    lambda name, process: 1000 * process(worker.timed, name, self.scope["seconds"]),
+                )
+                results[str(n)] = {
+                    name: {"milliseconds": times[name], "extra_MiB": round(first[name]["MiB"], 1)} for name in names
+                }
+        return results
+
+    def scaling(self) -> dict[str, Any]:
+        """Microseconds per image of our epochs on few and on many images, and the memory that the latter take."""
+        images = load_images(self.settings)
+        many = min(self.scope["many"], len(images.train))
+        sizes = {str(n): self.settings.but(n_images=n) for n in (self.settings.n_images, many)}
+        with ExitStack() as stack:
+            workers = {name: stack.enter_context(Worker()) for name in sizes}
+            for name, process in workers.items():
+                process(worker.prepare, "ours", sizes[name])
+                process(worker.epoch)
+
+            def per_image(name: str, process: Worker) -> float:
+                done = process(worker.epoch)
+                return 1e6 * done["seconds"] / done["images"]
+
+            times = in_turn(workers, self.scope["rounds"], per_image)
+            return {"microseconds": times, "peak_MiB": {n: w(worker.peak) / 2**20 for n, w in workers.items()}}
+
+    def notebook(self) -> dict[str, Any]:
+        """Seconds that a notebook takes beside its cells: starting a kernel, executing, rendering the page."""
+        source = HERE.parent / "notebooks" / "01_pretrain.ipynb"
+        beside, imports = [], []
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, CONTRASTIVE_RUNS=folder):
+            for _ in range(1 + self.scope["rounds"]):
+                started = time.perf_counter()
+                done, error = execute_notebook(source, Path(folder) / source.name, {"preset": "smoke"})
+                if error:
+                    raise RuntimeError(f"a notebook failed: {error}")
+                render("01_pretrain", done, {}, [], [])
+                cells = [c.metadata["papermill"]["duration"] for c in done.cells if c.cell_type == "code"]
+                beside.append(time.perf_counter() - started - sum(cells))
+                imports.append(max(cells[:3]))  # parameters, those of this run, set-up
+        return {"beside_cells": spread(beside[1:]), "imports": spread(imports[1:])}  # the first one trained
+
+    def goal(self) -> dict[str, Any]:
+        """Test accuracy of a linear probe after runs of several lengths, until the goal is reached; and lightly's.
+
+        Each length is a run of its own, with its own schedule of learning rates, from the first step on.
+        """
+        scope = self.scope
+        lightly = self.chosen(["lightly, 0 workers"])
+        base = resolve(make_settings(**scope["goal_settings"]))
+        found: dict[str, Any] = {
+            "goal": scope["goal"], "n_labels": scope["n_labels"], "settings": json.loads(base.canonical_json()),
+            "runs": {}, "reached": {},
+        }  # fmt: skip
+        plan = {"ours": (scope["epochs"], scope["seeds"])}
+        plan |= dict.fromkeys(lightly, (scope["peer_epochs"], scope["peer_seeds"]))
+        for name, (lengths, seeds) in plan.items():
+            runs = found["runs"][name] = {}
+            for epochs in lengths:
+                settings = base.but(epochs=epochs, warmup_epochs=min(1, epochs / 4))
+                run = runs[str(epochs)] = self._runs(name, settings, seeds)
+                print(f"  {name}: {epochs} epochs, {run['accuracy']['mean']:.2f} %", flush=True)
+                if run["accuracy"]["mean"] >= scope["goal"]:
+                    found["reached"][name] = epochs
+                    break
+        # Is speed bought with quality? Our code with the recipe as written, for as many epochs as lightly's runs.
+        epochs = scope["equal_epochs"]
+        equal = base.but(augment="simclr", epochs=epochs)
+        found["equal_epochs"] = {"epochs": epochs, "ours": self._runs("ours", equal, scope["peer_seeds"])}
+        for name in lightly:
+            found["equal_epochs"][name] = found["runs"][name].get(str(epochs)) or self._runs(
+                name, equal, scope["peer_seeds"]
+            )
+        return found
+
+    def _runs(self, name: str, settings: Settings, seeds: int) -> dict[str, Any]:
+        seconds, accuracy = [], []
+        for seed in range(settings.seed, settings.seed + seeds):
+            with Worker() as process:
+                process(worker.prepare, name, settings.but(seed=seed), True)
+                seconds.append(sum(process(worker.epoch)["seconds"] for _ in range(settings.epochs)))
+                accuracy.append(process(worker.accuracy, settings.but(seed=seed), self.scope["n_labels"]))
+        return {
+            "seconds": {"mean": statistics.fmean(seconds), "values": seconds},
+            "accuracy": {
+                "mean": statistics.fmean(accuracy),
+                "std": statistics.stdev(accuracy) if seeds > 1 else 0.0,
+                "values": accuracy,
+            },
+        }
+
+
+def publish(results: dict[str, Any], folder: Path) -> Path:
+    """Write `benchmarks.json` and `benchmarks.html` into a folder. Returns the page's path."""
+    atomic_write(folder / "benchmarks.json", (json.dumps(results, indent=1) + "\n").encode())
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "benchmarks.ipynb"
+        numbers = os.path.relpath(folder / "benchmarks.json")  # the page should not tell where files lay
+        notebook, error = execute_notebook(HERE / "benchmarks.ipynb", out, {"numbers": numbers})
+        page = render("benchmarks", notebook, {}, [error] if error else [], [], results.get("note", ""))
+    atomic_write(folder / "benchmarks.html", page.encode())
+    if error:
+        raise RuntimeError(f"the report's notebook failed: {error}")
+    return folder / "benchmarks.html"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and publish. Returns the exit code: 0, or 2 when the request was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--scope", choices=SCOPES, default="full", help="full (about an hour) or smoke (seconds)")
+    parser.add_argument("--without", default="", help=f"libraries to leave out, of {', '.join(PEERS)}")
+    parser.add_argument("--out", type=Path, default=PUBLISHED, help="folder (default: reports/published)")
+    parser.add_argument("--render-only", action="store_true", help="render the numbers that are in the folder")
+    args = parser.parse_args(argv)
+    if args.render_only:
+        print(publish(json.loads((args.out / "benchmarks.json").read_text()), args.out))
+        return 0
+    without = {name.strip() for name in args.without.split(",") if name.strip()}
+    versions = {}
+    for name, package in PEERS.items():
+        if name not in without:
+            try:
+                versions[name] = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                print(f"error: {package} is not installed: use `make bench`, or --without {name}.", file=sys.stderr)
+                return 2
+    try:
+        bench = Bench(args.scope, without)
+    except UserError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    args.out.mkdir(parents=True, exist_ok=True)
+    partial = args.out / "benchmarks.partial.json"
+    measured = bench.measure(partial)
+    made = provenance(bench.settings)
+    with Worker() as process:
+        machine = process(worker.machine)
+    images = load_images(bench.settings)
+    results = {
+        "scope": args.scope,
+        "machine": machine,
+        "dataset": {"name": images.name, "sha256": images.sha256},
+        "settings": json.loads(bench.settings.canonical_json()),
+        "rounds": bench.scope["rounds"],
+        "packages": made["packages"] | versions,
+        "commit": made["commit"],
+        "dirty": made["dirty"],
+        "start": made["start"],
+        "end": made["end"],
+        "note": images.note,
+        **measured,
+    }
+    print(publish(results, args.out))
+    partial.unlink()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

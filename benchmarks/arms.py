@@ -1,0 +1,285 @@
+"""What is compared. An arm is a way to pretrain the same encoder and head on the same images, written as its library's
+own documentation would have it. Each gives a function of the epoch's number that trains one epoch and returns images
+and seconds.
+
+All arms have the same layers with the same numbers of parameters, in the same order: convolution, 2x2 max-pooling,
+BatchNorm, ReLU, three times, and a head of two linear layers. (`lightly, usual blocks` alone has the pooling last, as
+most tutorials do, which is slower.) Ours computes them by its own code, the others by PyTorch's layers in float32.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from contrastive.data import Images
+from contrastive.encoders import Encoder
+from contrastive.losses import nt_xent
+from contrastive.settings import Settings
+from contrastive.training import Training, lr_schedule, start
+
+Epoch = Callable[[int], tuple[int, float]]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+# --- Encoder and head of stock layers -----------------------------------------------------------------------------
+
+
+def stock_encoder(settings: Settings, images: Images, pooling_last: bool = False) -> Encoder:
+    """The simple CNN of PyTorch's own layers, in PyTorch's default layout."""
+    channels, height, width = images.train.shape[1:]
+    layers: list[nn.Module] = []
+    for out in (settings.width, 2 * settings.width, 4 * settings.width):
+        conv, pool, norm = nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(out)
+        layers += [conv, norm, nn.ReLU(), pool] if pooling_last else [conv, pool, norm, nn.ReLU()]
+        channels = out
+    return Encoder(
+        nn.Sequential(*layers, nn.Flatten()), channels * (height // 8) * (width // 8), images.mean, images.std
+    )
+
+
+def stock_head(encoder: Encoder, settings: Settings) -> nn.Module:
+    """The projection head: two linear layers."""
+    hidden = 2 * settings.projection_dim
+    return nn.Sequential(nn.Linear(encoder.feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, settings.projection_dim))
+
+
+class Views(Dataset):
+    """Two views of each image, made by a transform that works on one image at a time."""
+
+    def __init__(self, images: list, transform: Callable):
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        first, second = self.transform(self.images[index])
+        return first, second
+
+
+def loop(settings: Settings, encoder: Encoder, head: nn.Module, loss: Loss, batches: Callable[[], Iterable]) -> Epoch:
+    """The usual training loop in float32, with our optimiser's settings and learning rates."""
+    encoder.train()
+    head.train()
+    optimizer = torch.optim.Adam(
+        [*encoder.parameters(), *head.parameters()], lr=settings.lr, weight_decay=settings.weight_decay
+    )
+    assert settings.n_images is not None
+    steps = settings.n_images // settings.batch_size
+    schedule = lr_schedule(settings, steps)
+
+    def epoch(number: int) -> tuple[int, float]:
+        started, seen = time.perf_counter(), 0
+        for step, (first, second) in enumerate(batches()):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule(number * steps + step)
+            value = loss(head(encoder(first)), head(encoder(second)))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            seen += len(first)
+        return seen, time.perf_counter() - started
+
+    return epoch
+
+
+# --- The arms -----------------------------------------------------------------------------------------------------
+
+
+def ours(settings: Settings, images: Images, data: Tensor) -> tuple[Epoch, Encoder]:
+    """This project's own training loop."""
+    training = start(settings, data)
+
+    def epoch(number: int) -> tuple[int, float]:
+        done = training.epoch(number)
+        return int(done["images"]), done["seconds"]
+
+    return epoch, training.method.encoder
+
+
+def lightly(
+    settings: Settings, images: Images, data: Tensor, workers: int = 0, pooling_last: bool = False
+) -> tuple[Epoch, Encoder]:
+    """lightly's transform with its defaults, its head and its loss, and a DataLoader."""
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import SimCLRProjectionHead
+    from lightly.transforms import SimCLRTransform
+    from torchvision.transforms.functional import to_pil_image
+
+    transform = SimCLRTransform(
+        input_size=data.shape[-1], normalize={"mean": list(images.mean), "std": list(images.std)}
+    )
+    encoder = stock_encoder(settings, images, pooling_last)
+    head = SimCLRProjectionHead(
+        encoder.feature_dim, 2 * settings.projection_dim, settings.projection_dim, batch_norm=False
+    )
+    loader = _loader(settings, Views([to_pil_image(image) for image in data], transform), workers)
+    return loop(settings, encoder, head, NTXentLoss(settings.temperature), lambda: loader), encoder
+
+
+def torchvision(settings: Settings, images: Images, data: Tensor, workers: int = 0) -> tuple[Epoch, Encoder]:
+    """torchvision's transforms v2 on one image at a time, a DataLoader, and NT-Xent as one matrix."""
+    from torchvision.transforms import v2
+
+    view = v2.Compose(
+        [
+            v2.RandomResizedCrop(data.shape[-1], scale=(0.08, 1.0)),
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+            v2.RandomGrayscale(0.2),
+            v2.RandomApply([v2.GaussianBlur(3, (0.1, 2.0))], p=0.5),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(images.mean, images.std),
+        ]
+    )
+    encoder = stock_encoder(settings, images)
+    loader = _loader(settings, Views(list(data), lambda image: (view(image), view(image))), workers)
+    loss = matrix_nt_xent(settings.temperature)
+    return loop(settings, encoder, stock_head(encoder, settings), loss, lambda: loader), encoder
+
+
+def kornia(settings: Settings, images: Images, data: Tensor) -> tuple[Epoch, Encoder]:
+    """kornia's augmentations of a whole batch, and NT-Xent as one matrix."""
+    augment = kornia_views(images, data.shape[-1])
+    encoder = stock_encoder(settings, images)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for index in torch.randperm(len(data)).split(settings.batch_size):
+            if len(index) == settings.batch_size:
+                batch = data[index].float() / 255
+                yield augment(batch), augment(batch)
+
+    loss = matrix_nt_xent(settings.temperature)
+    return loop(settings, encoder, stock_head(encoder, settings), loss, batches), encoder
+
+
+def kornia_views(images: Images, size: int) -> Callable[[Tensor], Tensor]:
+    """The recipe in kornia. Its colour operations refuse one channel, so there brightness and contrast take their
+    place, which are all that colour jitter and greyscale come to."""
+    from kornia import augmentation as k
+
+    grey = images.train.shape[1] == 1
+    jitter = [
+        *([k.RandomBrightness((0.6, 1.4), p=0.8), k.RandomContrast((0.6, 1.4), p=0.8)] if grey else []),
+        *([] if grey else [k.ColorJiggle(0.4, 0.4, 0.4, 0.1, p=0.8), k.RandomGrayscale(p=0.2)]),
+    ]
+    return k.AugmentationSequential(
+        k.RandomResizedCrop((size, size), scale=(0.08, 1.0)),
+        k.RandomHorizontalFlip(p=0.5),
+        *jitter,
+        k.RandomGaussianBlur((3, 3), (0.1, 2.0), p=0.5),
+        k.Normalize(torch.tensor(images.mean), torch.tensor(images.std)),
+        data_keys=["input"],
+    )
+
+
+def _loader(settings: Settings, views: Views, workers: int) -> DataLoader:
+    warnings.filterwarnings("ignore", category=UserWarning)  # on the colour of grey images
+    return DataLoader(
+        views, settings.batch_size, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0,
+        multiprocessing_context="fork" if workers else None,
+    )  # fmt: skip
+
+
+ARMS: dict[str, Callable[[Settings, Images, Tensor], tuple[Epoch, Encoder]]] = {
+    "ours": ours,
+    "lightly, 0 workers": lightly,
+    "lightly, 2 workers": partial(lightly, workers=2),
+    "lightly, usual blocks": partial(lightly, pooling_last=True),
+    "torchvision, 0 workers": torchvision,
+    "torchvision, 2 workers": partial(torchvision, workers=2),
+    "kornia": kornia,
+}
+
+
+# --- Losses -------------------------------------------------------------------------------------------------------
+
+
+def matrix_nt_xent(temperature: float) -> Loss:
+    """NT-Xent by one matrix of all similarities and PyTorch's cross entropy: the plain form."""
+
+    def loss(z1: Tensor, z2: Tensor) -> Tensor:
+        z = F.normalize(torch.cat([z1, z2]), dim=1)
+        logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
+        return F.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(z1)))
+
+    return loss
+
+
+def lightly_loss(temperature: float) -> Loss:
+    """lightly's."""
+    from lightly.loss import NTXentLoss
+
+    return NTXentLoss(temperature)
+
+
+def metric_learning_loss(temperature: float) -> Loss:
+    """pytorch-metric-learning's: positives are embeddings of the same label."""
+    from pytorch_metric_learning.losses import NTXentLoss
+
+    loss = NTXentLoss(temperature)
+    return lambda z1, z2: loss(torch.cat([z1, z2]), torch.arange(len(z1)).repeat(2))
+
+
+LOSSES: dict[str, Callable[[float], Loss]] = {
+    "ours": lambda temperature: lambda z1, z2: nt_xent(z1, z2, temperature),
+    "plain matrix": matrix_nt_xent,
+    "lightly": lightly_loss,
+    "pytorch-metric-learning": metric_learning_loss,
+}
+
+
+# --- Augmentations of one batch -----------------------------------------------------------------------------------
+
+
+def our_augmentation(settings: Settings, images: Images, data: Tensor) -> Callable[[], object]:
+    """This project's."""
+    training, draws = start(settings, data), torch.Generator().manual_seed(0)
+    return lambda: training.views(torch.arange(settings.batch_size), draws)
+
+
+def kornia_augmentation(settings: Settings, images: Images, data: Tensor) -> Callable[[], object]:
+    """kornia's."""
+    augment = kornia_views(images, data.shape[-1])
+    return lambda: augment(data[: settings.batch_size].repeat(2, 1, 1, 1).float() / 255)
+
+
+AUGMENTATIONS = {"ours": our_augmentation, "kornia": kornia_augmentation}
+
+
+# --- Parts of our step --------------------------------------------------------------------------------------------
+
+
+def parts(training: Training) -> dict[str, Callable[[], object]]:
+    """Our training step, and its parts by themselves."""
+    settings, method = training.settings, training.method
+    draws = torch.Generator().manual_seed(0)
+    index = torch.arange(settings.batch_size)
+    views = training.views(index, draws)
+    z = method.head(method.encoder(views)).detach().float().requires_grad_()
+
+    def network() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            out = method.head(method.encoder(views))
+        training.optimizer.zero_grad()
+        out.backward(torch.ones_like(out))
+        training.optimizer.step()
+
+    def loss() -> None:
+        first, second = z.chunk(2)
+        nt_xent(first, second, settings.temperature).backward()
+
+    return {
+        "whole step": lambda: training.step(training.views(index, draws), 1e-9),
+        "encoder, head and optimiser": network,
+        "augmentation": lambda: training.views(index, draws),
+        "loss": loss,
+    }

@@ -1,0 +1,180 @@
+"""What runs in an arm's own process, and how it is measured there.
+
+Each arm has a process of its own, so that neither memory that one keeps nor settings of its allocator serve another.
+The processes wait in turn: only one computes at a time.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from contrastive.data import load_images, split
+from contrastive.encoders import Encoder
+from contrastive.evaluate import embed, fit_probe
+from contrastive.settings import Settings
+from contrastive.training import start
+
+from . import arms
+
+_made: dict[str, Any] = {}  # what this process keeps between calls
+
+
+class Worker:
+    """A process of its own that runs functions when it is told to."""
+
+    def __init__(self) -> None:
+        # Forking would hand on the parent's memory and threads.
+        self.pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a function there, and wait for it."""
+        return self.pool.submit(function, *args).result()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.pool.shutdown()
+
+
+# --- Functions that run in a worker ---------------------------------------------------------------------------------
+
+
+def prepare(arm: str, settings: Settings, pretraining_split: bool = False) -> None:
+    """Set an arm up, on the first `n_images` training images, or on those that the settings' seed draws."""
+    images = load_images(settings)
+    assert settings.n_images is not None
+    index = torch.arange(settings.n_images)
+    if pretraining_split:
+        index = split(images, settings.n_images, settings.seed).pretrain
+    torch.manual_seed(settings.seed)
+    _made["epoch"], _made["encoder"] = arms.ARMS[arm](settings, images, images.train[index])
+    _made["number"] = 0
+
+
+def epoch() -> dict[str, float]:
+    """Train one more epoch."""
+    images, seconds = _made["epoch"](_made["number"])
+    _made["number"] += 1
+    return {"images": images, "seconds": seconds}
+
+
+def accuracy(settings: Settings, n_labels: int) -> float:
+    """Test accuracy in percent of a linear probe with `n_labels` labels on the arm's encoder."""
+    images = load_images(settings)
+    assert settings.n_images is not None
+    encoder: Encoder = _made["encoder"]
+    train, test = embed(encoder, images.train), embed(encoder, images.test)
+    labels = images.train_labels
+    fit, choose = split(images, settings.n_images, settings.seed).budget(n_labels)
+    probe = fit_probe((train[fit], labels[fit]), (train[choose], labels[choose]), len(images.classes))
+    return probe.accuracy(test, images.test_labels)
+
+
+def prepare_parts(settings: Settings) -> list[str]:
+    """Set up our training step and its parts. Returns their names."""
+    images = load_images(settings)
+    _made["calls"] = arms.parts(start(settings, images.train[: settings.n_images]))
+    size = 4096 if settings.width > 8 else 256
+    dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+    a, b = torch.randn(2, size, size, dtype=dtype).unbind()
+    _made["calls"][f"matrix product of {size}"] = lambda: a @ b
+    return list(_made["calls"])
+
+
+def prepare_augmentation(arm: str, settings: Settings) -> None:
+    """Set up an arm's augmentation of one batch: two views of each image."""
+    images = load_images(settings)
+    _made["calls"] = {arm: arms.AUGMENTATIONS[arm](settings, images, images.train[: settings.n_images])}
+
+
+def prepare_loss(name: str, n: int, dim: int, temperature: float) -> dict[str, float]:
+    """Set up a loss on n images. Returns its value, a checksum of its gradient, and the memory that the first call
+    takes beyond what there was, in MiB."""
+    loss = arms.LOSSES[name](temperature)
+    generator = torch.Generator().manual_seed(n)
+    z1, z2 = (torch.randn(n, dim, generator=generator).requires_grad_() for _ in range(2))
+
+    def call() -> torch.Tensor:
+        z1.grad = z2.grad = None
+        value = loss(z1, z2)
+        value.backward()
+        return value
+
+    loss(z1[:8], z2[:8]).backward()  # whatever is loaded once
+    z1.grad, z2.grad = torch.empty_like(z1).zero_(), torch.empty_like(z2).zero_()
+    before = reset_peak()
+    value = call()
+    memory = (peak() - before) / 2**20
+    _made["calls"] = {name: call}
+    assert z1.grad is not None
+    return {"value": value.item(), "gradient": z1.grad.double().square().sum().sqrt().item(), "MiB": memory}
+
+
+def timed(name: str, seconds: float) -> float:
+    """Seconds of one call, as the mean of as many calls as fit into `seconds`, at least one."""
+    call, calls = _made["calls"][name], 0
+    gc.collect()
+    started = time.perf_counter()
+    while calls == 0 or time.perf_counter() - started < seconds:
+        call()
+        calls += 1
+    return (time.perf_counter() - started) / calls
+
+
+def operations(settings: Settings) -> dict[str, float]:
+    """Floating-point operations of the encoder in a training step, there and back: of the stock layers, and of ours."""
+    images = load_images(settings)
+    training = start(settings, images.train[: settings.n_images])
+    views = torch.zeros(2 * settings.batch_size, *images.train.shape[1:])
+    counts = {}
+    for name, encoder in {"stock": arms.stock_encoder(settings, images), "ours": training.method.encoder}.items():
+        with FlopCounterMode(display=False) as counter:
+            encoder(views).sum().backward()
+        counts[name] = float(counter.get_total_flops())
+    return counts
+
+
+# --- Memory -----------------------------------------------------------------------------------------------------------
+
+
+def reset_peak() -> int:
+    """Forget the largest resident memory so far. Returns the present one, in bytes."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def peak() -> int:
+    """The largest resident memory of this process so far (since `reset_peak`), in bytes."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {name}")
+
+
+def machine() -> dict[str, Any]:
+    """The machine, in words and numbers."""
+    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    model = next((value.strip() for name, _, value in lines if name.strip() == "model name"), "unknown")
+    memory = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line)
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "memory_GiB": round(memory / 2**20, 1),
+    }

@@ -1,0 +1,98 @@
+"""Tables of what `make bench` measured, for its report and for README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Measured = Mapping[str, Any]
+
+
+def conditions(measured: Measured) -> str:
+    """On which machine, data and settings it was measured, in a sentence."""
+    machine, settings = measured["machine"], measured["settings"]
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_GiB']} GiB, {machine['threads']} threads; "
+        f"{settings['precision']} here and float32 elsewhere; {measured['dataset']['name'].upper()}, "
+        f"{settings['n_images']:,} images, batches of {settings['batch_size']}; medians of {measured['rounds']} rounds "
+        "in turn, each arm in a process of its own."
+    )
+
+
+def speed_table(measured: Measured) -> str:
+    """The comparisons in Markdown: what was measured here, beside whom, and the ratio of the medians of one run."""
+    rows = [
+        (f"pretraining, images/s, beside {name}", f"{here:,.0f}", f"{there:,.0f}", f"**{here / there:.1f}x** as many")
+        for name, here, there in _beside({name: v["median"] for name, v in measured["throughput"].items()})
+    ]
+    goal = measured["goal"]
+    if "ours" in goal["reached"]:
+        what = f"seconds of pretraining until {goal['goal']:.2f} % ({goal['n_labels']:,} labels), beside"
+        for name, here, there in _beside({name: time_to_goal(goal, name) for name in goal["runs"]}):
+            over = "" if name in goal["reached"] else "over "
+            rows.append(
+                (f"{what} {name}", f"{here:.1f}", f"{over}{there:.0f}", f"{over}**{there / here:.0f}x** sooner")
+            )
+    for n, arms in measured["losses"].items():
+        for name, here, there in _beside({name: arm["milliseconds"]["median"] for name, arm in arms.items()}):
+            mine, other = arms["ours"]["extra_MiB"], arms[name]["extra_MiB"]
+            rows.append(
+                (
+                    f"NT-Xent and its gradient, {int(n):,} images, ms (extra MiB), beside {name}",
+                    f"{here:,.3g} ({mine:,.0f})",
+                    f"{there:,.3g} ({other:,.0f})",
+                    f"**{here / there:.2g}** of the time",
+                )
+            )
+    return _table(("", "here", "there", "ratio"), rows)
+
+
+def parts_table(measured: Measured) -> str:
+    """Where the time of our training step goes, in Markdown."""
+    parts = measured["parts"]
+    times = {name: value["median"] for name, value in parts["milliseconds"].items()}
+    whole, network = times["whole step"], times["encoder, head and optimiser"]
+    rate, done = parts["matrix_product"]["per_second"]["median"], parts["operations"]
+    rows = [(name, f"{ms:.2f} ms", f"{100 * ms / whole:.1f} %") for name, ms in times.items()]
+    rows.append(
+        ("all but encoder, head and optimiser", f"{whole - network:.2f} ms", f"{100 * (1 - network / whole):.1f} %")
+    )
+    for which, said in (("stock", "stock operations"), ("ours", "operations computed")):
+        speed = done[which] / (network / 1000)
+        rows.append(
+            (
+                f"{said} of the encoder: {done[which] / 1e9:.1f} billion a step",
+                f"{speed / 1e9:,.0f} GFLOP/s",
+                f"{100 * speed / rate:.0f} % of the processor's {rate / 1e9:,.0f}",
+            )
+        )
+    return _table(("part", "measured", "share"), rows)
+
+
+def goal_table(goal: Measured) -> str:
+    """Seconds and accuracy of runs of several lengths, in Markdown; the run that reaches the goal is set in bold."""
+    rows = []
+    for name, runs in goal["runs"].items():
+        for epochs, run in runs.items():
+            accuracy, seconds = run["accuracy"], run["seconds"]["mean"]
+            seeds = len(accuracy["values"])
+            text = f"{accuracy['mean']:.2f} ± {accuracy['std']:.2f} %" if seeds > 1 else f"{accuracy['mean']:.2f} %"
+            bold = "**" if goal["reached"].get(name) == int(epochs) else ""
+            rows.append((name, epochs, str(seeds), f"{bold}{seconds:.1f}{bold}", f"{bold}{text}{bold}"))
+    return _table(("arm", "epochs", "seeds", "seconds", f"accuracy, {goal['n_labels']:,} labels"), rows)
+
+
+def time_to_goal(goal: Measured, name: str) -> float:
+    """Mean seconds of the shortest runs of an arm that reach the goal; of its longest ones where none does."""
+    runs = goal["runs"][name]
+    return runs[str(goal["reached"].get(name, max(map(int, runs))))]["seconds"]["mean"]
+
+
+def _beside(values: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """Each other arm: its name, our value, its value."""
+    return [(name, values["ours"], value) for name, value in values.items() if name != "ours"]
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, (":--", *("--:" for _ in head[1:])), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

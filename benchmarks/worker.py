@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from contrastive.data import load_images, split
 from contrastive.encoders import Encoder
-from contrastive.evaluate import embed, fit_probe
+from contrastive.probes import embed, fit_probe
 from contrastive.settings import Settings
 from contrastive.training import start
 

@@ -10,19 +10,21 @@ from contrastive import Settings, load_encoder, load_images, pretrain
 from contrastive.data import split
 from contrastive.diagnostics import alignment, effective_rank, feature_std, uniformity
 from contrastive.evaluate import (
-    embed,
     evaluate,
-    fit_probe,
     headline_labels,
-    knn_predict,
     labels_needed,
-    linear_scores,
-    logistic_regression,
     most_confused,
-    nearest_neighbours,
     standard_error,
     summary,
     validation_accuracy,
+)
+from contrastive.probes import (
+    embed,
+    fit_probe,
+    knn_predict,
+    linear_scores,
+    logistic_regression,
+    nearest_neighbours,
     weights_hash,
 )
 from contrastive.training import initial_method

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from contrastive import Settings, UserError, load_encoder, load_images, pretrain
 from contrastive.data import resolve
 from contrastive.encoders import build_encoder, projection_head
-from contrastive.evaluate import weights_hash
 from contrastive.pretrain import code_hash, load_method
+from contrastive.probes import weights_hash
 from contrastive.training import Training, initial_method, lr_schedule, parameter_groups, start
 
 module = importlib.import_module("contrastive.pretrain")  # the package has a function of that name

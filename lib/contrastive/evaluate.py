@@ -1,4 +1,4 @@
-"""What frozen features are worth: linear and kNN probes over label budgets, beside their controls."""
+"""What a run's features are worth: probes over label budgets, beside their controls; and statistics of the results."""
 
 from __future__ import annotations
 
@@ -23,13 +23,11 @@ from tqdm import tqdm
 from .augment import Augment
 from .data import Images, load_images, split
 from .diagnostics import diagnose
-from .encoders import Encoder
 from .pretrain import TRAINING_CODE, Run, atomic_write, code_hash, load_encoder
+from .probes import embed, fit_probe, knn_predict, percent_right, weights_hash
 from .settings import Settings
 from .training import initial_method, keep_freed_memory, lr_schedule, parameter_groups
 
-STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # L2 penalties on the mean loss, tried from the strongest
-CHOOSE_WITH = 10_000
 # What is compared on the same labels: prefix of the metric -> name
 ARMS = {
     "linear": "pretrained, frozen + linear",
@@ -38,132 +36,6 @@ ARMS = {
     "raw_pixel": "raw pixels + linear",
 }
 HEADLINE_LABELS = 30_000
-
-
-# --- Features and probes ------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def embed(encoder: Encoder, images: Tensor, batch_size: int = 512) -> Tensor:
-    """Features of uint8 images: float32 N x feature_dim, on the encoder's device, which is put in eval mode."""
-    encoder.eval()
-    return torch.cat([encoder(encoder.prepare(batch)) for batch in images.split(batch_size)])
-
-
-def weights_hash(module: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A multinomial logistic regression on standardised features. `strength` is the L2 penalty."""
-
-    weight: Tensor
-    bias: Tensor
-    mean: Tensor
-    scale: Tensor
-    strength: float
-
-    def probabilities(self, features: Tensor) -> Tensor:
-        """Class probabilities, float32 N x classes."""
-        return F.linear((features - self.mean) / self.scale, self.weight, self.bias).softmax(1)
-
-    def accuracy(self, features: Tensor, labels: Tensor) -> float:
-        """Share of right predictions, in percent."""
-        return percent_right(self.probabilities(features), labels)
-
-
-def percent_right(scores: Tensor, labels: Tensor) -> float:
-    """Share of rows whose largest score is at the label, in percent."""
-    return 100.0 * (scores.argmax(1) == labels).sum().item() / len(labels)
-
-
-def fit_probe(fit: tuple[Tensor, Tensor], choose: tuple[Tensor, Tensor], n_classes: int) -> Probe:
-    """Fit the linear probe: strength chosen by accuracy on `choose`, then refitted on both parts together.
-
-    fit, choose: (features float32 N x D, labels int64 N). Features are standardised with the statistics of `fit`.
-    The strength is chosen with at most CHOOSE_WITH images of `fit`, and scaled to the number refitted on, as a prior
-    on the weights would be.
-    """
-    features, labels = fit
-    mean, scale = features.mean(0), features.std(0, correction=0)
-    # A feature without spread in `fit` says nothing: its scale of 1 leaves it near 0.
-    scale = torch.where(scale < 1e-6, 1.0, scale)
-    x, x_choose = (features - mean) / scale, (choose[0] - mean) / scale
-    n = min(len(x), CHOOSE_WITH)
-    weight, bias = torch.zeros(n_classes, x.shape[1], device=x.device), torch.zeros(n_classes, device=x.device)
-    best: tuple[float, float, Tensor, Tensor] | None = None
-    for strength in STRENGTHS:  # each starts from the last: a path from simple to complex
-        weight, bias = logistic_regression(x[:n], labels[:n], strength, weight, bias, max_iter=50)
-        right = percent_right(F.linear(x_choose, weight, bias), choose[1])
-        if best is None or right > best[0]:  # of equals the strongest
-            best = right, strength, weight, bias
-    assert best is not None
-    _, strength, weight, bias = best
-    x = torch.cat([x, x_choose])
-    strength *= n / len(x)
-    weight, bias = logistic_regression(x, torch.cat([labels, choose[1]]), strength, weight, bias)
-    return Probe(weight, bias, mean, scale, strength)
-
-
-def linear_scores(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x @ weight.T + bias for float32 N x D features and classes x D weights.
-
-    That product is most of what a probe costs. With so few classes PyTorch computes it on a CPU twice as fast as a 1x1
-    convolution, with 64 images to a row of pixels; what does not fill a row is done as it is written.
-    """
-    rows = len(x) // 64 * 64 if x.device.type == "cpu" and len(x) >= 1024 else 0
-    if rows == 0:
-        return F.linear(x, weight, bias)
-    pixels = x[:rows].view(1, -1, 64, x.shape[1]).permute(0, 3, 1, 2)
-    scores = F.conv2d(pixels, weight[:, :, None, None], bias)[0].flatten(1).T
-    return torch.cat([scores, F.linear(x[rows:], weight, bias)])
-
-
-def logistic_regression(
-    x: Tensor, labels: Tensor, strength: float, weight: Tensor, bias: Tensor, max_iter: int = 100
-) -> tuple[Tensor, Tensor]:
-    """Minimise mean cross entropy + strength/2 * |weight|^2 by L-BFGS, from these weights (classes x D) and biases."""
-    weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=max_iter, tolerance_grad=1e-5, tolerance_change=1e-6, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(linear_scores(x, weight, bias), labels) + strength / 2 * weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return weight.detach(), bias.detach()
-
-
-def knn_predict(
-    bank: Tensor, bank_labels: Tensor, queries: Tensor, n_classes: int, k: int = 20, temperature: float = 0.07
-) -> Tensor:
-    """Class scores, float32 N x classes, of a kNN classifier: the k nearest by cosine vote with exp(cosine/T)
-    (section 3.4 of 1805.01978). k is at most the size of the bank."""
-    bank, k = F.normalize(bank, dim=1), min(k, len(bank))
-    scores = []
-    for chunk in F.normalize(queries, dim=1).split(500):
-        similarity, index = (chunk @ bank.T).topk(k, dim=1)
-        votes = torch.zeros(len(chunk), n_classes, device=bank.device)
-        scores.append(votes.scatter_add_(1, bank_labels[index], (similarity / temperature).exp()))
-    return torch.cat(scores)
-
-
-def nearest_neighbours(features: Tensor, queries: list[int], k: int) -> list[list[int]]:
-    """For each query (a row of N x D features) its own index and those of the k others nearest by cosine."""
-    h = F.normalize(features, dim=1)
-    similarity = h[queries] @ h.T
-    similarity[torch.arange(len(queries)), queries] = -torch.inf
-    nearest = similarity.topk(k, dim=1).indices.tolist()
-    return [[query, *row] for query, row in zip(queries, nearest, strict=True)]
 
 
 def most_confused(probabilities: Tensor, labels: Tensor, n_classes: int) -> tuple[list, np.ndarray]:
@@ -238,7 +110,7 @@ def evaluate(run: Run, progress: bool = True) -> Evaluation:
         "budgets": settings.budgets,
         "supervised_steps": settings.supervised_steps,
         "encoder": weights_hash(load_encoder(run)),
-        "code": code_hash((*TRAINING_CODE, "evaluate", "diagnostics")),
+        "code": code_hash((*TRAINING_CODE, "probes", "evaluate", "diagnostics")),
     }
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
     result, predictions = run.folder / "results.json", run.folder / "predictions.safetensors"

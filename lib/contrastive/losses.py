@@ -8,6 +8,7 @@ from itertools import combinations_with_replacement
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 TILE = 1024  # rows and columns of a tile: 4 MB, which stays in a processor's cache
 
@@ -73,6 +74,7 @@ class _Tiled(torch.autograd.Function):
         return (sums.log() - positive.log()).mean(), top1
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor, _) -> tuple[Tensor, None]:
         z, sums = ctx.saved_tensors
         total = z.roll(len(z) // 2, dims=0).mul_(-2)

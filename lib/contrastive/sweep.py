@@ -59,7 +59,7 @@ def measure(
 
 
 def _cached_accuracy(run: Run, n_labels: int) -> float:
-    path, key = run.folder / "validation.json", code_hash((*TRAINING_CODE, "evaluate")) + f" {n_labels}"
+    path, key = run.folder / "validation.json", code_hash((*TRAINING_CODE, "probes", "evaluate")) + f" {n_labels}"
     saved = json.loads(path.read_text()) if path.is_file() else {}
     if key not in saved:
         saved = {key: validation_accuracy(run, n_labels)}

@@ -94,9 +94,9 @@ def loop(settings: Settings, encoder: Encoder, head: nn.Module, loss: Loss, batc
 # --- The arms -----------------------------------------------------------------------------------------------------
 
 
-def ours(settings: Settings, images: Images, data: Tensor) -> tuple[Epoch, Encoder]:
+def ours(settings: Settings, images: Images, data: Tensor, device: str = "cpu") -> tuple[Epoch, Encoder]:
     """This project's own training loop."""
-    training = start(settings, data)
+    training = start(settings.but(device=device), data)
 
     def epoch(number: int) -> tuple[int, float]:
         done = training.epoch(number)
@@ -198,6 +198,8 @@ ARMS: dict[str, Callable[[Settings, Images, Tensor], tuple[Epoch, Encoder]]] = {
     "torchvision, 2 workers": partial(torchvision, workers=2),
     "kornia": kornia,
 }
+if torch.cuda.is_available():
+    ARMS["ours, on the GPU"] = partial(ours, device="cuda")
 
 
 # --- Losses -------------------------------------------------------------------------------------------------------

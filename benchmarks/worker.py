@@ -122,8 +122,10 @@ def prepare_loss(name: str, n: int, dim: int, temperature: float) -> dict[str, f
 
 
 def timed(name: str, seconds: float) -> float:
-    """Seconds of one call, as the mean of as many calls as fit into `seconds`, at least one."""
+    """Seconds of one call, as the mean of as many calls as fit into `seconds`, at least one; after one not counted,
+    since whatever ran before has left the caches and the heap to its own liking."""
     call, calls = _made["calls"][name], 0
+    call()
     gc.collect()
     started = time.perf_counter()
     while calls == 0 or time.perf_counter() - started < seconds:

@@ -223,5 +223,26 @@ def test_bfloat16_trains_like_float32():
     assert low.history[-1]["loss"] == pytest.approx(high.history[-1]["loss"], rel=0.05)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_takes_the_same_step_without_waiting():
+    images = load_images("digits").train[:512]
+    settings = resolve(SMOKE.but(precision="float32", device="cpu"))
+    cpu, gpu = start(settings, images), start(settings.but(device="cuda"), images)
+    views = cpu.views(torch.arange(128), torch.Generator().manual_seed(0))
+    on_gpu = views.cuda()
+    index, draws = torch.arange(128, device="cuda"), torch.Generator("cuda").manual_seed(0)
+    gpu.step(gpu.views(index, draws), 0.0)  # what is set up once may wait
+    expected = cpu.step(views, 0.0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        gpu.views(index, draws)
+        got = gpu.step(on_gpu, 0.0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(got.cpu(), expected, atol=1e-3, rtol=1e-3)
+    for a, b in zip(gpu.method.parameters(), cpu.method.parameters(), strict=True):
+        torch.testing.assert_close(a.grad.cpu(), b.grad, atol=1e-3, rtol=1e-2)
+
+
 def test_images_stay_uint8():
     assert load_images("digits").train.dtype == torch.uint8

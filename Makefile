@@ -1,6 +1,6 @@
 # make report   a report on MNIST (PRESET=smoke|quick|full DATASET=auto|mnist|digits|FOLDER OUT=FOLDER)
 # make test     all tests          make lint      style and types       make notebook   open JupyterLab
-# make bench    measure speed beside other libraries, an hour or so (SCOPE=full|smoke OUT=FOLDER)
+# make bench    measure speed beside other libraries, half an hour or so (SCOPE=full|smoke OUT=FOLDER)
 # make setup    .venv/ only; on Linux without a GPU, TORCH=cpu takes PyTorch's own, much smaller CPU builds
 PYTHON ?= python3
 TORCH ?= default
@@ -60,4 +60,4 @@ lock:
 
 clean:
 	rm -rf $(VENV) build lib/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
-	find lib tests -name __pycache__ -prune -exec rm -rf {} +
+	find lib tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -25,8 +25,8 @@ from contrastive.data import load_images, resolve
 from contrastive.pretrain import atomic_write
 from contrastive.report.provenance import provenance
 from contrastive.report.render import render
-from contrastive.report.runner import execute_notebook
-from contrastive.settings import Settings, UserError, make_settings
+from contrastive.report.runner import execute_notebook, writable_folder
+from contrastive.settings import Settings, UserError, make_settings, nearest
 
 from . import worker
 from .arms import ARMS, AUGMENTATIONS, LOSSES
@@ -34,16 +34,16 @@ from .worker import Worker
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE.parent / "reports" / "published"
-PEERS = {"lightly": "lightly", "kornia": "kornia", "pytorch-metric-learning": "pytorch-metric-learning"}
+PEERS = ("lightly", "kornia", "pytorch-metric-learning")
 SCOPES: dict[str, dict[str, Any]] = {
     "full": dict(
-        rounds=5, seconds=1.0, seeds=5, peer_seeds=2, goal=98.6, n_labels=30_000, epochs=(1, 2, 3, 4, 6, 8, 10),
-        peer_epochs=(20, 30), equal_epochs=20, sizes=(256, 1024, 4096, 16384), many=60_000,
+        rounds=3, seconds=1.0, seeds=5, peer_seeds=2, goal=98.6, n_labels=30_000, epochs=(1, 4, 10, 20, 30),
+        equal_epochs=20, sizes=(256, 1024, 4096, 16384), many=60_000,
         settings=dict(dataset="mnist"), goal_settings=dict(dataset="mnist", batch_size=128, lr=5e-3),
     ),
     # Seconds, on bundled data and small networks: shows that everything works, not how fast.
     "smoke": dict(
-        rounds=1, seconds=0.01, seeds=1, peer_seeds=1, goal=40.0, n_labels=300, epochs=(1, 2), peer_epochs=(1,),
+        rounds=1, seconds=0.01, seeds=1, peer_seeds=1, goal=40.0, n_labels=300, epochs=(1, 2),
         equal_epochs=1, sizes=(64,), many=1024,
         settings=dict(preset="smoke", width=4), goal_settings=dict(preset="smoke", width=4, batch_size=64),
     ),
@@ -200,7 +200,7 @@ class Bench:
         return {"beside_cells": spread(beside[1:]), "imports": spread(imports[1:])}  # the first one trained
 
     def goal(self) -> dict[str, Any]:
-        """Test accuracy of a linear probe after runs of several lengths, until the goal is reached; and lightly's.
+        """Test accuracy of a linear probe after runs of several lengths, until the goal is reached: ours and lightly's.
 
         Each length is a run of its own, with its own schedule of learning rates, from the first step on.
         """
@@ -209,13 +209,12 @@ class Bench:
         base = resolve(make_settings(device="cpu", **scope["goal_settings"]))
         found: dict[str, Any] = {
             "goal": scope["goal"], "n_labels": scope["n_labels"], "settings": json.loads(base.canonical_json()),
-            "runs": {}, "reached": {},
+            "lengths": [str(n) for n in scope["epochs"]], "runs": {}, "reached": {},
         }  # fmt: skip
-        plan = {"ours": (scope["epochs"], scope["seeds"])}
-        plan |= dict.fromkeys(lightly, (scope["peer_epochs"], scope["peer_seeds"]))
-        for name, (lengths, seeds) in plan.items():
+        for name in ["ours", *lightly]:
+            seeds = scope["seeds" if name == "ours" else "peer_seeds"]
             runs = found["runs"][name] = {}
-            for epochs in lengths:
+            for epochs in scope["epochs"]:
                 settings = base.but(epochs=epochs, warmup_epochs=min(1, epochs / 4))
                 run = runs[str(epochs)] = self._runs(name, settings, seeds)
                 print(f"  {name}: {epochs} epochs, {run['accuracy']['mean']:.2f} %", flush=True)
@@ -263,38 +262,50 @@ def publish(results: dict[str, Any], folder: Path) -> Path:
     return folder / "benchmarks.html"
 
 
+def complain(message: str) -> int:
+    """Say in one line what was wrong. Returns the exit code of a wrong request."""
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measure and publish. Returns the exit code: 0, or 2 when the request was wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--scope", choices=SCOPES, default="full", help="full (about an hour) or smoke (seconds)")
+    parser.add_argument("--scope", choices=SCOPES, default="full", help="full (half an hour) or smoke (some minutes)")
     parser.add_argument("--without", default="", help=f"libraries to leave out, of {', '.join(PEERS)}")
-    parser.add_argument("--out", type=Path, default=PUBLISHED, help="folder (default: reports/published)")
+    parser.add_argument("--out", type=Path, help="folder (default: reports/published; reports/benchmarks for smoke)")
     parser.add_argument("--render-only", action="store_true", help="render the numbers that are in the folder")
     args = parser.parse_args(argv)
-    if args.render_only:
-        print(publish(json.loads((args.out / "benchmarks.json").read_text()), args.out))
-        return 0
     without = {name.strip() for name in args.without.split(",") if name.strip()}
-    versions = {}
-    for name, package in PEERS.items():
-        if name not in without:
-            try:
-                versions[name] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                print(f"error: {package} is not installed: use `make bench`, or --without {name}.", file=sys.stderr)
-                return 2
+    out = args.out or (PUBLISHED if args.scope == "full" else PUBLISHED.parent / "benchmarks")
     try:
+        for name in without:
+            if name not in PEERS:
+                return complain(nearest(name, PEERS, "library"))
+        if args.render_only:
+            try:
+                measured = json.loads((out / "benchmarks.json").read_text())
+            except (OSError, ValueError) as error:
+                return complain(f"{out / 'benchmarks.json'} cannot be read ({type(error).__name__}): run `make bench`.")
+            print(publish(measured, out))
+            return 0
+        if sys.platform != "linux":
+            return complain("memory is measured by Linux's /proc, which this system lacks.")
+        versions = {}
+        for name in PEERS:
+            if name not in without:
+                try:
+                    versions[name] = metadata.version(name)
+                except metadata.PackageNotFoundError:
+                    return complain(f"{name} is not installed: use `make bench`, or --without {name}.")
         bench = Bench(args.scope, without)
+        out = writable_folder(out)
     except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
-    args.out.mkdir(parents=True, exist_ok=True)
-    partial = args.out / "benchmarks.partial.json"
-    measured = bench.measure(partial)
-    made = provenance(bench.settings)
+        return complain(str(mistake))
+    made, images = provenance(bench.settings), load_images(bench.settings)  # of the code that is measured
     with Worker() as process:
         machine = process(worker.machine)
-    images = load_images(bench.settings)
+    partial = out / "benchmarks.partial.json"
     results = {
         "scope": args.scope,
         "machine": machine,
@@ -305,11 +316,11 @@ def main(argv: list[str] | None = None) -> int:
         "commit": made["commit"],
         "dirty": made["dirty"],
         "start": made["start"],
-        "end": made["end"],
         "note": images.note,
-        **measured,
+        **bench.measure(partial),
     }
-    print(publish(results, args.out))
+    results["end"] = provenance(bench.settings)["end"]
+    print(publish(results, out))
     partial.unlink()
     return 0
 

@@ -1,10 +1,11 @@
-"""What is compared. An arm is a way to pretrain the same encoder and head on the same images, written as its library's
-own documentation would have it. Each gives a function of the epoch's number that trains one epoch and returns images
-and seconds.
+"""What is compared. An arm is a way to pretrain the same encoder and head on the same images, in the manner of its
+library's own examples. Each gives a function of the epoch's number that trains it and returns images and seconds.
 
 All arms have the same layers with the same numbers of parameters, in the same order: convolution, 2x2 max-pooling,
 BatchNorm, ReLU, three times, and a head of two linear layers. (`lightly, usual blocks` alone has the pooling last, as
-most tutorials do, which is slower.) Ours computes them by its own code, the others by PyTorch's layers in float32.
+most tutorials do, which is slower.) Ours computes them by its own code, in bfloat16 where the processor has it, the
+others by PyTorch's layers in float32. `lightly, tuned` has what its user could set by hand as well: bfloat16, maps laid
+out channels last, a fused optimiser; `ours, float32` is ours without bfloat16.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from contrastive.data import Images
 from contrastive.encoders import Encoder
 from contrastive.losses import nt_xent
 from contrastive.settings import Settings
-from contrastive.training import Training, lr_schedule, start
+from contrastive.training import Training, lr_schedule, parameter_groups, start
 
 Epoch = Callable[[int], tuple[int, float]]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -65,13 +66,27 @@ class Views(Dataset):
         return first, second
 
 
-def loop(settings: Settings, encoder: Encoder, head: nn.Module, loss: Loss, batches: Callable[[], Iterable]) -> Epoch:
-    """The usual training loop in float32, with our optimiser's settings and learning rates."""
-    encoder.train()
-    head.train()
+def loop(
+    settings: Settings,
+    encoder: Encoder,
+    head: nn.Module,
+    loss: Loss,
+    batches: Callable[[], Iterable],
+    together: bool = True,
+    tuned: bool = False,
+) -> Epoch:
+    """The usual training loop, with our learning rates and weight decay.
+
+    together: both views go through the network in one batch; else one after the other, as in lightly's examples.
+    tuned: bfloat16 (where ours has it), maps laid out channels last, a fused optimiser; else PyTorch's defaults.
+    """
+    model = nn.Sequential(encoder, head).train()
     optimizer = torch.optim.Adam(
-        [*encoder.parameters(), *head.parameters()], lr=settings.lr, weight_decay=settings.weight_decay
+        parameter_groups(model, settings.weight_decay), lr=settings.lr, fused=True if tuned else None
     )
+    layout = torch.channels_last if tuned else torch.contiguous_format
+    model.to(memory_format=layout)
+    low = tuned and settings.precision == "bfloat16"
     assert settings.n_images is not None
     steps = settings.n_images // settings.batch_size
     schedule = lr_schedule(settings, steps)
@@ -81,7 +96,10 @@ def loop(settings: Settings, encoder: Encoder, head: nn.Module, loss: Loss, batc
         for step, (first, second) in enumerate(batches()):
             for group in optimizer.param_groups:
                 group["lr"] = schedule(number * steps + step)
-            value = loss(head(encoder(first)), head(encoder(second)))
+            first, second = (view.contiguous(memory_format=layout) for view in (first, second))
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
+                z1, z2 = model(torch.cat([first, second])).chunk(2) if together else (model(first), model(second))
+            value = loss(z1.float(), z2.float())
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
@@ -94,9 +112,9 @@ def loop(settings: Settings, encoder: Encoder, head: nn.Module, loss: Loss, batc
 # --- The arms -----------------------------------------------------------------------------------------------------
 
 
-def ours(settings: Settings, images: Images, data: Tensor, device: str = "cpu") -> tuple[Epoch, Encoder]:
-    """This project's own training loop."""
-    training = start(settings.but(device=device), data)
+def ours(settings: Settings, images: Images, data: Tensor, precision: str | None = None) -> tuple[Epoch, Encoder]:
+    """This project's own training loop, in the settings' precision or another one."""
+    training = start(settings.but(precision=precision or settings.precision), data)
 
     def epoch(number: int) -> tuple[int, float]:
         done = training.epoch(number)
@@ -106,9 +124,14 @@ def ours(settings: Settings, images: Images, data: Tensor, device: str = "cpu") 
 
 
 def lightly(
-    settings: Settings, images: Images, data: Tensor, workers: int = 0, pooling_last: bool = False
+    settings: Settings,
+    images: Images,
+    data: Tensor,
+    workers: int = 0,
+    pooling_last: bool = False,
+    tuned: bool = False,
 ) -> tuple[Epoch, Encoder]:
-    """lightly's transform with its defaults, its head and its loss, and a DataLoader."""
+    """lightly's transform with its defaults, its loss, its head (without BatchNorm, as in all arms), a DataLoader."""
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
     from lightly.transforms import SimCLRTransform
@@ -122,7 +145,8 @@ def lightly(
         encoder.feature_dim, 2 * settings.projection_dim, settings.projection_dim, batch_norm=False
     )
     loader = _loader(settings, Views([to_pil_image(image) for image in data], transform), workers)
-    return loop(settings, encoder, head, NTXentLoss(settings.temperature), lambda: loader), encoder
+    loss = NTXentLoss(settings.temperature)
+    return loop(settings, encoder, head, loss, lambda: loader, together=False, tuned=tuned), encoder
 
 
 def torchvision(settings: Settings, images: Images, data: Tensor, workers: int = 0) -> tuple[Epoch, Encoder]:
@@ -151,19 +175,18 @@ def kornia(settings: Settings, images: Images, data: Tensor) -> tuple[Epoch, Enc
     augment = kornia_views(images, data.shape[-1])
     encoder = stock_encoder(settings, images)
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+    def batches() -> Iterator[tuple[Tensor, ...]]:
         for index in torch.randperm(len(data)).split(settings.batch_size):
             if len(index) == settings.batch_size:
-                batch = data[index].float() / 255
-                yield augment(batch), augment(batch)
+                yield augment(data[index].repeat(2, 1, 1, 1).float() / 255).chunk(2)
 
     loss = matrix_nt_xent(settings.temperature)
     return loop(settings, encoder, stock_head(encoder, settings), loss, batches), encoder
 
 
 def kornia_views(images: Images, size: int) -> Callable[[Tensor], Tensor]:
-    """The recipe in kornia. Its colour operations refuse one channel, so there brightness and contrast take their
-    place, which are all that colour jitter and greyscale come to."""
+    """The recipe in kornia, for timing. Its colour operations refuse one channel; there brightness and contrast take
+    their place. (kornia adds to the brightness where torchvision multiplies.)"""
     from kornia import augmentation as k
 
     grey = images.train.shape[1] == 1
@@ -191,15 +214,15 @@ def _loader(settings: Settings, views: Views, workers: int) -> DataLoader:
 
 ARMS: dict[str, Callable[[Settings, Images, Tensor], tuple[Epoch, Encoder]]] = {
     "ours": ours,
+    "ours, float32": partial(ours, precision="float32"),
     "lightly, 0 workers": lightly,
     "lightly, 2 workers": partial(lightly, workers=2),
     "lightly, usual blocks": partial(lightly, pooling_last=True),
+    "lightly, tuned": partial(lightly, tuned=True),
     "torchvision, 0 workers": torchvision,
     "torchvision, 2 workers": partial(torchvision, workers=2),
     "kornia": kornia,
 }
-if torch.cuda.is_available():
-    ARMS["ours, on the GPU"] = partial(ours, device="cuda")
 
 
 # --- Losses -------------------------------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -57,7 +59,8 @@ def prepare(arm: str, settings: Settings, pretraining_split: bool = False) -> No
     index = torch.arange(settings.n_images)
     if pretraining_split:
         index = split(images, settings.n_images, settings.seed).pretrain
-    torch.manual_seed(settings.seed)
+    for seed in (random.seed, np.random.seed, torch.manual_seed):  # lightly draws from all of them
+        seed(settings.seed)
     _made["epoch"], _made["encoder"] = arms.ARMS[arm](settings, images, images.train[index])
     _made["number"] = 0
 
@@ -99,8 +102,8 @@ def prepare_augmentation(arm: str, settings: Settings) -> None:
 
 
 def prepare_loss(name: str, n: int, dim: int, temperature: float) -> dict[str, float]:
-    """Set up a loss on n images. Returns its value, a checksum of its gradient, and the memory that the first call
-    takes beyond what there was, in MiB."""
+    """Set up a loss on n images. Returns its value, the norm of its gradient, and the memory in MiB that the first call
+    takes beyond the projections and their gradients."""
     loss = arms.LOSSES[name](temperature)
     generator = torch.Generator().manual_seed(n)
     z1, z2 = (torch.randn(n, dim, generator=generator).requires_grad_() for _ in range(2))
@@ -117,8 +120,8 @@ def prepare_loss(name: str, n: int, dim: int, temperature: float) -> dict[str, f
     value = call()
     memory = (peak() - before) / 2**20
     _made["calls"] = {name: call}
-    assert z1.grad is not None
-    return {"value": value.item(), "gradient": z1.grad.double().square().sum().sqrt().item(), "MiB": memory}
+    gradient = torch.cat([z.grad for z in (z1, z2) if z.grad is not None]).double().norm().item()
+    return {"value": value.item(), "gradient": gradient, "MiB": memory}
 
 
 def timed(name: str, seconds: float) -> float:

@@ -9,15 +9,17 @@ import nbformat
 import pytest
 import torch
 from benchmarks import __main__ as bench
-from benchmarks.arms import LOSSES, matrix_nt_xent, stock_encoder
+from benchmarks.arms import LOSSES, matrix_nt_xent, stock_encoder, stock_head
 
 from contrastive import Settings, load_images
+from contrastive.encoders import build_encoder, projection_head
 from contrastive.losses import nt_xent
 from contrastive.report.readme import BEGIN_SPEED, BENCHMARKS, END_SPEED, generated_speed
 from contrastive.report.speed import goal_table, parts_table, speed_table
 
 ROOT = Path(__file__).parents[1]
 PEERS = "lightly,kornia,pytorch-metric-learning"
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by Linux's /proc")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,8 @@ def measured(tmp_path_factory):
 
 def test_everything_is_measured(measured):
     results = json.loads((measured / "benchmarks.json").read_text())
-    assert set(results["throughput"]) == {"ours", "torchvision, 0 workers", "torchvision, 2 workers"}
+    arms = {"ours", "ours, float32", "torchvision, 0 workers", "torchvision, 2 workers"}
+    assert set(results["throughput"]) == arms
     for values in results["throughput"].values():
         assert 0 < values["min"] <= values["median"] <= values["max"]
         assert len(values["values"]) == results["rounds"] == 1
@@ -95,25 +98,36 @@ def test_ratios_are_of_medians():
     assert "| 250 GFLOP/s | 62 % of the processor's 400 |" in parts_table(measured)
 
 
-def test_a_missing_library_is_told_in_one_line(monkeypatch, capsys):
+def test_wrong_requests_are_told_in_one_line(monkeypatch, capsys, tmp_path):
     def missing(name):
         raise bench.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(bench.metadata, "version", missing)
-    assert bench.main(["--scope", "smoke"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: lightly is not installed")
-    assert said.count("\n") == 1
+    (tmp_path / "file").touch()
+    for request, answer in {
+        "--scope smoke": "lightly is not installed",
+        "--without lightli": "Did you mean 'lightly'",
+        "--without ours": "unknown library 'ours'",
+        f"--scope smoke --without {PEERS} --out {tmp_path}/file/x": "cannot write",
+        f"--render-only --out {tmp_path}": "benchmarks.json cannot be read",
+    }.items():
+        assert bench.main(request.split()) == 2, request
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert answer in said
+        assert said.count("\n") == 1
 
 
 def test_the_arms_train_the_same_network_with_the_same_loss():
     settings, images = Settings(width=4), load_images("digits")
-    sizes = [p.shape for p in stock_encoder(settings, images).parameters()]
-    assert [p.shape for p in stock_encoder(settings, images, pooling_last=True).parameters()] == sizes
-    from contrastive.encoders import build_encoder
-
-    ours = build_encoder(settings, tuple(images.train.shape[1:]), images.mean, images.std)
-    assert [p.shape for p in ours.parameters()] == sizes
+    ours = build_encoder(settings, tuple(images.train.shape[1:]), images.mean, images.std).eval()
+    stock = stock_encoder(settings, images).eval()
+    stock.load_state_dict(ours.state_dict())
+    views = stock.prepare(images.test[:5])
+    maps = stock(views).view(5, 16, 3, 3).permute(0, 2, 3, 1).flatten(1)  # its features in our order
+    torch.testing.assert_close(ours(views), maps)
+    sizes = [p.shape for p in projection_head("mlp", ours.feature_dim, settings.projection_dim).parameters()]
+    assert [p.shape for p in stock_head(stock, settings).parameters()] == sizes
     torch.manual_seed(0)
     z1, z2 = torch.randn(2, 30, 8).unbind()
     torch.testing.assert_close(nt_xent(z1, z2, 0.3), matrix_nt_xent(0.3)(z1, z2))

@@ -61,8 +61,7 @@ def test_top1_counts_anchors_whose_positive_is_nearest(monkeypatch, tile):
     assert 0.1 < expected < 0.9
     for temperature in (0.5, 0.01):
         assert nt_xent_and_top1(z1, z2, temperature)[1].item() == pytest.approx(expected)
-    collapsed = torch.ones(50, 6)
-    assert nt_xent_and_top1(collapsed, collapsed, 0.5)[1].item() == 0
+        assert nt_xent_and_top1(torch.ones(50, 6), torch.ones(50, 6), temperature)[1].item() == 0
 
 
 def test_memory_grows_with_the_batch_not_with_its_square(monkeypatch):
@@ -76,8 +75,12 @@ def test_memory_grows_with_the_batch_not_with_its_square(monkeypatch):
 
     monkeypatch.setattr(losses, "TILE", 64)
     z1, z2 = (torch.randn(1000, 4, requires_grad=True) for _ in range(2))
+    saved = []
     with Largest() as seen:
-        nt_xent(z1, z2, 0.5).backward()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
+            loss = nt_xent(z1, z2, 0.5)
+        loss.backward()
+    assert sum(saved) < 10 * 2 * 1000 * 4  # projections a few times over, and no tile
     assert seen.numel == 2 * 1000 * 4  # of the projections themselves; a tile has half as many
 
 
@@ -104,17 +107,31 @@ def test_scale_of_projections_and_order_of_views_do_not_matter():
     torch.testing.assert_close(nt_xent(z1, z2, 0.3), nt_xent(7 * z2, 0.1 * z1, 0.3))
 
 
-def test_log_sum_exp_is_in_float32_under_autocast():
+@pytest.mark.parametrize("temperature", [0.1, 0.01])
+def test_log_sum_exp_is_in_float32_under_autocast(temperature):
     torch.manual_seed(0)
     z1, z2 = torch.randn(64, 16), torch.randn(64, 16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = nt_xent(z1, z2, 0.1)
+        loss = nt_xent(z1, z2, temperature)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, nt_xent(z1, z2, 0.1))
+    torch.testing.assert_close(loss, nt_xent(z1, z2, temperature))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_projections_of_any_float_type(dtype):
+    torch.manual_seed(0)
+    z1, z2 = (torch.randn(8, 4).to(dtype).requires_grad_() for _ in range(2))
+    loss = nt_xent(z1, z2)
+    loss.backward()
+    assert (loss.dtype, z1.grad.dtype) == (torch.float32, dtype)
+    torch.testing.assert_close(loss, nt_xent(z1.float(), z2.float()))
 
 
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="N x D"):
         nt_xent(torch.ones(2, 3), torch.ones(3, 3))
-    with pytest.raises(ValueError, match="temperature"):
-        nt_xent(torch.ones(2, 3), torch.ones(2, 3), 0.0)
+    with pytest.raises(ValueError, match="N at least 1"):
+        nt_xent(torch.ones(0, 3), torch.ones(0, 3))
+    for temperature in (0.0, torch.tensor(0.5)):
+        with pytest.raises(ValueError, match="temperature"):
+            nt_xent(torch.ones(2, 3), torch.ones(2, 3), temperature)

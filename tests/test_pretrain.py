@@ -2,7 +2,6 @@ import dataclasses
 import importlib
 import json
 import math
-from typing import ClassVar
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from contrastive import Settings, UserError, load_encoder, load_images, pretrain
+from contrastive.augment import Augment
 from contrastive.data import resolve
 from contrastive.encoders import build_encoder, projection_head
 from contrastive.pretrain import code_hash, load_method
@@ -56,18 +56,23 @@ def test_the_cnn_equals_its_plain_layers(size):
 
 
 @pytest.mark.parametrize("augment", ["digits", "simclr"])
-def test_an_epoch_waits_for_the_device_once_and_copies_nothing_there_between(augment):
+def test_no_operation_of_an_epoch_waits_for_the_device(augment):
     class Log(TorchDispatchMode):
-        seen: ClassVar[list[str]] = []
+        def __init__(self):
+            super().__init__()
+            self.seen = []
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             self.seen.append(func.name())
             return func(*args, **(kwargs or {}))
 
     settings = resolve(SMOKE.but(augment=augment))
-    training = start(settings, torch.randint(0, 256, (512, 3, 28, 28), dtype=torch.uint8)[:, :1])
+    training = start(settings, torch.randint(0, 256, (512, 1, 28, 28), dtype=torch.uint8))
+    colour = Augment(augment, torch.full((3,), 0.5), torch.full((3,), 0.25))
     with Log() as log:
         training.epoch(0)
+        colour(torch.zeros(4, 3, 28, 28, dtype=torch.uint8), torch.Generator())
+    assert "aten::_fused_adam_" in log.seen
     waits = (
         "aten::_local_scalar_dense",
         "aten::nonzero",
@@ -183,6 +188,10 @@ def test_damaged_files_are_named(fresh_runs):
     with pytest.raises(UserError, match=r"encoder\.safetensors"):
         load_encoder(run)
     (run.folder / "encoder.safetensors").unlink()
+    state = torch.load(run.folder / "state.pt", weights_only=True)
+    torch.save({name: value for name, value in state.items() if name != "format"}, run.folder / "state.pt")
+    with pytest.raises(UserError, match="another version"):
+        load_method(run)
     (run.folder / "state.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match=r"state\.pt is damaged"):
         pretrain(SMOKE, progress=False)

@@ -1,5 +1,6 @@
 """The project's files agree with each other."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -24,7 +25,7 @@ def requirements(lines):
 
 def test_lock_pins_all_that_pyproject_names():
     locked = requirements((ROOT / "requirements.lock").read_text().splitlines())
-    wanted = requirements([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]])
+    wanted = requirements([*PROJECT["dependencies"], *itertools.chain(*PROJECT["optional-dependencies"].values())])
     assert set(wanted) <= set(locked)
     assert all("==" in line for line in locked.values())
     for name, line in wanted.items():

@@ -15,7 +15,8 @@ from .settings import Settings
 class Encoder(nn.Module):
     """A network from normalised float images, N x C x H x W, to features, float32 N x feature_dim.
 
-    It carries the normalisation that it was trained with, so that `prepare` turns uint8 images into its input.
+    It carries the normalisation that it was trained with, so that `prepare` turns uint8 images into its input. The
+    features of a map are in the order height, width, channel.
     """
 
     mean: Tensor

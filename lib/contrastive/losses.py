@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import combinations_with_replacement
 
 import torch
@@ -18,18 +19,20 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5) -> Tensor:
 
     z1, z2: N x D, the projections of two views of the same N images in the same order, not yet normalised, of any
     float dtype. Returns the mean over the 2N anchors of -log of the softmax, over the 2N - 1 other views, that falls
-    on the anchor's positive: a float32 scalar, ln(2N - 1) when all projections are alike. Value and gradient are
-    exact at any N; memory grows with N, not with its square. Raises: ValueError.
+    on the anchor's positive: a float32 scalar, ln(2N - 1) when all projections are alike. Nothing is approximated, and
+    memory grows with N, not with its square (below a temperature of 0.025 it does). It can be differentiated once, by
+    the projections. Raises: ValueError.
     """
     return nt_xent_and_top1(z1, z2, temperature)[0]
 
 
 def nt_xent_and_top1(z1: Tensor, z2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """NT-Xent, and the share of anchors that are nearer to their positive than to every other view (no gradient)."""
+    """NT-Xent as `nt_xent` gives it, and the share of anchors, a float32 scalar without gradient, that are nearer to
+    their positive than to every other view. Raises: ValueError."""
     if z1.shape != z2.shape or z1.ndim != 2 or len(z1) == 0:
-        raise ValueError(f"two N x D batches of projections are needed, not {tuple(z1.shape)} and {tuple(z2.shape)}")
-    if not temperature > 0:
-        raise ValueError(f"temperature has to be positive, not {temperature}")
+        raise ValueError(f"two N x D batches are needed, N at least 1, not {tuple(z1.shape)} and {tuple(z2.shape)}")
+    if isinstance(temperature, Tensor) or not temperature > 0:
+        raise ValueError(f"temperature has to be a positive number, not {temperature}")
     with torch.autocast(z1.device.type, enabled=False):  # bfloat16 would lose what tells views apart
         z = F.normalize(torch.cat([z1, z2]).float(), dim=1)
         # Tiles hold exp((cosine - 1) / temperature): in float32 that is above 0 for every cosine down to 0.025.
@@ -41,7 +44,9 @@ def _whole(z: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     # The anchor itself is masked out, not subtracted, so that no gradient flows through its similarity of 1.
     logits = (z @ z.T / temperature).fill_diagonal_(-math.inf)
     target = torch.arange(len(z), device=z.device).roll(len(z) // 2)
-    top1 = (logits.detach().argmax(1) == target).float().mean()
+    others = logits.detach().clone()
+    positive = others.gather(1, target[:, None])
+    top1 = (positive > others.scatter_(1, target[:, None], -math.inf).amax(1, keepdim=True)).float().mean()
     return F.cross_entropy(logits, target), top1
 
 
@@ -87,7 +92,7 @@ class _Tiled(torch.autograd.Function):
         return total.mul_(grad / (len(z) * ctx.temperature)), None
 
 
-def _tiles(z: Tensor, temperature: float):
+def _tiles(z: Tensor, temperature: float) -> Iterator[tuple[slice, slice, Tensor]]:
     """The tiles on and above the diagonal: slices of rows and of columns, and e, in one buffer that is used again.
 
     Both halves of the rows are cut alike, so that positives lie on the diagonals of tiles.

@@ -25,6 +25,7 @@ from .settings import Settings, UserError, make_settings, runs_root
 from .training import initial_method, start
 
 CHECKPOINT_SECONDS = 30.0
+STATE_FORMAT = 2  # 1: the head took the features of a map in the order channel, height, width
 TRAINING_CODE = ("augment", "data", "encoders", "losses", "methods", "mnist", "pretrain", "training")
 
 
@@ -118,7 +119,7 @@ def code_hash(modules: tuple[str, ...] = TRAINING_CODE) -> str:
 def _save_checkpoint(folder: Path, method: nn.Module, optimizer, history: list, code: str, data: str) -> None:
     temporary = folder / f".state.pt.{os.getpid()}"
     state = {"method": method.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
-    torch.save({**state, "code": code, "data": data}, temporary)
+    torch.save({**state, "code": code, "data": data, "format": STATE_FORMAT}, temporary)
     temporary.replace(folder / "state.pt")
     _write_history(folder, history)
 
@@ -147,11 +148,14 @@ def _same_data(folder: Path, trained_on: str, found: str) -> None:
 
 def _load_state(folder: Path, device: torch.device) -> dict[str, Any]:
     try:
-        return torch.load(folder / "state.pt", map_location=device, weights_only=True)
+        state = torch.load(folder / "state.pt", map_location=device, weights_only=True)
     except Exception as error:  # a damaged zip file raises many things
         raise UserError(
             f"{folder / 'state.pt'} is damaged ({type(error).__name__}). Delete that file to train the run anew."
         ) from None
+    if state.get("format") != STATE_FORMAT:
+        raise UserError(f"{folder / 'state.pt'} was written by another version. Delete that folder to train it anew.")
+    return state
 
 
 def _save_encoder(folder: Path, encoder: Encoder, settings: Settings, code: str) -> None:

@@ -28,8 +28,8 @@ from .settings import Settings, UserError
 def keep_freed_memory() -> None:
     """Have glibc keep the large blocks that each training step frees and asks for again, in huge pages.
 
-    By default it hands them back to the kernel, which zeroes every page anew: a quarter of a step's time on a CPU.
-    Does nothing where there is no glibc.
+    By default it hands them back to the kernel, which zeroes every page anew, in each step. Does nothing where there
+    is no glibc.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "mallopt"):
@@ -48,7 +48,7 @@ def keep_freed_memory() -> None:
 
 @dataclass(frozen=True)
 class Training:
-    """A method on its way: what `start` made of some settings and images."""
+    """A method on its way: what `start` makes of some settings and images."""
 
     settings: Settings
     data: Tensor  # uint8 N x C x H x W, on the device
@@ -90,7 +90,7 @@ class Training:
         }
 
     def views(self, index: Tensor, draws: Generator) -> Tensor:
-        """Two random views of the images at `index`: float32 2N x C x H x W, first all first ones."""
+        """Two random views of the images at `index`: float32 2N x C x H x W, the first ones, then the second ones."""
         images = self.data[index].repeat(2, 1, 1, 1)
         return self.augment(images, draws).contiguous(memory_format=torch.channels_last)
 

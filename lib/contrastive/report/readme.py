@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 
 from ..settings import checkout
-from .speed import conditions, speed_table
+from .speed import conditions, goal_conditions, speed_table
 from .tables import results_table, savings
 
 ROOT = checkout() or Path.cwd()
@@ -51,7 +51,7 @@ def generated_speed(measured: dict[str, Any]) -> str:
     return f"""\
 {speed_table(measured)}
 
-{conditions(measured)}
+{conditions(measured)} {goal_conditions(measured["goal"])}
 All arms train the same layers; only ratios within one run mean anything. The report: [benchmarks]({page}); numbers:
 [benchmarks.json]({numbers})."""
 

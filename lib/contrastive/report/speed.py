@@ -13,10 +13,25 @@ def conditions(measured: Measured) -> str:
     machine, settings = measured["machine"], measured["settings"]
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_GiB']} GiB, {machine['threads']} threads; "
-        f"{settings['precision']} here and float32 elsewhere; {measured['dataset']['name'].upper()}, "
+        f"{settings['precision']} here and float32 elsewhere unless it is said; {measured['dataset']['name'].upper()}, "
         f"{settings['n_images']:,} images, batches of {settings['batch_size']}; medians of {measured['rounds']} rounds "
         "in turn, each arm in a process of its own."
     )
+
+
+def goal_conditions(goal: Measured) -> str:
+    """How the times to the goal were taken, in a sentence."""
+    used, seeds = goal["settings"], {name: _seeds(runs) for name, runs in goal["runs"].items()}
+    return (
+        f"Time to {goal['goal']:.2f} %: the shortest of runs of {', '.join(goal['lengths'])} epochs whose mean test "
+        f"accuracy gets there ({', '.join(f'{name}: {n} seeds' for name, n in seeds.items())}), in batches of "
+        f"{used['batch_size']}, with a peak learning rate of {used['lr']:g}; here with the augmentations of policy "
+        f"{used['augment']}, lightly with its own."
+    )
+
+
+def _seeds(runs: Measured) -> int:
+    return len(next(iter(runs.values()))["accuracy"]["values"])
 
 
 def speed_table(measured: Measured) -> str:

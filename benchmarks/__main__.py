@@ -37,8 +37,8 @@ PUBLISHED = HERE.parent / "reports" / "published"
 PEERS = ("lightly", "kornia", "pytorch-metric-learning")
 SCOPES: dict[str, dict[str, Any]] = {
     "full": dict(
-        rounds=3, seconds=1.0, seeds=5, peer_seeds=2, goal=98.6, n_labels=30_000, epochs=(1, 4, 10, 20, 30),
-        equal_epochs=20, sizes=(256, 1024, 4096, 16384), many=60_000,
+        rounds=3, seconds=1.0, seeds=5, peer_seeds=2, goal=98.6, n_labels=30_000, epochs=(1, 10),
+        equal_epochs=10, sizes=(256, 1024, 4096, 16384), many=60_000,
         settings=dict(dataset="mnist"), goal_settings=dict(dataset="mnist", batch_size=128, lr=5e-3),
     ),
     # Seconds, on bundled data and small networks: shows that everything works, not how fast.
@@ -78,13 +78,20 @@ class Bench:
         """Those of some arms whose library takes part."""
         return [name for name in names if name.partition(",")[0] not in self.without]
 
-    def measure(self, partial: Path) -> dict[str, Any]:
-        """Everything, part by part; what there is so far goes into the file `partial`."""
+    def measure(self, partial: Path, commit: str) -> dict[str, Any]:
+        """Everything, part by part, each with the commit that it was measured at. What there is so far is in the file
+        `partial`, and an interrupted run goes on from there: figures of one part are only ever compared with each other.
+        """
+        if partial.exists():
+            self.results = json.loads(partial.read_text())
         parts = (self.throughput, self.parts, self.augmentation, self.losses, self.scaling, self.notebook, self.goal)
         for part in parts:
+            if part.__name__ in self.results:
+                continue
             started = time.perf_counter()
             print(f"{part.__name__} ...", flush=True)
             self.results[part.__name__] = part()
+            self.results.setdefault("commits", {})[part.__name__] = commit
             atomic_write(partial, json.dumps(self.results, indent=1).encode())
             print(f"{part.__name__}: {time.perf_counter() - started:.0f} s", flush=True)
         return self.results
@@ -313,11 +320,10 @@ def main(argv: list[str] | None = None) -> int:
         "settings": json.loads(bench.settings.canonical_json()),
         "rounds": bench.scope["rounds"],
         "packages": made["packages"] | versions,
-        "commit": made["commit"],
         "dirty": made["dirty"],
         "start": made["start"],
         "note": images.note,
-        **bench.measure(partial),
+        **bench.measure(partial, made["commit"]),
     }
     results["end"] = provenance(bench.settings)["end"]
     print(publish(results, out))

@@ -80,7 +80,7 @@ class Bench:
 
     def measure(self, partial: Path, commit: str) -> dict[str, Any]:
         """Everything, part by part, each with the commit that it was measured at. What there is so far is in the file
-        `partial`, and an interrupted run goes on from there: figures of one part are only ever compared with each other.
+        `partial`, and an interrupted run goes on from there: only figures of one part are compared with each other.
         """
         if partial.exists():
             self.results = json.loads(partial.read_text())

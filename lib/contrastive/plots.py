@@ -285,7 +285,7 @@ def loss_scaling(losses: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Pictu
         memory = [max(losses[n][name]["extra_MiB"], 0.1) for n in sizes]
         for axes, values in zip(panels, (time, memory), strict=True):
             axes.plot([int(n) for n in sizes], values, "o-", color=COLOURS[colour], ms=4, label=name)
-        said.append(f"{name} {time[-1]:,.3g} ms and {memory[-1]:,.0f} MiB for {int(sizes[-1]):,} images")
+        said.append(f"{name} {time[-1]:,.1f} ms and {memory[-1]:,.0f} MiB for {int(sizes[-1]):,} images")
     for axes, label in zip(panels, ("time of value and gradient (ms)", "extra memory (MiB)"), strict=True):
         axes.set(xscale="log", yscale="log", xlabel="images in the batch", ylabel=label)
         axes.set_xticks([int(n) for n in losses], [f"{int(n):,}" for n in losses])

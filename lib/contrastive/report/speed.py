@@ -54,8 +54,8 @@ def speed_table(measured: Measured) -> str:
             rows.append(
                 (
                     f"NT-Xent and its gradient, {int(n):,} images, ms (extra MiB), beside {name}",
-                    f"{here:,.3g} ({mine:,.0f})",
-                    f"{there:,.3g} ({other:,.0f})",
+                    f"{_ms(here)} ({mine:,.0f})",
+                    f"{_ms(there)} ({other:,.0f})",
                     f"**{here / there:.2g}** of the time",
                 )
             )
@@ -105,6 +105,10 @@ def time_to_goal(goal: Measured, name: str) -> float:
 def _beside(values: Mapping[str, float]) -> list[tuple[str, float, float]]:
     """Each other arm: its name, our value, its value."""
     return [(name, values["ours"], value) for name, value in values.items() if name != "ours"]
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

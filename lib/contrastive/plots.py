@@ -290,5 +290,5 @@ def loss_scaling(losses: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Pictu
         axes.set(xscale="log", yscale="log", xlabel="images in the batch", ylabel=label)
         axes.set_xticks([int(n) for n in losses], [f"{int(n):,}" for n in losses])
         axes.xaxis.minorticks_off()
-    panels[0].legend(frameon=False)
+    panels[1].legend(frameon=False, loc="lower right")
     return Picture(figure, f"Cost of NT-Xent by batch size. At the largest measured: {'; '.join(said)}.")

@@ -51,6 +51,8 @@ def generated_speed(measured: dict[str, Any]) -> str:
     return f"""\
 {speed_table(measured)}
 
+Unlabelled images per second of pretraining; seconds of pretraining until a linear probe with
+{measured["goal"]["n_labels"]:,} labels gets there; milliseconds (extra MiB) for NT-Xent and its gradient on N images.
 {conditions(measured)} {goal_conditions(measured["goal"])}
 All arms train the same layers; only ratios within one run mean anything. The report: [benchmarks]({page}); numbers:
 [benchmarks.json]({numbers})."""

@@ -35,31 +35,22 @@ def _seeds(runs: Measured) -> int:
 
 
 def speed_table(measured: Measured) -> str:
-    """The comparisons in Markdown: what was measured here, beside whom, and the ratio of the medians of one run."""
+    """The comparisons in Markdown: what was measured, beside whom, here and there, and the ratio of the medians."""
     rows = [
-        (f"pretraining, images/s, beside {name}", f"{here:,.0f}", f"{there:,.0f}", f"**{here / there:.1f}x** as many")
+        ("images/s", name, f"{here:,.0f}", f"{there:,.0f}", f"**{here / there:.1f}x** as many")
         for name, here, there in _beside({name: v["median"] for name, v in measured["throughput"].items()})
     ]
     goal = measured["goal"]
     if "ours" in goal["reached"]:
-        what = f"seconds of pretraining until {goal['goal']:.2f} % ({goal['n_labels']:,} labels), beside"
         for name, here, there in _beside({name: time_to_goal(goal, name) for name in goal["runs"]}):
             over = "" if name in goal["reached"] else "over "
-            rows.append(
-                (f"{what} {name}", f"{here:.1f}", f"{over}{there:.0f}", f"{over}**{there / here:.0f}x** sooner")
-            )
+            ratio = f"{over}**{there / here:.0f}x** sooner"
+            rows.append((f"s to {goal['goal']:.2f} %", name, f"{here:.1f}", f"{over}{there:.0f}", ratio))
     for n, arms in measured["losses"].items():
         for name, here, there in _beside({name: arm["milliseconds"]["median"] for name, arm in arms.items()}):
-            mine, other = arms["ours"]["extra_MiB"], arms[name]["extra_MiB"]
-            rows.append(
-                (
-                    f"NT-Xent and its gradient, {int(n):,} images, ms (extra MiB), beside {name}",
-                    f"{_ms(here)} ({mine:,.0f})",
-                    f"{_ms(there)} ({other:,.0f})",
-                    f"**{here / there:.2g}** of the time",
-                )
-            )
-    return _table(("", "here", "there", "ratio"), rows)
+            mine, other = (f"{_ms(ms)} ({arms[arm]['extra_MiB']:,.0f})" for ms, arm in ((here, "ours"), (there, name)))
+            rows.append((f"NT-Xent, N = {int(n):,}", name, mine, other, f"**{here / there:.2g}** of the time"))
+    return _table(("measured", "beside", "here", "there", "ratio"), rows)
 
 
 def parts_table(measured: Measured) -> str:
@@ -73,13 +64,8 @@ def parts_table(measured: Measured) -> str:
     rows.append((rest, f"{whole - network:.2f} ms", f"{100 * (1 - network / whole):.1f} %"))
     for which, said in (("stock", "stock operations"), ("ours", "operations computed")):
         speed = done[which] / (network / 1000)
-        rows.append(
-            (
-                f"{said} of the encoder: {done[which] / 1e9:.1f} billion a step",
-                f"{speed / 1e9:,.0f} GFLOP/s",
-                f"{100 * speed / rate:.0f} % of the processor's {rate / 1e9:,.0f}",
-            )
-        )
+        what, share = f"{said}: {done[which] / 1e9:.1f} billion", f"{100 * speed / rate:.0f} % of {rate / 1e9:,.0f}"
+        rows.append((what, f"{speed / 1e9:,.0f} GFLOP/s", share))
     return _table(("part", "measured", "share"), rows)
 
 

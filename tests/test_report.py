@@ -19,7 +19,7 @@ from contrastive.report.runner import choose_notebooks, execute_notebook, notebo
 from contrastive.report.tables import compare, results_table, savings
 from contrastive.settings import Settings, UserError
 
-SMALL = ["--preset", "smoke", "-p", "budgets=50,200", "-p", "epochs=2", "-p", "width=4", "-p", "supervised_steps=10"]
+SMALL = ["--preset", "smoke", "-p", "budgets=50,200", "-p", "epochs=8", "-p", "width=4", "-p", "supervised_steps=10"]
 NOTEBOOKS = ("01_pretrain", "02_linear_eval", "03_ablations")
 
 

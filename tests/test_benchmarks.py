@@ -93,6 +93,10 @@ def test_ratios_are_of_medians():
     assert "| 3,000 | 500 | **6.0x** as many |" in table
     assert "| 10.0 | over 300 | over **30x** sooner |" in table
     assert "| 2 (1) | 4 (8) | **0.5** of the time |" in table
+    goal["reached"]["lightly"] = 30  # crossed between the run of 15 epochs, which fell short, and this one
+    theirs["15"], theirs["30"] = run(150.0, 98.0), run(300.0, 98.7)
+    assert "| 10.0 | 300 | **15x to 30x** sooner |" in speed_table(measured)
+    del goal["reached"]["lightly"]
     assert "| ours | 5 | 1 | **10.0** | **98.70 %** |" in goal_table(goal)
     assert "| the step less encoder, head and optimiser | 8.00 ms | 8.0 % |" in parts_table(measured)
     assert "| 250 GFLOP/s | 62 % of 400 |" in parts_table(measured)

@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 from contrastive.data import load_images, resolve
-from contrastive.pretrain import atomic_write
+from contrastive.files import atomic_write
 from contrastive.report.provenance import provenance
 from contrastive.report.render import render
 from contrastive.report.runner import execute_notebook, writable_folder

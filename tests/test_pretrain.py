@@ -2,6 +2,7 @@ import dataclasses
 import importlib
 import json
 import math
+import signal
 
 import pytest
 import torch
@@ -10,14 +11,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from contrastive import Settings, UserError, load_encoder, load_images, pretrain
 from contrastive.augment import Augment
+from contrastive.checkpoint import load_state
 from contrastive.data import resolve
 from contrastive.encoders import build_encoder, projection_head
 from contrastive.pretrain import code_hash, load_method
 from contrastive.probes import weights_hash
+from contrastive.settings import RunError
 from contrastive.training import Training, initial_method, lr_schedule, parameter_groups, start
 
 module = importlib.import_module("contrastive.pretrain")  # the package has a function of that name
-training_module = importlib.import_module("contrastive.training")
 SMOKE = Settings(preset="smoke", epochs=3, width=4)
 MNIST_SHAPE = ((1, 28, 28), (0.1307,), (0.3081,))
 
@@ -138,27 +140,41 @@ def test_same_seed_same_bits_and_a_finished_run_is_loaded(tmp_path, monkeypatch)
     assert weights_hash(load_encoder(pretrain(SMOKE.but(seed=1), progress=False))) != weights[0]
 
 
-@pytest.mark.parametrize("stop_after", [1, 2])
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_bits(tmp_path, monkeypatch, stop_after):
+def timeless(history):
+    """A history without the times in it."""
+    return [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in history]
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 7, 12])  # steps; an epoch has four
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bits(tmp_path, monkeypatch, stop_after, number):
+    def terminated(*args):
+        raise TimeoutError
+
     whole = pretrain(SMOKE, progress=False)
     monkeypatch.setenv("CONTRASTIVE_RUNS", str(tmp_path))
-    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", -1.0)
-    train_epoch, trained = Training.epoch, []
+    advance, taken = Training.advance, []
 
-    def interrupted(self, epoch):
-        if epoch == stop_after and not trained.count("stop"):
-            trained.append("stop")
-            raise KeyboardInterrupt
-        trained.append(epoch)
-        return train_epoch(self, epoch)
+    def counted(self, position):
+        taken.append((position.epoch, position.step))
+        advance(self, position)
+        if len(taken) == stop_after:
+            signal.raise_signal(number)  # as if it came in the middle of this step
 
-    monkeypatch.setattr(Training, "epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(SMOKE, progress=False)
-    resumed = pretrain(SMOKE, progress=False)
-    assert trained == [*range(stop_after), "stop", *range(stop_after, 3)]  # no epoch twice
-    assert weights_hash(load_encoder(resumed)) == weights_hash(load_encoder(whole))
-    assert [h["loss"] for h in resumed.history] == [h["loss"] for h in whole.history]
+    monkeypatch.setattr(Training, "advance", counted)
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        with pytest.raises((KeyboardInterrupt, TimeoutError)):
+            pretrain(SMOKE, progress=False)
+        assert len(taken) == stop_after
+        assert signal.getsignal(signal.SIGTERM) is terminated
+        resumed = pretrain(SMOKE, progress=False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert taken == [(epoch, step) for epoch in range(3) for step in range(4)]  # no step twice
+    assert (resumed.folder / "encoder.safetensors").read_bytes() == (whole.folder / "encoder.safetensors").read_bytes()
+    assert timeless(resumed.history) == timeless(whole.history)
+    assert not (resumed.folder / "state.previous.pt").exists()
 
 
 def test_a_run_is_files_that_others_can_read():
@@ -182,23 +198,6 @@ def test_a_run_by_older_code_says_so(monkeypatch):
     assert len(code_hash()) == 16
 
 
-def test_damaged_files_are_named(fresh_runs):
-    run = pretrain(SMOKE, progress=False)
-    (run.folder / "encoder.safetensors").write_bytes(b"\xff" * 100)
-    with pytest.raises(UserError, match=r"encoder\.safetensors"):
-        load_encoder(run)
-    (run.folder / "encoder.safetensors").unlink()
-    state = torch.load(run.folder / "state.pt", weights_only=True)
-    torch.save({name: value for name, value in state.items() if name != "format"}, run.folder / "state.pt")
-    with pytest.raises(UserError, match="another version"):
-        load_method(run)
-    (run.folder / "state.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match=r"state\.pt is damaged"):
-        pretrain(SMOKE, progress=False)
-    with pytest.raises(UserError, match="no encoder"):
-        load_encoder(fresh_runs / "nowhere")
-
-
 def test_a_run_on_other_data_of_the_same_name_is_not_taken(fresh_runs, monkeypatch):
     run = pretrain(SMOKE, progress=False)
     other = dataclasses.replace(load_images("digits"), sha256="another")
@@ -210,19 +209,45 @@ def test_a_run_on_other_data_of_the_same_name_is_not_taken(fresh_runs, monkeypat
     assert pretrain(SMOKE, progress=False).folder == run.folder
 
 
-def test_a_diverged_run_stops_with_the_likely_cause(fresh_runs, monkeypatch):
-    real = training_module.build_method
+@pytest.mark.parametrize(("what", "poison"), [("the loss", math.nan), ("the gradient", math.inf)])
+def test_a_diverged_run_stops_with_its_step_and_keeps_the_last_good_state(fresh_runs, monkeypatch, what, poison):
+    settings = SMOKE.but(checkpoint_seconds=0)
+    step, taken = Training.step, []
 
-    def poisoned(encoder, settings):
-        method = real(encoder, settings)
-        with torch.no_grad():
-            method.encoder.body[0].weight.fill_(math.nan)
-        return method
+    def poisoned(self, views, lr):
+        taken.append(lr)
+        if len(taken) == 7:
+            parameter = next(self.method.parameters())
+            if what == "the loss":
+                with torch.no_grad():
+                    parameter.fill_(poison)
+            else:
+                hook = parameter.register_hook(lambda gradient: gradient * poison)
+                seen = step(self, views, lr)
+                hook.remove()
+                return seen
+        return step(self, views, lr)
 
-    monkeypatch.setattr(training_module, "build_method", poisoned)
-    with pytest.raises(UserError, match="no longer finite"):
-        pretrain(SMOKE, progress=False)
-    assert not list(fresh_runs.rglob("encoder.safetensors"))
+    monkeypatch.setattr(Training, "step", poisoned)
+    with pytest.raises(
+        RunError, match=rf"{what}.* no longer finite at step 7 of 12 \(epoch 2, seed 0\): lr=.* too high"
+    ):
+        pretrain(settings, progress=False)
+    (folder,) = fresh_runs.glob("*/")
+    assert not (folder / "encoder.safetensors").exists()
+    position = load_state(folder)["position"]
+    assert (position["epoch"], position["step"]) == (1, 2)
+    monkeypatch.undo()
+    monkeypatch.setenv("CONTRASTIVE_RUNS", str(fresh_runs))
+    resumed = (pretrain(settings, progress=False).folder / "encoder.safetensors").read_bytes()
+    monkeypatch.setenv("CONTRASTIVE_RUNS", str(fresh_runs / "whole"))
+    assert resumed == (pretrain(settings, progress=False).folder / "encoder.safetensors").read_bytes()
+
+
+def test_training_draws_from_no_generator_but_its_own():
+    before = torch.get_rng_state()
+    start(resolve(SMOKE), load_images("digits").train[:512]).epoch(0)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_bfloat16_trains_like_float32():

@@ -11,19 +11,22 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from .augment import Augment
 from .data import Images, load_images, split
 from .diagnostics import diagnose
-from .pretrain import TRAINING_CODE, Run, atomic_write, code_hash, load_encoder
+from .files import DamagedError, atomic_write, locked, read_json, say, write_json
+from .pretrain import TRAINING_CODE, Run, code_hash, load_encoder
 from .probes import embed, fit_probe, knn_predict, percent_right, weights_hash
 from .settings import Settings
 from .training import initial_method, keep_freed_memory, lr_schedule, parameter_groups
@@ -113,16 +116,34 @@ def evaluate(run: Run, progress: bool = True) -> Evaluation:
         "code": code_hash((*TRAINING_CODE, "probes", "evaluate", "diagnostics")),
     }
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
-    result, predictions = run.folder / "results.json", run.folder / "predictions.safetensors"
-    if result.is_file() and predictions.is_file():
-        saved = json.loads(result.read_text())
-        if saved.pop("key") == key:
-            return Evaluation(probabilities=load_file(predictions)["probabilities"], **saved)
-    evaluation = _evaluate(run, progress)
-    values = {name: value for name, value in vars(evaluation).items() if name != "probabilities"}
-    atomic_write(predictions, save({"probabilities": evaluation.probabilities.contiguous()}))
-    atomic_write(result, json.dumps({"key": key, **values}, indent=1).encode())
+    with locked(run.folder, "evaluating it"):
+        if (evaluation := _measured(run.folder, key)) is None:
+            evaluation = _evaluate(run, progress)
+            values = {name: value for name, value in vars(evaluation).items() if name != "probabilities"}
+            content = save({"probabilities": evaluation.probabilities.contiguous()})
+            atomic_write(run.folder / "predictions.safetensors", content)
+            digest = hashlib.sha256(content).hexdigest()
+            write_json(run.folder / "results.json", {"key": key, "predictions": digest, "evaluation": values})
     return evaluation
+
+
+def _measured(folder: Path, key: str) -> Evaluation | None:
+    """The evaluation in a run's folder, if it is the one of that key, and whole."""
+    try:
+        saved = read_json(folder / "results.json")
+        if saved["key"] != key:
+            return None
+        content = (folder / "predictions.safetensors").read_bytes()
+        if hashlib.sha256(content).hexdigest() != saved["predictions"]:
+            raise DamagedError(f"{folder / 'predictions.safetensors'} is damaged: its checksum is wrong.")
+        return Evaluation(probabilities=load(content)["probabilities"], **saved["evaluation"])
+    except FileNotFoundError:
+        return None
+    except DamagedError as damage:
+        say(f"{damage} The run is evaluated again.")
+        return None
+    except (SafetensorError, KeyError, TypeError):  # of another version
+        return None
 
 
 def _evaluate(run: Run, progress: bool) -> Evaluation:

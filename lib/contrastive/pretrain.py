@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -15,18 +14,17 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as safetensors_bytes
-from torch import nn
 from tqdm import tqdm
 
+from .checkpoint import PREVIOUS, STATE, Stop, load_state, pack, same_settings, save_state, unpack
 from .data import load_images, resolve, split
 from .encoders import Encoder, build_encoder
+from .files import DamagedError, atomic_write, locked, read_lines, remove_leftovers, say, write_lines
 from .methods import SimCLR
 from .settings import Settings, UserError, make_settings, runs_root
-from .training import initial_method, start
+from .training import Position, Training, initial_method, start
 
-CHECKPOINT_SECONDS = 30.0
-STATE_FORMAT = 2  # 1: the head took the features of a map in the order channel, height, width
-TRAINING_CODE = ("augment", "data", "encoders", "losses", "methods", "mnist", "pretrain", "training")
+TRAINING_CODE = ("augment", "checkpoint", "data", "encoders", "losses", "methods", "mnist", "pretrain", "training")
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,12 @@ class Run:
 def pretrain(settings: Settings, progress: bool = True) -> Run:
     """Train an encoder without labels; or load the run, or resume it, if one with these settings exists.
 
-    Raises: UserError when the data cannot serve the settings, or the loss is no longer finite.
+    A resumed run ends with the same bits as one that was never interrupted, on the same machine with the same number
+    of threads. While another process trains the same run, this one waits for it.
+    Raises: UserError when the data cannot serve the settings; RunError when the loss or a gradient is no longer
+    finite, or a file cannot be written.
     """
     settings = resolve(settings)
-    assert settings.n_images is not None
     folder = runs_root() / settings.run_name
     if (run := _finished(folder, settings)) is not None:
         return run
@@ -64,48 +64,69 @@ def pretrain(settings: Settings, progress: bool = True) -> Run:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write the run to {folder}: {error.strerror}. Set CONTRASTIVE_RUNS.") from None
-    atomic_write(folder / "settings.json", settings.canonical_json().encode())
+    with locked(folder, "training it"):
+        if (run := _finished(folder, settings)) is None:  # by the process that was waited for
+            remove_leftovers(folder)
+            run = _train(folder, settings, progress)
+    return run
 
+
+def _train(folder: Path, settings: Settings, progress: bool) -> Run:
+    assert settings.n_images is not None
+    atomic_write(folder / "settings.json", settings.canonical_json().encode())
     images = load_images(settings)
     training = start(settings, images.train[split(images, settings.n_images, settings.seed).pretrain])
-    method, optimizer = training.method, training.optimizer
-    history, code = _resume(folder, method, optimizer, torch.device(settings.device), images.sha256)
+    position, history, code = _resume(folder, training, images.sha256)
     bar = tqdm(
         total=settings.epochs, initial=len(history), desc=f"seed {settings.seed}", unit="epoch", file=sys.stdout,
         disable=not progress, mininterval=1, dynamic_ncols=sys.stdout.isatty(),
     )  # fmt: skip
-    saved = time.monotonic()
-    with bar:
-        for epoch in range(len(history), settings.epochs):
-            history.append(training.epoch(epoch))
-            bar.set_postfix_str(
-                f"loss {history[-1]['loss']:.3f}, {history[-1]['images'] / history[-1]['seconds']:,.0f} images/s", False
-            )
-            bar.update()
-            if time.monotonic() - saved > CHECKPOINT_SECONDS or epoch + 1 == settings.epochs:
-                _save_checkpoint(folder, method, optimizer, history, code, images.sha256)
-                saved = time.monotonic()
-    _write_history(folder, history)
-    _save_encoder(folder, method.encoder, settings, code)
+    pause = Pause(settings.checkpoint_seconds)
+    with bar, Stop() as stop:
+        while position.epoch < settings.epochs:
+            training.advance(position)
+            if position.step == training.steps:
+                history.append(training.finish(position))
+                position = training.begin(position.epoch + 1)
+                last = history[-1]
+                bar.set_postfix_str(f"loss {last['loss']:.3f}, {last['images'] / last['seconds']:,.0f} images/s", False)
+                bar.update()
+            if pause.is_over() or stop.signal or position.epoch == settings.epochs:
+                training.check(position)
+                with pause:
+                    save_state(folder, pack(training, position, history, code, images.sha256))
+                    write_lines(folder / "history.jsonl", history)
+                position.clock = time.perf_counter()
+            if stop.signal:
+                stop.obey()
+    write_lines(folder / "history.jsonl", history)
+    _save_encoder(folder, training.method.encoder, settings, code)
+    (folder / PREVIOUS).unlink(missing_ok=True)
     run = _finished(folder, settings)
     assert run is not None
     return run
 
 
+class Pause:
+    """The time between two checkpoints: at least `seconds`, and so long that writing them takes under a hundredth of
+    it. Entered, it measures how long that takes. With 0 seconds there is no pause."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self._cost, self._since = seconds, 0.0, time.monotonic()
+
+    def is_over(self) -> bool:
+        """Whether it is time for the next checkpoint."""
+        return self.seconds == 0 or time.monotonic() - self._since >= max(self.seconds, 100 * self._cost)
+
+    def __enter__(self) -> None:
+        self._since = time.monotonic()
+
+    def __exit__(self, *exception: object) -> None:
+        self._cost = time.monotonic() - self._since
+        self._since += self._cost
+
+
 # --- A run's files ----------------------------------------------------------------------------------------------
-
-
-def atomic_write(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens, either the old or the new content is there, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def code_hash(modules: tuple[str, ...] = TRAINING_CODE) -> str:
@@ -116,29 +137,15 @@ def code_hash(modules: tuple[str, ...] = TRAINING_CODE) -> str:
     return digest.hexdigest()[:16]
 
 
-def _save_checkpoint(folder: Path, method: nn.Module, optimizer, history: list, code: str, data: str) -> None:
-    temporary = folder / f".state.pt.{os.getpid()}"
-    state = {"method": method.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
-    torch.save({**state, "code": code, "data": data, "format": STATE_FORMAT}, temporary)
-    temporary.replace(folder / "state.pt")
-    _write_history(folder, history)
-
-
-def _write_history(folder: Path, history: list[dict[str, float]]) -> None:
-    atomic_write(folder / "history.jsonl", "".join(json.dumps(epoch) + "\n" for epoch in history).encode())
-
-
-def _resume(
-    folder: Path, method: nn.Module, optimizer, device: torch.device, data: str
-) -> tuple[list[dict[str, float]], str]:
-    """Load the checkpoint, if there is one, into method and optimizer. Returns history and hash of the code."""
-    if not (folder / "state.pt").is_file():
-        return [], code_hash()
-    state = _load_state(folder, device)
+def _resume(folder: Path, training: Training, data: str) -> tuple[Position, list[dict[str, float]], str]:
+    """Where training goes on, from the newest checkpoint or from the start; the history so far; hash of the code."""
+    state = load_state(folder)
+    if state is None:
+        return training.begin(0), [], code_hash()
+    same_settings(state, training.settings, folder)
     _same_data(folder, state["data"], data)
-    method.load_state_dict(state["method"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["history"], state["code"] if state["code"] == code_hash() else "mixed"
+    position, history = unpack(state, training, folder / STATE)
+    return position, history, state["code"] if state["code"] == code_hash() else "mixed"
 
 
 def _same_data(folder: Path, trained_on: str, found: str) -> None:
@@ -146,46 +153,61 @@ def _same_data(folder: Path, trained_on: str, found: str) -> None:
         raise UserError(f"the run in {folder} was trained on other data of the same name. Delete that folder.")
 
 
-def _load_state(folder: Path, device: torch.device) -> dict[str, Any]:
-    try:
-        state = torch.load(folder / "state.pt", map_location=device, weights_only=True)
-    except Exception as error:  # a damaged zip file raises many things
-        raise UserError(
-            f"{folder / 'state.pt'} is damaged ({type(error).__name__}). Delete that file to train the run anew."
-        ) from None
-    if state.get("format") != STATE_FORMAT:
-        raise UserError(f"{folder / 'state.pt'} was written by another version. Delete that folder to train it anew.")
-    return state
-
-
 def _save_encoder(folder: Path, encoder: Encoder, settings: Settings, code: str) -> None:
     images = load_images(settings)
     metadata = {
         "settings": settings.canonical_json(),
-        "shape": json.dumps(list(images.train.shape[1:])),
+        "shape": list(images.train.shape[1:]),
         "code": code,
         "data": images.sha256,
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    atomic_write(folder / "encoder.safetensors", safetensors_bytes(tensors, metadata))
+    metadata["sha256"] = _encoder_digest(metadata, tensors)
+    # One entry, since the format keeps several in no fixed order, and the same encoder should be the same bytes.
+    content = safetensors_bytes(tensors, {"contrastive": json.dumps(metadata, sort_keys=True)})
+    atomic_write(folder / "encoder.safetensors", content)
+
+
+def _encoder_digest(metadata: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of all that an encoder's file says. The format has no checksum of its own."""
+    digest = hashlib.sha256(json.dumps({k: v for k, v in metadata.items() if k != "sha256"}, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _finished(folder: Path, settings: Settings) -> Run | None:
-    """The run in that folder if it is complete. The encoder file is written last."""
-    if not (folder / "encoder.safetensors").is_file() or not (folder / "history.jsonl").is_file():
+    """The run in that folder if it is complete and whole. The encoder's file is written last."""
+    if not (folder / "encoder.safetensors").is_file():
         return None
-    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    with _open_encoder(folder / "encoder.safetensors") as file:
-        code, data = (file.metadata()[name] for name in ("code", "data"))
-    _same_data(folder, data, load_images(settings).sha256)
-    return Run(folder, settings, history, code_changed=code != code_hash())
-
-
-def _open_encoder(path: Path):
     try:
-        return safe_open(path, "pt")
-    except Exception as error:
-        raise UserError(f"{path} cannot be read as an encoder ({error}). Delete it to train the run anew.") from None
+        metadata, _ = _read_encoder(folder / "encoder.safetensors")
+        history = read_lines(folder / "history.jsonl", settings.epochs)
+    except FileNotFoundError:
+        return None
+    except DamagedError as damage:
+        say(f"{damage} It is made again from the checkpoint.")
+        return None
+    if metadata["settings"] != settings.canonical_json():
+        raise UserError(f"the encoder in {folder} is of another run. Delete that folder.")
+    _same_data(folder, metadata["data"], load_images(settings).sha256)
+    return Run(folder, settings, history, code_changed=metadata["code"] != code_hash())
+
+
+def _read_encoder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Metadata and tensors of an encoder's file, in which sizes were checked first. Raises: DamagedError."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {})["contrastive"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata["sha256"] != _encoder_digest(metadata, tensors):
+            raise ValueError("the checksum is wrong")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # safetensors has its own, and files may be anything
+        raise DamagedError(f"{path} is damaged, or of another version ({type(error).__name__}).") from None
+    return metadata, tensors
 
 
 def load_encoder(source: Run | Path | str) -> Encoder:
@@ -198,18 +220,29 @@ def load_encoder(source: Run | Path | str) -> Encoder:
     path = path / "encoder.safetensors" if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"there is no encoder at {path}. Give a finished run's folder.")
-    with _open_encoder(path) as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    settings = make_settings(**json.loads(metadata["settings"]))
-    mean, std = (tuple(tensors[name].tolist()) for name in ("mean", "std"))
-    encoder = build_encoder(settings, tuple(json.loads(metadata["shape"])), mean, std)
-    encoder.load_state_dict(tensors)
-    return encoder.eval().requires_grad_(False)
+    metadata, tensors = _read_encoder(path)
+    try:
+        settings = make_settings(**json.loads(metadata["settings"]))
+        shape = tuple(metadata["shape"])
+        mean, std = (tuple(tensors[name].tolist()) for name in ("mean", "std"))
+        with torch.device("meta"):  # so that a size which the tensors do not bear out is not allocated
+            encoder = build_encoder(settings, shape, mean, std)
+        if {k: t.dtype for k, t in encoder.state_dict().items()} != {k: t.dtype for k, t in tensors.items()}:
+            raise TypeError("other tensors")
+        encoder.load_state_dict(tensors, assign=True)
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(f"{path} does not hold the encoder that it tells of ({type(error).__name__}).") from None
+    return encoder.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def load_method(run: Run) -> SimCLR:
-    """The whole method of a run, projection head included, in eval mode on the CPU."""
-    method = initial_method(run.settings)
-    method.load_state_dict(_load_state(run.folder, torch.device("cpu"))["method"])
+    """The whole method of a run, projection head included, in eval mode on the CPU. Raises: UserError."""
+    method, state = initial_method(run.settings), load_state(run.folder)
+    if state is None:
+        raise UserError(f"there is no checkpoint in {run.folder}. Delete that folder to train the run anew.")
+    same_settings(state, run.settings, run.folder)
+    try:
+        method.load_state_dict(state["method"])
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{run.folder / STATE} does not fit its run ({type(error).__name__}). Delete it.") from None
     return method.eval().requires_grad_(False)

@@ -37,6 +37,11 @@ class UserError(ValueError):
     """A foreseeable mistake. Its message is one line that says what was wrong and what to do."""
 
 
+class RunError(UserError):
+    """What went wrong after the start, through no mistake in the request: a full disk, a diverged training. Its message
+    is one line, too; what had been finished is kept."""
+
+
 def nearest(name: str, options: Any, what: str) -> str:
     """One line for an unknown `name`: the nearest spelling, if any is near, and all allowed ones."""
     close = get_close_matches(str(name), list(options), n=1, cutoff=0.5)
@@ -86,6 +91,7 @@ class Settings(BaseModel):
         None, description="numbers of labels to evaluate with (default: 100,600,5000,30000 and all)"
     )
     supervised_steps: Int = Field(200, ge=1, description="least training steps of the CNN trained from scratch")
+    checkpoint_seconds: Float = Field(30, ge=0, le=86400, description="training time between two checkpoints, at least")
     ablation_epochs: Int = Field(5, ge=1, description="epochs of each point of 03_ablations")
     ablation_width: Int = Field(12, ge=1, le=1024, description="encoder width of each point of 03_ablations")
     ablation_labels: Int = Field(1000, ge=10, description="labels of the probe of each point of 03_ablations")

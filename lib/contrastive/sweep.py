@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from tqdm import tqdm
 
 from .evaluate import standard_error, validation_accuracy
-from .pretrain import TRAINING_CODE, Run, atomic_write, code_hash, pretrain
+from .files import DamagedError, locked, read_json, say, write_json
+from .pretrain import TRAINING_CODE, Run, code_hash, pretrain
 from .settings import POLICIES, Settings
 
 TEMPERATURES = (0.1, 0.2, 0.5, 1.0)
@@ -60,10 +60,17 @@ def measure(
 
 def _cached_accuracy(run: Run, n_labels: int) -> float:
     path, key = run.folder / "validation.json", code_hash((*TRAINING_CODE, "probes", "evaluate")) + f" {n_labels}"
-    saved = json.loads(path.read_text()) if path.is_file() else {}
-    if key not in saved:
-        saved = {key: validation_accuracy(run, n_labels)}
-        atomic_write(path, json.dumps(saved).encode())
+    with locked(run.folder, "evaluating it"):
+        saved: dict[str, float] = {}
+        try:
+            saved = read_json(path)
+        except FileNotFoundError:
+            pass
+        except DamagedError as damage:
+            say(f"{damage} The run is evaluated again.")
+        if key not in saved:
+            saved = {key: validation_accuracy(run, n_labels)}
+            write_json(path, saved)
     return saved[key]
 
 

@@ -9,7 +9,7 @@ import mmap
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -21,7 +21,9 @@ from .data import load_images
 from .encoders import build_encoder
 from .losses import chance_loss
 from .methods import SimCLR, build_method
-from .settings import Settings, UserError
+from .settings import RunError, Settings
+
+NEVER = 2**62  # a step that is not reached
 
 
 @cache
@@ -46,6 +48,36 @@ def keep_freed_memory() -> None:
         libc.free(block)
 
 
+@dataclass
+class Position:
+    """Where in an epoch a training stands, between two steps. With the weights and the optimiser's moments it decides
+    all that follows.
+
+    step: steps done of this epoch. order: its permutation of the images, int64 N. draws: where the views come from.
+    sums: of loss, contrastive accuracy and gradient norm over its steps, float32 3. first_bad: the steps, counted from
+    the first of the training, at which each of these was not finite, int64 3. seconds: spent on it, up to `clock`.
+    """
+
+    epoch: int
+    step: int
+    order: Tensor
+    draws: Generator
+    sums: Tensor
+    first_bad: Tensor
+    seconds: float = 0.0
+    clock: float = field(default_factory=time.perf_counter)
+
+    def stop_clock(self) -> None:
+        """Count the time since the clock was started."""
+        self.seconds += time.perf_counter() - self.clock
+        self.clock = time.perf_counter()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it; `Training.position` reads it. Only for positions that passed `check`."""
+        kept = {"epoch": self.epoch, "step": self.step, "order": self.order, "sums": self.sums}
+        return {**kept, "draws": self.draws.get_state(), "seconds": self.seconds}
+
+
 @dataclass(frozen=True)
 class Training:
     """A method on its way: what `start` makes of some settings and images."""
@@ -63,30 +95,72 @@ class Training:
         return len(self.data) // self.settings.batch_size
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the data. All randomness comes from (seed, epoch), so resuming needs no generator's state."""
-        started = time.perf_counter()
-        device, batch = self.data.device, self.settings.batch_size
-        seed = _mix(self.settings.seed, epoch)
+        """One pass over the data, from its beginning. Returns its entry in the history."""
+        position = self.begin(epoch)
+        while position.step < self.steps:
+            self.advance(position)
+        return self.finish(position)
+
+    def begin(self, epoch: int) -> Position:
+        """The position before an epoch's first step. All randomness of an epoch comes from (seed, epoch)."""
+        seed, device = _mix(self.settings.seed, epoch), self.data.device
         order = torch.randperm(len(self.data), generator=Generator().manual_seed(seed)).to(device)
-        draws = Generator(device).manual_seed(seed)
-        sums = torch.zeros(2, device=device)
-        for step in range(self.steps):
-            index = order[step * batch : (step + 1) * batch]
-            sums += self.step(self.views(index, draws), self.schedule(epoch * self.steps + step))
-        loss, top1 = (sums / self.steps).tolist()  # the only time that the host waits for the device
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss is no longer finite in epoch {epoch + 1}: lr={self.settings.lr} is likely too high, or "
-                f"temperature={self.settings.temperature} too low. The run's last checkpoint is kept."
-            )
+        never = torch.full((3,), NEVER, device=device)
+        return Position(epoch, 0, order, Generator(device).manual_seed(seed), torch.zeros(3, device=device), never)
+
+    def position(self, saved: dict[str, Any]) -> Position:
+        """The position whose `state()` that is. Raises: ValueError and the like when it is none of this training's."""
+        position = self.begin(saved["epoch"])
+        order = saved["order"].to(position.order)
+        if not 0 <= saved["step"] < self.steps or not torch.equal(order.sort().values, position.order.sort().values):
+            raise ValueError("no such position")
+        position.step, position.order, position.seconds = int(saved["step"]), order, float(saved["seconds"])
+        position.sums += saved["sums"].to(position.sums)
+        position.draws.set_state(saved["draws"])
+        return position
+
+    def advance(self, position: Position) -> None:
+        """Take the next step of the position's epoch. The host does not wait for the device."""
+        batch, step = self.settings.batch_size, position.epoch * self.steps + position.step
+        index = position.order[position.step * batch : (position.step + 1) * batch]
+        seen = self.step(self.views(index, position.draws), self.schedule(step))
+        position.sums += seen
+        bad = torch.full_like(position.first_bad, step).masked_fill_(seen.isfinite(), NEVER)
+        position.first_bad = torch.minimum(position.first_bad, bad)
+        position.step += 1
+
+    def check(self, position: Position) -> None:
+        """Wait for the device and stop the position's clock. Raises: RunError when a step was not finite."""
+        loss, _, gradient = position.first_bad.tolist()
+        position.stop_clock()
+        if min(loss, gradient) == NEVER:
+            return
+        step, settings = min(loss, gradient), self.settings
+        what = "the loss" if loss <= gradient else "the gradient (not the loss before it)"
+        cause = f"lr={self.schedule(step):.3g} is likely too high there; try lr={settings.lr / 10:g}"
+        if settings.temperature < 0.02:
+            cause += f", or a temperature above {settings.temperature:g}, which multiplies gradients by its inverse"
+        elif settings.warmup_epochs < 1:
+            cause += ", or a longer warm-up (warmup_epochs)"
+        raise RunError(
+            f"{what} is no longer finite at step {step + 1:,} of {settings.epochs * self.steps:,} (epoch "
+            f"{step // self.steps + 1}, seed {settings.seed}): {cause}. The last good checkpoint, if the run had got "
+            "to one, is kept."
+        )
+
+    def finish(self, position: Position) -> dict[str, float]:
+        """An epoch's entry in the history, after its last step. Waits for the device. Raises: as `check`."""
+        self.check(position)
+        loss, top1, gradient_norm = (position.sums / self.steps).tolist()
         return {
-            "epoch": epoch + 1,
+            "epoch": position.epoch + 1,
             "loss": loss,
-            "chance_loss": chance_loss(batch),
+            "chance_loss": chance_loss(self.settings.batch_size),
             "top1": top1,
-            "lr": self.schedule((epoch + 1) * self.steps - 1),
-            "images": self.steps * batch,
-            "seconds": time.perf_counter() - started,
+            "gradient_norm": gradient_norm,
+            "lr": self.schedule((position.epoch + 1) * self.steps - 1),
+            "images": self.steps * self.settings.batch_size,
+            "seconds": position.seconds,
         }
 
     def views(self, index: Tensor, draws: Generator) -> Tensor:
@@ -95,15 +169,17 @@ class Training:
         return self.augment(images, draws).contiguous(memory_format=torch.channels_last)
 
     def step(self, views: Tensor, lr: float) -> Tensor:
-        """One step of the optimiser. Returns loss and contrastive accuracy (float32, 2), not waited for."""
+        """One step of the optimiser. Returns loss, contrastive accuracy and the norm of all gradients together
+        (float32, 3), not waited for."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         with torch.autocast(views.device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             loss, log = self.method(views)
         self.optimizer.zero_grad()
         loss.backward()
+        norm = nn.utils.get_total_norm([p.grad for p in self.method.parameters() if p.grad is not None])
         self.optimizer.step()
-        return torch.stack([loss.detach(), log["top1"]])
+        return torch.stack([loss.detach(), log["top1"], norm])
 
 
 def start(settings: Settings, images: Tensor) -> Training:

@@ -12,7 +12,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from ..pretrain import atomic_write
+from ..files import atomic_write
 from .record import collect, format_metric
 
 TEMPLATES = Path(__file__).with_name("templates")

@@ -17,7 +17,7 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from ..data import NAMES, load_images, resolve
-from ..pretrain import atomic_write
+from ..files import atomic_write
 from ..settings import Settings, UserError, checkout, data_root, make_settings, nearest, runs_root
 from .record import collect, format_metric, merge
 from .render import render, write_index

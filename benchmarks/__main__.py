@@ -23,9 +23,10 @@ from unittest import mock
 
 from contrastive.data import load_images, resolve
 from contrastive.files import atomic_write
+from contrastive.report.execute import execute_notebook
 from contrastive.report.provenance import provenance
 from contrastive.report.render import render
-from contrastive.report.runner import execute_notebook, writable_folder
+from contrastive.report.runner import writable_folder
 from contrastive.settings import Settings, UserError, make_settings, nearest
 
 from . import worker
@@ -197,7 +198,7 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, CONTRASTIVE_RUNS=folder):
             for _ in range(1 + self.scope["rounds"]):
                 started = time.perf_counter()
-                done, error = execute_notebook(source, Path(folder) / source.name, {"preset": "smoke"})
+                done, error, _ = execute_notebook(source, {"preset": "smoke"})
                 if error:
                     raise RuntimeError(f"a notebook failed: {error}")
                 render("01_pretrain", done, {}, [], [])
@@ -258,11 +259,9 @@ class Bench:
 def publish(results: dict[str, Any], folder: Path) -> Path:
     """Write `benchmarks.json` and `benchmarks.html` into a folder. Returns the page's path."""
     atomic_write(folder / "benchmarks.json", (json.dumps(results, indent=1) + "\n").encode())
-    with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "benchmarks.ipynb"
-        numbers = os.path.relpath(folder / "benchmarks.json")  # the page should not tell where files lay
-        notebook, error = execute_notebook(HERE / "benchmarks.ipynb", out, {"numbers": numbers})
-        page = render("benchmarks", notebook, {}, [error] if error else [], [], results.get("note", ""))
+    numbers = os.path.relpath(folder / "benchmarks.json", HERE)  # the page should not tell where files lay
+    notebook, error, _ = execute_notebook(HERE / "benchmarks.ipynb", {"numbers": numbers})
+    page = render("benchmarks", notebook, {}, [error] if error else [], [], results.get("note", ""))
     atomic_write(folder / "benchmarks.html", page.encode())
     if error:
         raise RuntimeError(f"the report's notebook failed: {error}")

@@ -1,13 +1,17 @@
-"""The command line: `contrastive report` and `contrastive pretrain`."""
+"""The command line: `contrastive report`, `contrastive pretrain` and `contrastive verify`."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
-from .settings import PRESETS, Settings, UserError, make_settings, nearest
+from .checkpoint import Stop, terminate
+from .files import printable, say
+from .settings import PRESETS, RunError, Settings, UserError, make_settings, nearest
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
 def complain(message: str) -> int:
     """Print one line on standard error; the exit code of a wrong request."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + printable(" ".join(message.split())), file=sys.stderr)
     return 2
 
 
@@ -34,22 +38,36 @@ def parser() -> Parser:
     )
     report = commands.add_parser("report", help="execute the notebooks and render them to HTML", **common)
     pretrain = commands.add_parser("pretrain", help="train one encoder, or resume it; prints its folder", **common)
+    verify = commands.add_parser("verify", help="make a report again and compare every number", **common)
+    verify.add_argument("report", metavar="REPORT", help="a report's folder, or its results.json")
     for command in (report, pretrain):
         command.add_argument("--preset", default="quick", help=f"{', '.join(PRESETS)} (default: quick)")
         command.add_argument("--dataset", metavar="NAME|PATH", help="auto, mnist, digits, or a folder of IDX files")
+    for command in (report, pretrain, verify):
         command.add_argument(
             "-p", metavar="NAME=VALUE", action="append", default=[], dest="parameters", help="set a parameter"
         )
     report.add_argument("--only", metavar="NOTEBOOK", help="run this notebook only, such as 02_linear_eval")
     report.add_argument("--out", metavar="FOLDER", help="where the report goes (default: reports/<run name>)")
+    verify.add_argument("--out", metavar="FOLDER", help="where the new report goes (default: <REPORT>-verified)")
+    for command in (report, verify):
+        command.add_argument(
+            "--timeout", metavar="SECONDS", type=seconds, help="longest time for one cell of a notebook"
+        )
     return main
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds. Raises: ValueError."""
+    if not 0 < float(text) < float("inf"):
+        raise ValueError
+    return float(text)
 
 
 def given_parameters(args: argparse.Namespace) -> dict[str, Any]:
     """What was asked for on the command line, by name. Raises: UserError."""
-    given: dict[str, Any] = {"preset": args.preset}
-    if args.dataset is not None:
-        given["dataset"] = args.dataset
+    given: dict[str, Any] = {name: getattr(args, name, None) for name in ("preset", "dataset")}
+    given = {name: value for name, value in given.items() if value is not None}
     for text in args.parameters:
         name, equals, value = text.partition("=")
         if not equals:
@@ -61,27 +79,41 @@ def given_parameters(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command. Returns the exit code: 0 all well, 1 something failed, 2 the request was wrong."""
+    """Run a command. Returns the exit code: 0 all well, 1 something failed, 2 the request was wrong; and 128 and the
+    signal's number when a signal stopped it, so 130 after Ctrl-C."""
     args = parser().parse_args(argv)
+    for number in Stop.SIGNALS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, terminate)
     try:
         given = given_parameters(args)
+        if args.command == "verify":
+            from .report.verify import verify
+
+            return verify(Path(args.report), given, args.out, args.timeout)
         settings = make_settings(**given)
         if args.command == "pretrain":
             from .data import load_images
+            from .diagnostics import LEAST_WAY
             from .pretrain import pretrain
 
             if note := load_images(settings).note:
-                print(f"NOTE: {note}", file=sys.stderr)
-            print(pretrain(settings).folder)
+                say(note)
+            run = pretrain(settings)
+            if run.way < LEAST_WAY:
+                say("the loss stayed near chance: the network has collapsed, or hardly learned. Try a lower lr.")
+            print(run.folder)
             return 0
         from .report.runner import run_report
 
-        return run_report(given, args.only, args.out)
+        return run_report(given, [args.only] if args.only else [], args.out, args.timeout)
+    except RunError as failure:
+        return complain(str(failure)) and 1
     except UserError as mistake:
         return complain(str(mistake))
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interruption:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 128 + getattr(interruption, "number", signal.SIGINT)
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

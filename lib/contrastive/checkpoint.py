@@ -155,6 +155,19 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[int, dict[str,
 # --- Being asked to stop ------------------------------------------------------------------------------------------
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or a hang-up, taken as Ctrl-C is. number: the signal's."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """A signal handler. Raises: Terminated."""
+    raise Terminated(number)
+
+
 class Stop:
     """While it is entered, the first Ctrl-C, SIGTERM or hang-up is only noted in `signal`, so that training can save
     itself between two steps and then `obey`; the second one acts at once. Elsewhere than in the main thread, where

@@ -143,13 +143,13 @@ def _digest(data: dict[str, Any]) -> str:
 
 
 @contextmanager
-def locked(path: Path, doing: str) -> Iterator[None]:
+def locked(path: Path, doing: str, note: Path | None = None) -> Iterator[None]:
     """Be the only process to write the file or folder `path`; wait, and say for whom, while another one is.
 
-    doing: what the holder does, for those who wait. The operating system drops the lock of a process that has died.
-    Raises: RunError when no lock can be had there.
+    doing: what the holder does, for those who wait. note: the lock's file, left behind; by default beside `path`. The
+    operating system drops the lock of a process that has died. Raises: RunError when no lock can be had there.
     """
-    note = path.with_name(f".{path.name}.lock")
+    note = note or path.with_name(f".{path.name}.lock")
     lock = FileLock(note)
     try:
         try:

@@ -113,3 +113,8 @@ def _tiles(z: Tensor, temperature: float) -> Iterator[tuple[slice, slice, Tensor
 def chance_loss(n: int) -> float:
     """NT-Xent of projections that do not tell images apart, for batches of n images: ln(2n - 1)."""
     return math.log(2 * n - 1)
+
+
+def lowest_loss(n: int, temperature: float) -> float:
+    """About the lowest NT-Xent of n images: partners coincide and all other views are orthogonal."""
+    return math.log1p((2 * n - 2) * math.exp(-1 / temperature))

@@ -43,6 +43,12 @@ class Run:
         return sum(epoch["seconds"] for epoch in self.history)
 
     @property
+    def way(self) -> float:
+        """How far the loss went from chance (0) to about the lowest that the temperature allows (1)."""
+        last = self.history[-1]
+        return (last["chance_loss"] - last["loss"]) / (last["chance_loss"] - last["lowest_loss"])
+
+    @property
     def images_per_second(self) -> float:
         """Unlabelled images (not views) per second of training."""
         return sum(epoch["images"] for epoch in self.history) / self.seconds

@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from .augment import Augment
 from .data import load_images
 from .encoders import build_encoder
-from .losses import chance_loss
+from .losses import chance_loss, lowest_loss
 from .methods import SimCLR, build_method
 from .settings import RunError, Settings
 
@@ -156,6 +156,7 @@ class Training:
             "epoch": position.epoch + 1,
             "loss": loss,
             "chance_loss": chance_loss(self.settings.batch_size),
+            "lowest_loss": lowest_loss(self.settings.batch_size, self.settings.temperature),
             "top1": top1,
             "gradient_norm": gradient_norm,
             "lr": self.schedule((position.epoch + 1) * self.steps - 1),

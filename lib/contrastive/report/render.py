@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,12 @@ import nbformat
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from ..files import atomic_write
+from ..files import DamagedError, atomic_write, locked, printable, read_json
 from .record import collect, format_metric
 
 TEMPLATES = Path(__file__).with_name("templates")
+# What a page may do, whatever got into it: show its own text, styles and pictures. No script, no request.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def render(
@@ -23,8 +24,6 @@ def render(
 ) -> str:
     """One executed notebook as an HTML page with a banner for what went wrong and for which data were used."""
     notebook = nbformat.from_dict(notebook)
-    # papermill adds cells of its own for an error; the banner says it.
-    notebook.cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
     for cell in notebook.cells:
         if cell.cell_type == "code":  # stderr holds library chatter; what a reader must know is in banner and checks
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
@@ -37,6 +36,7 @@ def render(
     page, _ = exporter.from_notebook_node(
         notebook,
         resources={
+            "policy": POLICY,
             "style": (TEMPLATES / "style.css").read_text(),
             "page_title": page_title(notebook) or stem,
             "stem": stem,
@@ -62,22 +62,30 @@ def page_title(notebook: Any) -> str:
 def write_index(root: Path) -> Path:
     """Write `index.html` of all reports in the folder `root` and in the folders directly below it; newest first."""
     root.mkdir(parents=True, exist_ok=True)
-    found = [*root.glob("*/results.json"), *root.glob("*/*/results.json")]
-    rows = []
-    for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
-        try:
-            results = json.loads(path.read_text())
-            rows.append(_index_row(path.parent.relative_to(root), path.parent, results))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            rows.append({"name": str(path.parent.relative_to(root)), "status": "unreadable", "pages": []})
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
-    style = (TEMPLATES / "style.css").read_text()
-    page = environment.get_template("reports.html.j2").render(rows=rows, style=style)
-    atomic_write(root / "index.html", page.encode())
+    with locked(root / "index.html", "writing it"):  # from the look at the folders on, or two would lose an entry
+        rows = []
+        for path in sorted([*root.glob("*/results.json"), *root.glob("*/*/results.json")], key=_time, reverse=True):
+            folder = path.parent.relative_to(root)
+            try:
+                row = _index_row(path.parent, read_json(path))
+            except (DamagedError, FileNotFoundError, KeyError, TypeError, AttributeError, ValueError):
+                row = {"status": "damaged", "pages": []}
+            rows.append({"folder": folder.as_posix(), "name": printable(folder.as_posix()), **row})
+        environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
+        style = (TEMPLATES / "style.css").read_text()
+        page = environment.get_template("reports.html.j2").render(rows=rows, style=style, policy=POLICY)
+        atomic_write(root / "index.html", page.encode())
     return root / "index.html"
 
 
-def _index_row(name: Path, folder: Path, results: dict[str, Any]) -> dict[str, Any]:
+def _time(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # just removed
+        return 0.0
+
+
+def _index_row(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
     headline = results.get("headline_labels")
     metrics = results.get("metrics", {})
 
@@ -86,7 +94,6 @@ def _index_row(name: Path, folder: Path, results: dict[str, Any]) -> dict[str, A
         return format_metric(name, metrics[name]) if name in metrics else "–"
 
     return {
-        "name": name.as_posix(),
         "status": results["status"],
         "dataset": results.get("dataset", {}).get("name", "–"),
         "n_images": results["settings"]["n_images"],
@@ -96,5 +103,5 @@ def _index_row(name: Path, folder: Path, results: dict[str, Any]) -> dict[str, A
         "random": value("random_encoder"),
         "supervised": value("supervised"),
         "minutes": f"{results['seconds']['total'] / 60:.1f}",
-        "pages": sorted(p.name for p in folder.glob("*.html")),
+        "pages": [f"{stem}.html" for stem in results["notebooks"] if (folder / f"{stem}.html").is_file()],
     }

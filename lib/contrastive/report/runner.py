@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import logging
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import papermill
-from papermill.exceptions import PapermillExecutionError
 
 from ..data import NAMES, load_images, resolve
-from ..files import atomic_write
-from ..settings import Settings, UserError, checkout, data_root, make_settings, nearest, runs_root
+from ..files import atomic_write, locked, printable, remove_leftovers, say, write_json
+from ..settings import RunError, Settings, UserError, checkout, data_root, make_settings, nearest, runs_root
+from .execute import execute_notebook
 from .record import collect, format_metric, merge
 from .render import render, write_index
+
+RESERVE, RESERVE_BYTES = ".reserve", 16_000_000  # three pages with figures and their notebooks take about 5 MB
 
 
 def notebook_folder() -> Path:
@@ -31,15 +34,16 @@ def notebook_folder() -> Path:
     return root / "notebooks"
 
 
-def choose_notebooks(folder: Path, only: str | None) -> list[Path]:
-    """The report's notebooks in order, or the one that is named. Raises: UserError, also for a broken one."""
+def choose_notebooks(folder: Path, only: Sequence[str]) -> list[Path]:
+    """The report's notebooks in order, or those that are named. Raises: UserError, also for a broken one."""
     notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    if only is not None:
+    if only:
         names = [path.stem for path in notebooks]
-        name = Path(only).name.removesuffix(".ipynb")
-        if name not in names:
-            raise UserError(nearest(name, names, "notebook"))
-        notebooks = [path for path in notebooks if path.stem == name]
+        chosen = [Path(name).name.removesuffix(".ipynb") for name in only]
+        for name in chosen:
+            if name not in names:
+                raise UserError(nearest(name, names, "notebook"))
+        notebooks = [path for path in notebooks if path.stem in chosen]
     if not notebooks:
         raise UserError(f"there are no notebooks in {folder}.")
     for path in notebooks:
@@ -53,10 +57,14 @@ def choose_notebooks(folder: Path, only: str | None) -> list[Path]:
     return notebooks
 
 
-def run_report(given: dict[str, Any], only: str | None = None, out: str | None = None) -> int:
-    """Run a report with the parameters that were given. Returns the exit code: 0, or 1 when something failed.
+def run_report(
+    given: dict[str, Any], only: Sequence[str] = (), out: str | None = None, timeout: float | None = None
+) -> int:
+    """Run a report with the parameters that were given. Returns the exit code: 0; 1 when something failed; 128 and the
+    signal's number when one stopped it.
 
-    Raises: UserError when the request is wrong; then nothing was started and nothing written.
+    timeout: seconds that a single cell may take. Raises: UserError when the request is wrong; then nothing was started
+    and nothing written. RunError when the report cannot be written.
     """
     notebooks = choose_notebooks(notebook_folder(), only)
     asked = make_settings(**given)
@@ -70,77 +78,73 @@ def run_report(given: dict[str, Any], only: str | None = None, out: str | None =
     writable_folder(runs_root())
     writable_folder(folder)
     if note:
-        print(f"NOTE: {note}", file=sys.stderr)
-    print(f"Report on {settings.dataset}, preset {settings.preset}, in {folder}", flush=True)
-    return _execute(
-        notebooks, settings, {**asked.model_dump(mode="json", include=set(given)), "preset": asked.preset}, note, folder
-    )
+        say(note)
+    print(printable(f"Report on {settings.dataset}, preset {settings.preset}, in {folder}"), flush=True)
+    given = {**asked.model_dump(mode="json", include=set(given)), "preset": asked.preset}
+    # Not beside the folder, where it might not be allowed, nor in it, since the folder is handed on.
+    lock = runs_root() / f".report-{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.lock"
+    with locked(folder, "writing a report there", lock), _reserve(folder):
+        remove_leftovers(folder)
+        return _execute(notebooks, settings, given, note, folder, timeout)
 
 
-def _execute(notebooks: list[Path], settings: Settings, given: dict[str, Any], note: str, folder: Path) -> int:
+def _execute(
+    notebooks: list[Path], settings: Settings, given: dict[str, Any], note: str, folder: Path, timeout: float | None
+) -> int:
     os.environ |= {"CONTRASTIVE_DATA": str(data_root()), "CONTRASTIVE_RUNS": str(runs_root())}
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    started, errors, pages = time.perf_counter(), [], []
-    results: dict[str, Any] = {"status": "ok"}
+    started, errors, executed, interrupted = time.perf_counter(), [], {}, 0
+    results: dict[str, Any] = {"status": "ok", "notebooks": [path.stem for path in notebooks]}
     for path in notebooks:
-        notebook, error = execute_notebook(path, folder / path.name, given)
-        pages.append((path.stem, notebook))
+        executed[path.stem], error, interrupted = execute_notebook(path, given, timeout)
         errors += [error] if error else []
-        merge(results, collect(notebook))
-        if error and error["error"].startswith("KeyboardInterrupt"):
+        merge(results, collect(executed[path.stem]))
+        if interrupted:
             break
     if "provenance" in results:  # of the whole report, not of its last notebook
         results["provenance"] |= {"start": began, "end": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     results.setdefault("settings", json.loads(settings.model_dump_json()))
     results.setdefault("seconds", {})["total"] = round(time.perf_counter() - started, 1)
+    try:
+        _write(folder, executed, results, errors, note)
+    except RunError as problem:  # the disk is full: with what was kept free for this, the report can still say so
+        (folder / RESERVE).unlink(missing_ok=True)
+        errors.append({"notebook": list(executed)[-1], "cell": "after the last cell", "error": str(problem)})
+        _write(folder, executed, results, errors, note)
+    return (128 + interrupted) if interrupted else int(results["status"] == "failed")
+
+
+def _write(folder: Path, executed: dict[str, Any], results: dict[str, Any], errors: list, note: str) -> None:
+    """Write a report's files and the index, and tell the terminal. Raises: RunError when the disk is full."""
     failed = [c for c in results.get("checks", []) if not c["passed"]]
     if errors or failed:
-        results["status"] = "failed"
-        results["errors"] = errors
-    for stem, notebook in pages:
-        own = [e for e in errors if e["notebook"] == stem]
-        page = render(stem, notebook, results, own, [name for name, _ in pages], note)
+        results |= {"status": "failed", "errors": errors}
+    # Should this process be killed here, then what lies in the folder must not pass for one whole report.
+    killed = {"notebook": "", "cell": "", "error": "killed while the report was written"}
+    write_json(folder / "results.json", {**results, "status": "failed", "errors": [*errors, killed]})
+    for stem, notebook in executed.items():
+        page = render(stem, notebook, results, errors, list(executed), note)
+        atomic_write(folder / f"{stem}.ipynb", nbformat.writes(notebook).encode())
         atomic_write(folder / f"{stem}.html", page.encode())
-    atomic_write(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    write_json(folder / "results.json", results)
     index = write_index(reports_root())
-    _print_end(results, errors, failed, folder / f"{pages[0][0]}.html", index)
-    return 1 if errors or failed else 0
+    _print_end(results, errors, failed, folder / f"{next(iter(executed))}.html", index)
 
 
-def execute_notebook(path: Path, out: Path, parameters: dict[str, Any]) -> tuple[Any, dict[str, str] | None]:
-    """Execute one notebook with papermill into `out`. Returns what was executed and, if it failed, where and why.
-
-    papermill's output alone would look clean after a kernel's death, so the failure is kept here.
-    """
-    started = time.perf_counter()
-    print(f"{path.stem} ...", end="\n" if not sys.stdout.isatty() else "\r", flush=True)
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    error: dict[str, str] | None = None
+@contextmanager
+def _reserve(folder: Path) -> Iterator[None]:
+    """Keep some of the disk free for the report of a failure. Raises: UserError when there is not even that."""
+    path = folder / RESERVE
     try:
-        papermill.execute_notebook(
-            path,
-            out,
-            parameters=parameters,
-            kernel_name="python3",
-            progress_bar=sys.stderr.isatty(),
-            coalesce_streams=True,
-            extra_arguments=["--log-level=CRITICAL"],  # the kernel's own notices are not for the terminal
-        )
-    except PapermillExecutionError as problem:
-        error = {"cell": f"In [{problem.exec_count}]", "error": f"{problem.ename}: {problem.evalue}"}
-    except (Exception, KeyboardInterrupt) as problem:
-        error = {"cell": "unknown", "error": f"{type(problem).__name__}: {problem}".strip(": ")}
-    notebook = nbformat.read(out if out.exists() else path, as_version=4)
-    # papermill notes where the files lay; a report that is sent on should not tell.
-    notebook.metadata.get("papermill", {}).update(input_path=path.name, output_path=out.name)
-    nbformat.write(notebook, out)
-    if error is not None:
-        running = [c for c in notebook.cells if c.metadata.get("papermill", {}).get("status") in ("running", "failed")]
-        if error["cell"] == "unknown" and running:
-            error["cell"] = running[-1].source.partition("\n")[0]
-        error = {"notebook": path.stem, **error}
-    print(f"{path.stem} {'FAILED' if error else 'ok'}, {time.perf_counter() - started:.0f} s", flush=True)
-    return notebook, error
+        path.write_bytes(os.urandom(RESERVE_BYTES))  # not zeros, which some file systems do not store
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {RESERVE_BYTES / 1e6:.0f} MB to {folder}: {error.strerror}. Free some space on its disk, or "
+            "choose another folder."
+        ) from None
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def reports_root() -> Path:
@@ -183,11 +187,12 @@ def main_numbers(results: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _print_end(results: dict[str, Any], errors: list, failed: list, first: Path, index: Path) -> None:
     for error in errors:
-        print(f"FAILED {error['notebook']}, {error['cell']}: {error['error']}", file=sys.stderr)
+        print(printable(f"FAILED {error['notebook']}, {error['cell']}: {error['error']}"), file=sys.stderr)
     for check in failed:
-        print(f"FAILED check {check['name']}: seen {check['seen']}, expected {check['expected']}", file=sys.stderr)
+        text = f"FAILED check {check['name']}: seen {check['seen']}, expected {check['expected']}"
+        print(printable(text), file=sys.stderr)
     print()
     for what, value in main_numbers(results):
         print(f"  {value:>9}  {what}")
-    print(f"Report: {first}")
-    print(f"Index:  {index}")
+    print(f"Report: {printable(str(first))}")
+    print(f"Index:  {printable(str(index))}")

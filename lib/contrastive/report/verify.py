@@ -1,0 +1,104 @@
+"""Make a report again, with nothing taken from the first time, and compare every number."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..evaluate import standard_error
+from ..files import printable, read_json
+from ..settings import UserError, make_settings, runs_root
+from .record import PLAIN_UNITS, format_metric
+from .runner import reports_root, run_report
+
+# For one seed, whose spread is not known: how far what is no accuracy may move, as a share of it. In short runs on digits
+# and MNIST other threads and precisions moved it by at most 2.3 %, other seeds by a standard deviation of 2 to 13 %.
+SHARE = 0.05
+
+
+def verify(report: Path, changes: dict[str, Any], out: str | None = None, timeout: float | None = None) -> int:
+    """Run a report's settings again and print for each number whether it is identical, within its spread, or off.
+
+    report: its folder or results.json. changes: parameters that shall differ, such as `device`. The runs are made anew,
+    in a folder that is removed in the end, or kept to go on with when this is interrupted. Returns the exit code:
+    0, 1 when a number is off or the report failed, 128 and more when a signal stopped it. Raises: UserError.
+    """
+    path = report / "results.json" if report.is_dir() else report
+    try:
+        old = read_json(path)
+    except FileNotFoundError:
+        raise UserError(f"there is no report at {report}: give a folder that holds results.json.") from None
+    settings, notebooks = old.get("settings"), old.get("notebooks")
+    if not isinstance(settings, dict) or not isinstance(notebooks, list) or not old.get("metrics"):
+        raise UserError(f"{path} holds no numbers that could be compared.")
+    preset = settings.get("preset", "quick")
+    usual = make_settings(preset=preset).model_dump(mode="json")
+    given = {name: value for name, value in settings.items() if value != usual.get(name)}
+    given = {"preset": preset, **given, **changes}
+    make_settings(**given)
+    folder = Path(out) if out else reports_root() / f"{path.absolute().parent.name}-verified"
+    runs = runs_root() / f"verify-{path.absolute().parent.name}"
+    before = os.environ.get("CONTRASTIVE_RUNS")
+    os.environ["CONTRASTIVE_RUNS"] = str(runs)
+    try:
+        code = run_report(given, [str(name) for name in notebooks], str(folder), timeout)
+    finally:
+        os.environ["CONTRASTIVE_RUNS"] = before or ""
+    if code >= 128:
+        return code
+    shutil.rmtree(runs, ignore_errors=True)
+    new = read_json(folder / "results.json")
+    verdicts = compare(old, new)
+    print()
+    for verdict, said in verdicts:
+        print(printable(f"{verdict:13}  {said}"))
+    counts = {v: sum(verdict == v for verdict, _ in verdicts) for v in ("identical", "within spread", "OFF")}
+    print("\n" + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+    return int(counts["OFF"] > 0 or new["status"] != "ok")
+
+
+def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """For each number of two results, the verdict (identical, within spread, OFF) and what was compared."""
+    verdicts = []
+    data = ("name", "sha256", "pretrain", "train", "validation", "test")
+    for name in data:
+        a, b = (results.get("dataset", {}).get(name) for results in (old, new))
+        verdicts.append(("identical", f"dataset {name}: {a}") if a == b else ("OFF", f"dataset {name}: {a} -> {b}"))
+    n_ablation = old["settings"]["ablation_labels"]
+    for name, metric in old["metrics"].items():
+        other = new.get("metrics", {}).get(name)
+        if other is None:
+            verdicts.append(("OFF", f"{name}: {format_metric(name, metric)} -> missing"))
+        elif other["values"] == metric["values"]:
+            verdicts.append(("identical", f"{name}: {format_metric(name, metric)}"))
+        else:
+            part, n_labels = ("validation", n_ablation) if name.startswith("validation") else ("test", _labels(name))
+            allowed = spread(name, metric, old["dataset"][part], n_labels)
+            verdict = "within spread" if abs(metric["mean"] - other["mean"]) <= allowed else "OFF"
+            shown = f"{format_metric(name, metric)} -> {format_metric(name, other)} (allowed: {allowed:.2g})"
+            verdicts.append((verdict, f"{name}: {shown}"))
+    passed = {check["name"] for check in new.get("checks", []) if check["passed"]}
+    had_passed = [check["name"] for check in old.get("checks", []) if check["passed"]]
+    return verdicts + [("OFF", f"check {name!r} had passed") for name in had_passed if name not in passed]
+
+
+def _labels(name: str) -> int | None:
+    _, at, number = name.partition("@")
+    return int(number) if at else None
+
+
+def spread(name: str, metric: Mapping[str, Any], n_images: int, n_labels: int | None) -> float:
+    """How far a metric's mean may move by rounding that differs, as it does with other threads, precisions or devices.
+
+    Twice the standard deviation over its seeds or, with one seed, twice the standard error of an accuracy on as many
+    images as there were labels, which comes near it; for any accuracy at least twice the standard error on the images that
+    it was measured on. For what is no accuracy, at least SHARE of it.
+    """
+    several = metric["n_seeds"] > 1
+    if name.split("@")[0] in PLAIN_UNITS:
+        return max(2 * metric["std"] if several else 0.0, SHARE * abs(metric["mean"]))
+    by_labels = standard_error(metric["mean"], n_labels) if n_labels else 0.0
+    return 2 * max(metric["std"] if several else by_labels, standard_error(metric["mean"], n_images))

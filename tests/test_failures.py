@@ -1,0 +1,227 @@
+"""Reports that fail: each way of failing has its place and reason on the page, in results.json and in the exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import nbformat
+import pytest
+
+from contrastive import Settings, pretrain
+from contrastive.checkpoint import terminate
+from contrastive.diagnostics import health
+from contrastive.files import read_json
+from contrastive.report import runner
+from contrastive.report.execute import execute_notebook
+from contrastive.report.record import check
+from contrastive.report.runner import RESERVE, run_report
+
+IMPORT = "from contrastive.report import check, record"
+
+
+def make_notebook(path, *sources):
+    cells = [nbformat.v4.new_code_cell("preset: str = None  # a preset", metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_markdown_cell("# A title\n\n## A <section>")]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    python = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=python), path)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, fresh_runs):
+    """Folders for notebooks and reports in place of the checkout's; a function that runs the report."""
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(runner, "notebook_folder", lambda: tmp_path / "notebooks")
+    monkeypatch.setattr(runner, "reports_root", lambda: tmp_path / "reports")
+
+    def run(*sources, **options):
+        make_notebook(tmp_path / "notebooks" / "01_first.ipynb", "print('first')")
+        make_notebook(tmp_path / "notebooks" / "02_second.ipynb", "print('before')", *sources, "print('after')")
+        return run_report({"preset": "smoke"}, out=str(tmp_path / "reports" / "r"), **options)
+
+    run.folder = tmp_path / "reports" / "r"
+    return run
+
+
+def told(folder, *words):
+    """Check that a failure is told everywhere. Returns the error in the results."""
+    results = read_json(folder / "results.json")
+    assert results["status"] == "failed"
+    (error,) = results["errors"]
+    pages = [(folder / f"{name}.html").read_text() for name in results["notebooks"]]
+    for page in pages:
+        assert 'class="banner failed"' in page
+        assert "02_second failed" in page
+    assert "What follows here is incomplete" in pages[1]
+    assert "What follows here is incomplete" not in pages[0]
+    assert error["notebook"] == "02_second"
+    assert error["cell"].startswith("section 'A <section>', code cell 4: ")
+    for word in words:
+        assert word in error["error"]
+    assert "A &lt;section&gt;" in pages[1]
+    index = (folder.parent / "index.html").read_text()
+    assert "failed" in index
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    return error
+
+
+def test_an_exception_is_told_with_its_place(project):
+    assert project("raise ValueError('<b>bad</b>\\n\u202eluck')") == 1
+    error = told(project.folder, r"ValueError: <b>bad</b>\n\u202eluck")
+    assert error["cell"].endswith(r"raise ValueError('<b>bad</b>\n\u202eluck')")
+    page = (project.folder / "02_second.html").read_text()
+    assert "<b>bad</b>" not in page
+    assert "An Exception was encountered" not in page
+
+
+def test_a_dead_kernel_is_told(project):
+    assert project("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)") == 1
+    told(project.folder, "kernel died", "memory ran out")
+
+
+def test_a_timeout_is_told(project):
+    assert project("import time\ntime.sleep(60)", timeout=2) == 1
+    told(project.folder, "longer than the 2 s that --timeout allows")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_told_and_stops_the_report(project, number):
+    before = signal.signal(signal.SIGTERM, terminate)
+    timer = threading.Timer(8, signal.raise_signal, [number])  # in the main thread, as from a terminal
+    timer.start()
+    try:
+        assert project("import time\ntime.sleep(60)") == 128 + number
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGTERM, before)
+    told(project.folder, "Stopped by " + {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number])
+
+
+def test_a_failed_check_gives_exit_1_and_a_banner(project):
+    assert project(f"{IMPORT}\nrecord(checks=[check('sanity', False, 1, 'more than <1>')])") == 1
+    assert read_json(project.folder / "results.json")["status"] == "failed"
+    assert "Check failed: sanity." in (project.folder / "02_second.html").read_text()
+    assert "failed" in (project.folder.parent / "index.html").read_text()
+
+
+def test_a_report_that_ran_before_stays_whole_until_the_new_one_is(project, monkeypatch):
+    assert project("1") == 0
+    before = {path.name: path.read_bytes() for path in project.folder.iterdir()}
+
+    def killed(*args):
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "render", killed)
+        with pytest.raises(SystemExit):
+            project("2")
+    after = {path.name: path.read_bytes() for path in project.folder.iterdir()}
+    assert {name: content for name, content in after.items() if name != "results.json"} == {
+        name: content for name, content in before.items() if name != "results.json"
+    }
+    results = read_json(project.folder / "results.json")
+    assert results["status"] == "failed"
+    assert results["errors"][0]["error"] == "killed while the report was written"
+    assert project("3") == 0
+    assert read_json(project.folder / "results.json")["status"] == "ok"
+
+
+def test_what_is_kept_free_goes_to_the_report_of_a_full_disk(project, monkeypatch):
+    write = runner.atomic_write
+
+    def full_until_released(path, content):
+        if (path.parent / RESERVE).exists():
+            raise runner.RunError(f"the disk that holds {path.parent} is full")
+        write(path, content)
+
+    monkeypatch.setattr(runner, "atomic_write", full_until_released)
+    assert project("1") == 1
+    results = read_json(project.folder / "results.json")
+    assert (results["status"], results["errors"][0]["cell"]) == ("failed", "after the last cell")
+    assert "is full" in (project.folder / "02_second.html").read_text()
+
+
+def test_nothing_is_imported_from_where_the_command_runs(project, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    for name in ("torch", "contrastive", "json", "matplotlib"):
+        (tmp_path / "data" / f"{name}.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    monkeypatch.chdir(tmp_path / "data")
+    assert project(IMPORT, "import torch, json, matplotlib") == 0
+    assert not (tmp_path / "executed").exists()
+
+
+def test_notices_of_a_notebook_reach_the_terminal(tmp_path, capsys):
+    make_notebook(
+        tmp_path / "01_x.ipynb",
+        "from contrastive.files import say\nsay('look\\x1b[31m')\nimport sys\nprint('no', file=sys.stderr)",
+    )
+    assert execute_notebook(tmp_path / "01_x.ipynb", {})[1:] == (None, 0)
+    assert capsys.readouterr().err == "NOTE: look\\x1b[31m\n"
+
+
+# --- From the command line, with training --------------------------------------------------------------------------
+
+
+def test_a_killed_report_goes_on_with_its_runs(tmp_path):
+    words = ["report", "--preset", "smoke", "--only", "01_pretrain", "-p", "epochs=3000", "-p", "width=4"]
+    words += ["-p", "checkpoint_seconds=2"]
+    words += ["--out", str(tmp_path / "out")]
+    environment = {**os.environ, "CONTRASTIVE_RUNS": str(tmp_path / "runs")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "contrastive", *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not any(path.stat().st_size for path in (tmp_path / "runs").glob("*/history.jsonl")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(0.5)  # in the middle between two checkpoints
+    asked = time.time()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, out + err
+    assert "Traceback" not in out + err
+    assert "FAILED 01_pretrain, section 'Training'" in err
+    (state,) = (tmp_path / "runs").glob("*/state.pt")
+    assert state.stat().st_mtime > asked  # saved on the way out
+    assert read_json(tmp_path / "out" / "results.json")["errors"][0]["error"] == "Stopped by SIGTERM"
+    assert "failed" in (tmp_path / "out" / "01_pretrain.html").read_text()
+
+
+def test_a_collapsed_run_fails_its_checks(tmp_path):
+    words = ["report", "--preset", "smoke", "--only", "01_pretrain", "-p", "lr=10", "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-m", "contrastive", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "FAILED check the loss left chance (seed 0)" in done.stderr
+    assert "FAILED check no collapse of the projections (seed 0)" in done.stderr
+    page = (tmp_path / "out" / "01_pretrain.html").read_text()
+    assert "Check failed: no collapse of the projections (seed 0)." in page
+
+
+def test_health_tells_collapse_from_learning(fresh_runs):
+    from contrastive import load_images
+
+    images = load_images("digits").test
+    good = Settings(preset="smoke")
+    assert all(c["passed"] for c in health(pretrain(good, progress=False), images))
+    bad = {
+        c["name"].partition(" (")[0]: c["passed"] for c in health(pretrain(good.but(lr=1.0), progress=False), images)
+    }
+    assert not bad["the loss left chance"]
+    assert not bad["no collapse of the projections"]
+    assert set(check("a", True, 1, "1")) == set(health(pretrain(good, progress=False), images)[0])
+    json.dumps(health(pretrain(good, progress=False), images))
+
+
+def test_pretrain_says_when_nothing_was_learned(fresh_runs, capsys):
+    from contrastive.__main__ import main
+
+    assert main(["pretrain", "--preset", "smoke", "-p", "lr=10"]) == 0
+    assert "NOTE: the loss stayed near chance" in capsys.readouterr().err

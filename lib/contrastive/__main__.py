@@ -42,7 +42,7 @@ def parser() -> Parser:
     verify.add_argument("report", metavar="REPORT", help="a report's folder, or its results.json")
     for command in (report, pretrain):
         command.add_argument("--preset", default="quick", help=f"{', '.join(PRESETS)} (default: quick)")
-        command.add_argument("--dataset", metavar="NAME|PATH", help="auto, mnist, digits, or a folder of IDX files")
+        command.add_argument("--dataset", metavar="NAME|PATH", help="auto, mnist, digits, or a folder or .npz file")
     for command in (report, pretrain, verify):
         command.add_argument(
             "-p", metavar="NAME=VALUE", action="append", default=[], dest="parameters", help="set a parameter"

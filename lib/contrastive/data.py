@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .mnist import IDX_FILES, NoNetworkError, check_idx, ensure_mnist, is_original, read_idx
+from .readers import data_file, read_image_folder, read_npz
 from .settings import Settings, UserError, data_root, nearest
 
 NAMES = ("auto", "mnist", "digits")
+MAX_CLASSES = 1000
 MNIST_STATISTICS = ((0.1307,), (0.3081,))  # the recipe's constants
 
 
@@ -64,7 +67,10 @@ class Splits:
 
 
 def load_images(dataset: str | Settings = "auto") -> Images:
-    """Load a data set by name, or from a folder of IDX files, or the one that some settings name.
+    """Load a data set by name or by path, or the one that some settings name.
+
+    A path is that of a folder with images in {train,test}/<class>/, all of one size; of a folder with the four IDX
+    files of MNIST or their like; or of an .npz file with {train,test}_{images,labels}, as MedMNIST has them.
 
     `auto` is MNIST if it is on disk or can be downloaded, else scikit-learn's digits, and then `note` says why.
     Raises: UserError when the data cannot be had or are damaged.
@@ -88,46 +94,62 @@ def _load(dataset: str, root: str) -> Images:
                     "the data set 'digits', which is bundled."
                 ) from None
             os.environ.setdefault("CONTRASTIVE_OFFLINE", str(problem))  # one look is enough, also for notebooks
-            note = f"MNIST is not in {raw} and {problem}, so these are scikit-learn's 8x8 digits, enlarged to 28x28."
-            return _digits(note)
-        check_idx(raw)
-        from torchvision import datasets  # takes seconds to import, so only where it is needed
+            return _digits(
+                f"MNIST is not in {inert(str(raw))} and {problem}, so these are scikit-learn's 8x8 digits, enlarged to "
+                "28x28."
+            )
+        check_idx(raw, Path(root))
+        note = "" if is_original(raw) else f"The files in {inert(str(raw))} are not those of the original MNIST."
+        return _images("mnist", [read_idx(raw / name) for name in IDX_FILES], note, MNIST_STATISTICS)
+    path = Path(os.path.expanduser(dataset))
+    if os.path.isfile(path) and path.suffix == ".npz":
+        return _images(_path_name(path), read_npz(data_file(path, path.parent)))
+    if not os.path.isdir(path):
+        raise UserError(f"{nearest(dataset, NAMES, 'data set')} A folder of images, or an .npz file, does as well.")
+    if not any(os.path.exists(path / part) for part in ("train", "test")):
+        check_idx(path, path)
+        return _images(_path_name(path), [read_idx(path / name) for name in IDX_FILES])
+    parts, classes, left_out = read_image_folder(path)
+    note = f"{left_out} files that are no images by their names were left out." if left_out else ""
+    return _images(_path_name(path), parts, note, classes=classes)
 
-        sets = [datasets.MNIST(root, train=train) for train in (True, False)]
-        note = "" if is_original(raw) else f"The files in {raw} are not those of the original MNIST."
-        parts = [part for s in sets for part in (s.data, s.targets)]
-        return _images("mnist", parts, note, MNIST_STATISTICS)
-    folder = Path(os.path.expanduser(dataset))
-    if not os.path.isdir(folder):
-        raise UserError(f"{nearest(dataset, NAMES, 'data set')} A folder that holds IDX files does as well.")
-    check_idx(folder)
-    return _images(_folder_name(folder), [torch.from_numpy(read_idx(folder / name)) for name in IDX_FILES])
+
+def inert(text: str) -> str:
+    """A name from outside with everything replaced that HTML, Markdown, TeX or a terminal might take for a command."""
+    return "".join(c if c.isalnum() or c in " -.,()+/:" else "_" for c in text)
 
 
-def _folder_name(folder: Path) -> str:
-    """A folder's own name, without taking that of a named data set or torchvision's `raw`."""
-    folder = folder.resolve()
-    name = folder.parent.name if folder.name == "raw" else folder.name
+def _path_name(path: Path) -> str:
+    """The own name of a folder or file, without taking that of a named data set or torchvision's `raw`."""
+    path = path.resolve()
+    name = inert(path.parent.name if path.name == "raw" else path.stem)[:60] or "data"
     return f"{name} (folder)" if name.lower() in NAMES else name
 
 
 def _images(
-    name: str, parts: list[Tensor], note: str = "", statistics: tuple[tuple[float, ...], ...] | None = None
+    name: str,
+    arrays: Sequence[np.ndarray],
+    note: str = "",
+    statistics: tuple[tuple[float, ...], ...] | None = None,
+    classes: Sequence[str] = (),
 ) -> Images:
-    train, train_labels, test, test_labels = parts
+    train, train_labels, test, test_labels = (torch.from_numpy(np.array(array)) for array in arrays)
     train, test = (x.unsqueeze(1) if x.ndim == 3 else x for x in (train, test))
+    train_labels, test_labels = train_labels.long(), test_labels.long()
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.contiguous().numpy().tobytes())
+    for part in (train, train_labels, test, test_labels):
+        digest.update(part.numpy().tobytes())
     if statistics is not None:
         mean, std = statistics
     else:
         channels = train.float().div(255).transpose(0, 1).flatten(1)
         mean, std = tuple(channels.mean(1).tolist()), tuple(channels.std(1).clamp(min=1e-3).tolist())
-    classes = tuple(str(c) for c in range(int(max(train_labels.max(), test_labels.max())) + 1))
-    return Images(
-        name, train, train_labels.long(), test, test_labels.long(), classes, mean, std, digest.hexdigest(), note
-    )  # fmt: skip
+    n_classes = int(max(train_labels.max(), test_labels.max())) + 1
+    if min(train_labels.min(), test_labels.min()) < 0 or n_classes > MAX_CLASSES:
+        raise UserError(f"the labels of {name} have to be numbers from 0 to {MAX_CLASSES - 1}.")
+    shown = [inert(c)[:40] for c in classes or map(str, range(n_classes))]
+    shown = [c if shown.count(c) == 1 else f"{c} ({i})" for i, c in enumerate(shown)]
+    return Images(name, train, train_labels, test, test_labels, tuple(shown), mean, std, digest.hexdigest(), note)
 
 
 def _digits(note: str = "") -> Images:
@@ -140,7 +162,7 @@ def _digits(note: str = "") -> Images:
     labels = torch.from_numpy(bunch.target).long()
     # The set has no split of its own; this one is the same for every seed.
     train, test = train_test_split(np.arange(len(labels)), test_size=360, stratify=bunch.target, random_state=0)
-    return _images("digits", [images[train], labels[train], images[test], labels[test]], note)
+    return _images("digits", [part[index].numpy() for index in (train, test) for part in (images, labels)], note)
 
 
 def split(images: Images, n_images: int, seed: int) -> Splits:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .readers import data_file, fit_memory
 from .settings import UserError
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -39,6 +40,7 @@ STALL_SECONDS = 15  # without a byte, after which a mirror counts as dead
 def _idx_shape(path: Path) -> tuple[int, ...]:
     """Sizes that the header of an IDX file of bytes tells. Raises: UserError when file and header disagree."""
     n_sizes = 3 if "idx3" in path.name else 1
+    fit_memory(path.stat().st_size, path)
     with path.open("rb") as file:
         header = file.read(4 + 4 * n_sizes)
     if len(header) < 4 or header[:3] != b"\0\0\x08" or header[3] not in (1, 3):
@@ -60,14 +62,20 @@ def _idx_shape(path: Path) -> tuple[int, ...]:
     return sizes
 
 
-def check_idx(folder: Path) -> None:
-    """Check the four IDX files of a folder, by name, size and content. Raises: UserError naming the file."""
+def check_idx(folder: Path, root: Path) -> None:
+    """Check the four IDX files of a folder, by name, size and content, and that none leads out of `root` as a link.
+
+    Raises: UserError naming the file.
+    """
     shapes = {}
     for name in IDX_FILES:
         if not (folder / name).is_file():
-            raise UserError(f"{folder / name} is missing. A data folder holds {', '.join(IDX_FILES)}.")
+            raise UserError(
+                f"{folder / name} is missing. A data folder holds {', '.join(IDX_FILES)}; or images in train/<class>/ "
+                "and test/<class>/."
+            )
         try:
-            shapes[name] = _idx_shape(folder / name)
+            shapes[name] = _idx_shape(data_file(folder / name, root))
         except OSError as error:
             raise UserError(f"{folder / name} cannot be read: {error.strerror}.") from None
     for images, labels in (IDX_FILES[:2], IDX_FILES[2:]):

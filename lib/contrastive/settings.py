@@ -67,7 +67,9 @@ class Settings(BaseModel):
 
     preset: str = Field("quick", description="the values that the others start from: smoke, quick or full")
 
-    dataset: str = Field("auto", description="auto, mnist, digits, or a folder that holds IDX files")
+    dataset: str = Field(
+        "auto", description="auto, mnist, digits, or the path of a folder of images or IDX files, or of an .npz file"
+    )
     n_images: Int | None = Field(None, ge=2, description="unlabelled images (default: 5000, or all if there are fewer)")
     method: Literal["simclr"] = Field("simclr", description="how views become a loss")
     encoder: Literal["cnn"] = Field("cnn", description="the network whose features are kept")

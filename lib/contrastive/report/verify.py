@@ -14,8 +14,8 @@ from ..settings import UserError, make_settings, runs_root
 from .record import PLAIN_UNITS, format_metric
 from .runner import reports_root, run_report
 
-# For one seed, whose spread is not known: how far what is no accuracy may move, as a share of it. In short runs on digits
-# and MNIST other threads and precisions moved it by at most 2.3 %, other seeds by a standard deviation of 2 to 13 %.
+# For one seed, whose spread is not known: how far what is no accuracy may move, as a share of it. In short runs on
+# digits and MNIST other threads and precisions moved it by up to 2.3 %, seeds with a standard deviation of 2 to 13 %.
 SHARE = 0.05
 
 
@@ -94,8 +94,8 @@ def spread(name: str, metric: Mapping[str, Any], n_images: int, n_labels: int | 
     """How far a metric's mean may move by rounding that differs, as it does with other threads, precisions or devices.
 
     Twice the standard deviation over its seeds or, with one seed, twice the standard error of an accuracy on as many
-    images as there were labels, which comes near it; for any accuracy at least twice the standard error on the images that
-    it was measured on. For what is no accuracy, at least SHARE of it.
+    images as there were labels, which comes near it; for any accuracy at least twice the standard error on the images
+    that it was measured on. For what is no accuracy, at least SHARE of it.
     """
     several = metric["n_seeds"] > 1
     if name.split("@")[0] in PLAIN_UNITS:

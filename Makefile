@@ -1,6 +1,7 @@
 # make report   a report on MNIST (PRESET=smoke|quick|full DATASET=auto|mnist|digits|FOLDER OUT=FOLDER)
 # make test     all tests          make lint      style and types       make notebook   open JupyterLab
 # make bench    measure speed beside other libraries, half an hour or so (SCOPE=full|smoke OUT=FOLDER)
+# make stress   kill, damage, fill and attack it (COUNT=100: a quarter of an hour or so)
 # make setup    .venv/ only; on Linux without a GPU, TORCH=cpu takes PyTorch's own, much smaller CPU builds
 PYTHON ?= python3
 TORCH ?= default
@@ -15,7 +16,7 @@ ifdef CONTRASTIVE_RUNS
 export CONTRASTIVE_RUNS := $(abspath $(CONTRASTIVE_RUNS))
 endif
 
-.PHONY: setup report test lint notebook bench readme lock clean
+.PHONY: setup report test lint notebook bench stress readme lock clean
 .DEFAULT_GOAL := report
 
 setup: $(DONE)
@@ -48,6 +49,10 @@ notebook: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[bench]'
 	$(BIN)/python -m benchmarks $(if $(SCOPE),--scope '$(SCOPE)') $(if $(OUT),--out '$(OUT)')
+
+# Each row of its table has to be whole; needs Linux, and for the full disk root or `unshare -rm make stress`
+stress: setup
+	$(BIN)/python -m tests.stress $(if $(COUNT),--count '$(COUNT)')
 
 # README's table and picture, from the published report
 readme: setup

@@ -153,7 +153,7 @@ def locked(path: Path, doing: str, note: Path | None = None) -> Iterator[None]:
     lock = FileLock(note)
     try:
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=2)  # most are held for less, which is not worth a word
         except Timeout:
             say(f"waiting until {_holder(note)} is done with {path}")
             lock.acquire()

@@ -106,7 +106,7 @@ class Settings(BaseModel):
             if name not in cls.model_fields:
                 raise ValueError(nearest(name, cls.model_fields, "parameter"))
         preset = given.get("preset", "quick")
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise ValueError(nearest(preset, PRESETS, "preset"))
         return {**PRESETS[preset], **given}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import nbformat
@@ -70,7 +72,8 @@ def write_index(root: Path) -> Path:
                 row = _index_row(path.parent, read_json(path))
             except (DamagedError, FileNotFoundError, KeyError, TypeError, AttributeError, ValueError):
                 row = {"status": "damaged", "pages": []}
-            rows.append({"folder": folder.as_posix(), "name": printable(folder.as_posix()), **row})
+            link = quote(os.fsencode(folder.as_posix()))  # names of files need not be text
+            rows.append({"link": link, "name": printable(folder.as_posix()), **row})
         environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
         style = (TEMPLATES / "style.css").read_text()
         page = environment.get_template("reports.html.j2").render(rows=rows, style=style, policy=POLICY)

@@ -1,0 +1,284 @@
+"""The rows of the table: each tries in its own way to make the library lose something or be silently wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from tqdm import tqdm
+
+from contrastive import Settings, UserError, pretrain
+from contrastive.__main__ import complain
+from contrastive.checkpoint import PREVIOUS
+from contrastive.evaluate import evaluate
+from contrastive.files import read_json, read_lines, write_json
+from contrastive.pretrain import load_method
+from contrastive.report.render import write_index
+from contrastive.training import Training
+
+pretraining = importlib.import_module("contrastive.pretrain")  # the package has a function of that name
+
+# Small, so that most of a case is what is tested: half a second of training, checkpoints between all steps.
+TINY = Settings(
+    preset="smoke", epochs=6, width=2, batch_size=64, projection_dim=8, budgets=(50,), supervised_steps=1,
+    checkpoint_seconds=0,
+)  # fmt: skip
+# What takes seconds to import is imported once, and each case is still a process of its own.
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["tests.stress.rows", "torch._dynamo", "sklearn.datasets", "sklearn.model_selection"])
+
+
+class Row:
+    """What a row of the table counts: cases, and what went wrong in which."""
+
+    def __init__(self) -> None:
+        self.cases, self.problems, self.remark = 0, list[str](), ""
+
+    def case(self, problem: str) -> None:
+        """Count a case, with what went wrong or an empty string."""
+        self.cases += 1
+        self.problems += [problem] if problem else []
+
+
+def work(runs: Path, settings: Settings, said: Path, stepped: Path | None = None) -> None:
+    """Train and evaluate a run, in a process of its own. said: where standard error goes. stepped: gets a byte from
+    each process that really trains."""
+    os.environ["CONTRASTIVE_RUNS"] = str(runs)
+    sys.stderr = said.open("w")
+    tqdm.set_lock(threading.RLock())  # its own would be left behind by a killed process
+    begin = Training.begin
+
+    def logged(self: Training, epoch: int) -> Any:
+        if stepped is not None and epoch == 0:
+            with stepped.open("a") as file:
+                file.write("x")
+        return begin(self, epoch)
+
+    Training.begin = logged  # type: ignore[method-assign]
+    try:
+        evaluate(pretrain(settings, progress=False), progress=False)
+    except UserError as error:
+        sys.exit(complain(str(error)))
+
+
+def start(runs: Path, settings: Settings = TINY, said: Path = Path(os.devnull), stepped: Path | None = None) -> Any:
+    """`work`, started."""
+    process = context.Process(target=work, args=(runs, settings, said, stepped))
+    process.start()
+    return process
+
+
+def outcome(runs: Path) -> dict[str, Any]:
+    """All that must not depend on interruptions: the encoder's bytes, the history without times, the metrics."""
+    (folder,) = (path for path in runs.iterdir() if path.is_dir())
+    lines = read_lines(folder / "history.jsonl", TINY.epochs)
+    return {
+        "encoder": (folder / "encoder.safetensors").read_bytes(),
+        "history": [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in lines],
+        "metrics": read_json(folder / "results.json")["evaluation"]["metrics"],
+        "predictions": (folder / "predictions.safetensors").read_bytes(),
+    }
+
+
+def finish(runs: Path) -> dict[str, Any]:
+    """Run to the end. Returns the outcome, or what prevented one."""
+    start(runs).join()
+    try:
+        return outcome(runs)
+    except (UserError, OSError, ValueError) as error:
+        return {"problem": error}
+
+
+def reference(folder: Path) -> tuple[dict[str, Any], float]:
+    """The outcome of a run that nobody interrupts, and the seconds that it takes."""
+    start(folder / "first").join()  # the server's imports are not to be timed
+    started = time.monotonic()
+    start(folder / "whole").join()
+    return outcome(folder / "whole"), time.monotonic() - started
+
+
+# --- The rows -------------------------------------------------------------------------------------------------------
+
+
+def kills(row: Row, count: int, dice: random.Random, folder: Path) -> None:
+    """Kill at one to three random moments, run to the end, compare bit for bit."""
+    expected, seconds = reference(folder)
+    in_time = 0
+    for i in range(count):
+        runs = folder / f"kill{i}"
+        settings = TINY.but(checkpoint_seconds=dice.choice([0, 0, 0.1]))
+        for _ in range(dice.randint(1, 3)):
+            process = start(runs, settings)
+            process.join(dice.uniform(0, seconds))
+            in_time += process.is_alive()
+            process.kill()
+            process.join()
+        problem = "" if finish(runs) == expected else "other bits"
+        leftovers = [path.name for path in (*runs.glob("*/.*"), *runs.glob(f"*/{PREVIOUS}"))]
+        row.case(problem or (f"left {leftovers}" if leftovers else ""))
+        shutil.rmtree(runs)
+    row.remark = f"{in_time} kills before the end"
+
+
+def damage(row: Row, count: int, dice: random.Random, folder: Path) -> None:
+    """Flip or cut random bytes of a file; whatever then reads it notices, or has the same numbers."""
+    expected, _ = reference(folder)
+    runs = folder / "whole"
+    (run_folder,) = runs.glob("*/")
+    kept = {path.name: path.read_bytes() for path in run_folder.iterdir()}
+    reports = folder / "reports"
+    report = {"status": "ok", "settings": TINY.model_dump(mode="json"), "notebooks": [], "seconds": {"total": 1.0}}
+    (reports / "r").mkdir(parents=True)
+    write_json(reports / "r" / "results.json", report)
+    kept["report"] = (reports / "r" / "results.json").read_bytes()
+    os.environ["CONTRASTIVE_RUNS"] = str(runs)
+    run = pretrain(TINY, progress=False)
+    method = load_method(run).state_dict()
+    noticed = 0
+    for _ in range(count):
+        name = dice.choice(sorted(kept))
+        content = bytearray(kept[name])
+        if dice.random() < 0.3:
+            content = content[: dice.randrange(len(content))]
+        else:
+            for _ in range(dice.randint(1, 4)):
+                content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+        path = reports / "r" / "results.json" if name == "report" else run_folder / name
+        path.write_bytes(content)
+        said = io.StringIO()
+        problem = ""
+        try:
+            with contextlib.redirect_stderr(said):
+                if name == "report":
+                    page = write_index(reports).read_text()
+                    problem = "" if 'class="damaged"' in page or read_json(path) == report else "a wrong entry"
+                elif name == "state.pt":
+                    same = all(torch.equal(v, method[k]) for k, v in load_method(run).state_dict().items())
+                    problem = "" if same else "other weights"
+                else:
+                    evaluate(pretrain(TINY, progress=False), progress=False)
+                    problem = "" if outcome(runs) == expected else "other numbers"
+        except UserError as error:
+            said.write(str(error))
+            problem = "" if path.name in str(error) and "\n" not in str(error) else f"said {error}"
+        except Exception as error:
+            problem = f"{name}: {type(error).__name__}: {error}"
+        noticed += bool(said.getvalue()) or name == "report"
+        row.case(problem)
+        for other, bytes_ in kept.items():
+            (reports / "r" / "results.json" if other == "report" else run_folder / other).write_bytes(bytes_)
+    row.remark = f"{noticed} told, the others harmless"
+
+
+def fuzz(row: Row, count: int, dice: random.Random, folder: Path) -> None:
+    """Settings, parameter strings, IDX, npz and image files that hypothesis makes up."""
+    from . import fuzzing
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for test in fuzzing.TESTS:
+        done = [0]
+        try:
+            fuzzing.run(test, max(count // len(fuzzing.TESTS), 1), dice.randrange(2**31), folder, done)
+        except Exception as error:  # the smallest case that hypothesis finds
+            row.problems.append(f"{test.__name__}: {type(error).__name__}: {error}")
+        row.cases += done[0]
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    row.remark = f"memory grew by {grown:,.0f} MB"
+    if grown > 1000:
+        row.problems.append(row.remark)
+
+
+def full_disks(row: Row, count: int, dice: random.Random, folder: Path) -> None:
+    """A small file system that is full at random points of a run; then it gets space, and the run goes on."""
+    disk, said, told = folder / "disk", folder / "said", 0
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True).returncode:
+        row.remark = "not done: to mount a disk needs root, or `unshare -rm make stress`"
+        return
+    try:
+        expected, _ = reference(folder)
+        needed = sum(path.stat().st_size for path in (folder / "whole").rglob("*"))
+        for i in range(count):
+            runs, filler = disk / f"run{i}", disk / "filler"
+            free = dice.randrange(0, 8 * needed, 4096)
+            filler.write_bytes(bytes(shutil.disk_usage(disk).free - free))
+            process = start(runs, TINY, said)
+            process.join()
+            line, problem = said.read_text(), ""
+            if process.exitcode:
+                told += 1
+                problem = "" if line.count("\n") == 1 and "the disk that holds" in line and str(runs) in line else line
+            filler.unlink()
+            row.case(problem or ("" if finish(runs) == expected else "other bits"))
+            shutil.rmtree(runs)
+        row.remark = f"the disk was too full in {told}"
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def several_at_once(row: Row, count: int, dice: random.Random, folder: Path) -> None:
+    """Two, then eight processes on one run, and on one index."""
+    expected, _ = reference(folder)
+    for i in range(count):
+        for n in (2, 8):
+            runs, stepped = folder / f"shared{i}-{n}", folder / f"stepped{i}-{n}"
+            processes = [start(runs, TINY, Path(os.devnull), stepped) for _ in range(n)]
+            for process in processes:
+                process.join()
+            codes = [process.exitcode for process in processes]
+            trained = stepped.read_text()
+            row.case("" if codes == [0] * n and outcome(runs) == expected and trained == "x" else f"{codes} {trained}")
+            root = folder / f"reports{i}-{n}"
+            writers = [context.Process(target=write_report, args=(root, k)) for k in range(n)]
+            for writer in writers:
+                writer.start()
+            for writer in writers:
+                writer.join()
+            page = (root / "index.html").read_text()
+            lost = [k for k in range(n * REPORTS) if f">report-{k}<" not in page]
+            row.case(f"lost {lost}" if lost else "")
+
+
+REPORTS = 5
+
+
+def write_report(root: Path, number: int) -> None:
+    """Some reports and after each the index, as the runner writes them, in a process of its own."""
+    for k in range(number * REPORTS, (number + 1) * REPORTS):
+        (root / f"report-{k}").mkdir(parents=True)
+        results = {"status": "ok", "settings": TINY.model_dump(mode="json"), "notebooks": [], "seconds": {"total": 1.0}}
+        write_json(root / f"report-{k}" / "results.json", results)
+        write_index(root)
+
+
+def checkpoints(row: Row, count: int, dice: random.Random, folder: Path) -> None:
+    """The share of training that checkpoints take, for the encoder and the interval of the presets."""
+    os.environ["CONTRASTIVE_RUNS"] = str(folder)
+    seconds = [0.0]
+    save = pretraining.save_state
+
+    def timed(*arguments: Any) -> None:
+        started = time.perf_counter()
+        save(*arguments)
+        seconds.append(time.perf_counter() - started)
+
+    settings = Settings(dataset="digits", batch_size=128, n_images=1024, epochs=20 * count)
+    with mock.patch.object(pretraining, "save_state", timed):
+        run = pretrain(settings, progress=False)
+    share = sum(seconds) / (run.seconds + sum(seconds))
+    row.case("" if share < 0.01 else f"{100 * share:.2f} %")
+    row.remark = f"{100 * share:.3f} % of {run.seconds:.0f} s, {len(seconds) - 1} checkpoints"

@@ -29,16 +29,21 @@ Parts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # images uint8 N 
 
 def data_file(path: Path, root: Path) -> Path:
     """The path, if it is a regular file that really lies below `root`. Raises: UserError."""
+    _inside(path, root)
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise UserError(f"{path} is no regular file.")
+    return path
+
+
+def _inside(path: Path, root: Path) -> None:
+    """Raises: UserError when a path does not exist, or is a link that leads out of `root`."""
     try:
-        mode = path.stat().st_mode
+        path.stat()
         inside = path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError, ValueError) as error:  # missing, a loop of links, a name that cannot be
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if not inside:
-        raise UserError(f"{path} is a link that leads out of {root}. Put the file itself there.")
-    if not stat.S_ISREG(mode):
-        raise UserError(f"{path} is no regular file.")
-    return path
+        raise UserError(f"{path} is a link that leads out of {root}. Put what it leads to there.")
 
 
 def fit_memory(n_bytes: int, what: object) -> None:
@@ -58,13 +63,14 @@ def read_npz(path: Path) -> Parts:
     """The four parts of an archive as MedMNIST writes them: {train,test}_{images,labels}. Raises: UserError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = {name: archive.getinfo(f"{name}.npy") for name in PARTS}
-            fit_memory(sum(entry.file_size for entry in entries.values()), path)
-            arrays = [_npy(archive, entry) for entry in entries.values()]
+            lacking = sorted({f"{name}.npy" for name in PARTS} - set(archive.namelist()))
+            if lacking:
+                raise UserError(f"{path} lacks {lacking[0]}; an archive holds {', '.join(PARTS)}.")
+            entries = [archive.getinfo(f"{name}.npy") for name in PARTS]
+            fit_memory(sum(entry.file_size for entry in entries), path)
+            arrays = [_npy(archive, entry) for entry in entries]
     except UserError:
         raise
-    except KeyError as error:
-        raise UserError(f"{path} lacks {error.args[0]!r}; an archive holds {', '.join(PARTS)}.") from None
     except Exception as error:  # zip files can be broken in many ways
         raise UserError(f"{path} cannot be read as an .npz archive ({type(error).__name__}).") from None
     parts: list[Any] = []
@@ -146,8 +152,8 @@ def _entries(folder: Path, root: Path) -> list[Path]:
             f"{folder} cannot be read: {error.strerror}. A folder of images has train/ and test/."
         ) from None
     for path in (folder, *paths):
-        if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
-            raise UserError(f"{path} is a link that leads out of {root}. Put the files themselves there.")
+        if path.is_symlink():
+            _inside(path, root)
     return paths
 
 

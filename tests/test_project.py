@@ -1,7 +1,6 @@
 """The project's files agree with each other."""
 
 import itertools
-import json
 import re
 import subprocess
 import tomllib
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from contrastive.files import read_json
 from contrastive.report.readme import BEGIN, END, PUBLISHED, generated
 from contrastive.settings import Settings
 
@@ -49,7 +49,7 @@ def test_environment_leaves_dependencies_to_pyproject():
 
 def test_readme_is_generated_from_the_published_results():
     text = (ROOT / "README.md").read_text()
-    results = json.loads((PUBLISHED / "results.json").read_text())
+    results = read_json(PUBLISHED / "results.json")
     assert text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip() == generated(results).strip()
     assert results["status"] == "ok"
     assert results["dataset"]["name"] == "mnist"

@@ -45,6 +45,14 @@ def test_a_full_disk_harms_nothing(tmp_path):
 
 
 @linux
+def test_a_report_on_a_full_disk_says_so(tmp_path):
+    row = run(rows.full_disks_of_reports, 1, tmp_path)
+    if row.remark.startswith("not done"):
+        pytest.skip(row.remark)
+    assert row.cases == 1
+
+
+@linux
 def test_several_processes_on_one_run_and_one_index(tmp_path):
     assert run(rows.several_at_once, 1, tmp_path).cases == 4
 

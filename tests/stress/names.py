@@ -7,8 +7,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from PIL import Image
@@ -16,7 +14,7 @@ from PIL import Image
 from contrastive import load_images
 from contrastive.report.render import write_index
 
-from .rows import Row
+from .rows import Row, report
 
 ATTACKS = [
     "<script>window.pwned=1<", "\"><img src=x onerror=window.pwned=1>", "'-alert(1)-'", "{{7*7}}", "${7*7}",
@@ -40,10 +38,7 @@ def attack_names(row: Row, count: int, dice: random.Random, folder: Path) -> Non
     words = ["report", "--preset", "smoke", "-p", "n_images=128", "-p", "epochs=1", "-p", "width=2", "-p", "budgets=60"]
     words += ["-p", "batch_size=32", "-p", "supervised_steps=1", "--dataset", str(data.parent / "x"), "--out", str(out)]
     environment = {**os.environ, "CONTRASTIVE_RUNS": str(folder / "runs")}
-    done = subprocess.run(
-        [sys.executable, "-m", "contrastive", *words, "--only", "02_linear_eval"],
-        capture_output=True, text=True, env=environment, check=False,
-    )  # fmt: skip
+    done = report([*words, "--only", "02_linear_eval"], environment)
     for line in (done.stdout + done.stderr).splitlines():
         row.case("" if line.isprintable() else f"on the terminal: {line!r}")
     if "Traceback" in done.stderr or not (out / "results.json").is_file():

@@ -28,6 +28,7 @@ from contrastive.evaluate import evaluate
 from contrastive.files import read_json, read_lines, write_json
 from contrastive.pretrain import load_method
 from contrastive.report.render import write_index
+from contrastive.report.runner import RESERVE_BYTES
 from contrastive.training import Training
 
 pretraining = importlib.import_module("contrastive.pretrain")  # the package has a function of that name
@@ -228,6 +229,45 @@ def full_disks(row: Row, count: int, dice: random.Random, folder: Path) -> None:
         row.remark = f"the disk was too full in {told}"
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def full_disks_of_reports(row: Row, count: int, dice: random.Random, folder: Path) -> None:
+    """A report whose disk is full before it, or at a random point of its writing; then it gets space."""
+    disk, told = folder / "disk", 0
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], capture_output=True).returncode:
+        row.remark = "not done: to mount a disk needs root, or `unshare -rm make stress`"
+        return
+    words = ["report", "--preset", "smoke", "--only", "02_linear_eval", "-p", "epochs=8", "-p", "budgets=50,200"]
+    words += ["-p", "width=4", "-p", "supervised_steps=10", "--out", str(disk / "r")]
+    environment = {**os.environ, "CONTRASTIVE_RUNS": str(folder / "runs")}
+    try:
+        for _ in range(count):
+            free = RESERVE_BYTES + dice.randrange(-100_000, 600_000)
+            (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - free))
+            done = report(words, environment)
+            results = read_json(disk / "r" / "results.json") if done.returncode != 2 else {"status": "failed"}
+            page = (disk / "r" / "02_linear_eval.html").read_text() if done.returncode != 2 else ""
+            told += done.returncode != 0
+            problem = "Traceback" in done.stderr or (done.returncode == 0) != (results["status"] == "ok")
+            if done.returncode == 1:
+                problem |= "the disk that holds" not in done.stderr or "the disk that holds" not in page
+            elif done.returncode == 2:
+                problem |= done.stderr.count("\n") != 1 or "Free some space" not in done.stderr
+            (disk / "filler").unlink()
+            again = report(words, environment).returncode
+            leftovers = [path.name for path in (disk / "r").glob(".*")]
+            row.case(f"{done} {again} {leftovers}" if problem or again or leftovers else "")
+            shutil.rmtree(disk / "r")
+        row.remark = f"the disk was too full in {told}"
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def report(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The command line, run."""
+    command = [sys.executable, "-m", "contrastive", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 def several_at_once(row: Row, count: int, dice: random.Random, folder: Path) -> None:

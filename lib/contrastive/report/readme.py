@@ -10,6 +10,7 @@ from typing import Any
 
 import nbformat
 
+from ..files import read_json
 from ..settings import checkout
 from .speed import conditions, goal_conditions, speed_table
 from .tables import results_table, savings
@@ -73,7 +74,7 @@ def _between(text: str, begin: str, end: str, new: str) -> str:
 
 def main() -> int:
     """Rewrite README's results, its picture and its measurements."""
-    results = json.loads((PUBLISHED / "results.json").read_text())
+    results = read_json(PUBLISHED / "results.json")
     PICTURE.write_bytes(picture(nbformat.read(PUBLISHED / "02_linear_eval.ipynb", as_version=4)))
     readme = ROOT / "README.md"
     text = _between(readme.read_text(), BEGIN, END, generated(results))

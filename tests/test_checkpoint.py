@@ -224,7 +224,7 @@ def hold(path, seconds):
 
 
 def test_the_second_waits_and_says_for_whom(tmp_path, capsys):
-    holder = hold(tmp_path / "run", 1)
+    holder = hold(tmp_path / "run", 4)
     with locked(tmp_path / "run", "training it"):
         assert holder.wait(5) == 0
     said = capsys.readouterr().err

@@ -39,7 +39,7 @@ def parser() -> Parser:
     report = commands.add_parser("report", help="execute the notebooks and render them to HTML", **common)
     pretrain = commands.add_parser("pretrain", help="train one encoder, or resume it; prints its folder", **common)
     verify = commands.add_parser("verify", help="make a report again and compare every number", **common)
-    verify.add_argument("report", metavar="REPORT", help="a report's folder, or its results.json")
+    verify.add_argument("report", metavar="REPORT", help="a report's folder, or a file in it")
     for command in (report, pretrain):
         command.add_argument("--preset", default="quick", help=f"{', '.join(PRESETS)} (default: quick)")
         command.add_argument("--dataset", metavar="NAME|PATH", help="auto, mnist, digits, or a folder or .npz file")

@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 from .settings import RunError, UserError
 
 MAX_JSON_BYTES = 50_000_000  # far above what a report holds; what is larger was not written here
-NOTICE = "NOTE: "  # starts a line on standard error that a reader of the report should see, too
+NOTICE = "NOTE: "  # starts a line on a notebook's standard error that is for the user, too
+_said: set[str] = set()
 
 
 class DamagedError(UserError):
@@ -34,8 +35,10 @@ def printable(text: str) -> str:
 
 
 def say(message: str) -> None:
-    """Tell the user something on standard error, as one line; the runner shows it on the report's page as well."""
-    print(NOTICE + printable(message), file=sys.stderr, flush=True)
+    """Tell the user something on standard error, as one line, once; the runner passes it on to the terminal."""
+    if message not in _said:
+        _said.add(message)
+        print(NOTICE + printable(message), file=sys.stderr, flush=True)
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------
@@ -55,9 +58,10 @@ def write_failure(path: Path, error: OSError) -> RunError:
 def atomic_write(path: Path, content: bytes) -> None:
     """Write a file so that, whatever happens, either the old or the new content is there, whole and on the disk.
 
+    For one writer at a time: see `locked`. What a killed one leaves behind, the next one overwrites.
     Raises: RunError when it cannot be written; then the old content is still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.new")
     try:
         try:
             with temporary.open("wb") as file:
@@ -70,12 +74,6 @@ def atomic_write(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise write_failure(path, error) from None
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left of `atomic_write` in a folder that is locked, so that nobody writes there."""
-    for path in folder.glob(".*.*[0-9]"):
-        path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

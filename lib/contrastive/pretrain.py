@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .checkpoint import PREVIOUS, STATE, Stop, load_state, pack, same_settings, save_state, unpack
 from .data import load_images, resolve, split
 from .encoders import Encoder, build_encoder
-from .files import DamagedError, atomic_write, locked, read_lines, remove_leftovers, say, write_lines
+from .files import DamagedError, atomic_write, locked, read_lines, say, write_lines
 from .methods import SimCLR
 from .settings import Settings, UserError, make_settings, runs_root
 from .training import Position, Training, initial_method, start
@@ -72,7 +72,6 @@ def pretrain(settings: Settings, progress: bool = True) -> Run:
         raise UserError(f"cannot write the run to {folder}: {error.strerror}. Set CONTRASTIVE_RUNS.") from None
     with locked(folder, "training it"):
         if (run := _finished(folder, settings)) is None:  # by the process that was waited for
-            remove_leftovers(folder)
             run = _train(folder, settings, progress)
     return run
 

@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 
 from ..data import NAMES, load_images, resolve
-from ..files import atomic_write, locked, printable, remove_leftovers, say, write_json
+from ..files import atomic_write, locked, printable, say, write_json
 from ..settings import RunError, Settings, UserError, checkout, data_root, make_settings, nearest, runs_root
 from .execute import execute_notebook
 from .record import collect, format_metric, merge
@@ -84,7 +84,6 @@ def run_report(
     # Not beside the folder, where it might not be allowed, nor in it, since the folder is handed on.
     lock = runs_root() / f".report-{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.lock"
     with locked(folder, "writing a report there", lock), _reserve(folder):
-        remove_leftovers(folder)
         return _execute(notebooks, settings, given, note, folder, timeout)
 
 

@@ -22,11 +22,11 @@ SHARE = 0.05
 def verify(report: Path, changes: dict[str, Any], out: str | None = None, timeout: float | None = None) -> int:
     """Run a report's settings again and print for each number whether it is identical, within its spread, or off.
 
-    report: its folder or results.json. changes: parameters that shall differ, such as `device`. The runs are made anew,
-    in a folder that is removed in the end, or kept to go on with when this is interrupted. Returns the exit code:
+    report: its folder, or a file in it. changes: parameters that shall differ, such as `device`. The runs are made
+    anew, in a folder that is removed in the end, or kept to go on with when this is interrupted. Returns the exit code:
     0, 1 when a number is off or the report failed, 128 and more when a signal stopped it. Raises: UserError.
     """
-    path = report / "results.json" if report.is_dir() else report
+    path = report / "results.json" if report.is_dir() else report.with_name("results.json")
     try:
         old = read_json(path)
     except FileNotFoundError:

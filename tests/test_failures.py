@@ -12,13 +12,14 @@ import nbformat
 import pytest
 
 from contrastive import Settings, pretrain
-from contrastive.checkpoint import terminate
 from contrastive.diagnostics import health
 from contrastive.files import read_json
 from contrastive.report import runner
 from contrastive.report.execute import execute_notebook
 from contrastive.report.record import check
 from contrastive.report.runner import RESERVE, run_report
+from contrastive.settings import RunError
+from contrastive.signals import terminate
 
 IMPORT = "from contrastive.report import check, record"
 
@@ -41,7 +42,7 @@ def project(tmp_path, monkeypatch, fresh_runs):
     def run(*sources, **options):
         make_notebook(tmp_path / "notebooks" / "01_first.ipynb", "print('first')")
         make_notebook(tmp_path / "notebooks" / "02_second.ipynb", "print('before')", *sources, "print('after')")
-        return run_report({"preset": "smoke"}, out=str(tmp_path / "reports" / "r"), **options)
+        return run_report({"preset": "smoke"}, out=str(tmp_path / "reports" / "r"), **options)[0]
 
     run.folder = tmp_path / "reports" / "r"
     return run
@@ -84,8 +85,8 @@ def test_a_dead_kernel_is_told(project):
 
 
 def test_a_timeout_is_told(project):
-    assert project("import time\ntime.sleep(60)", timeout=2) == 1
-    told(project.folder, "longer than the 2 s that --timeout allows")
+    assert project("import time\ntime.sleep(60)", timeout=1.5) == 1
+    told(project.folder, "longer than the 1.5 s that --timeout allows")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -128,6 +129,42 @@ def test_a_report_that_ran_before_stays_whole_until_the_new_one_is(project, monk
     assert results["errors"][0]["error"] == "killed while the report was written"
     assert project("3") == 0
     assert read_json(project.folder / "results.json")["status"] == "ok"
+
+
+def test_a_signal_while_the_report_is_written_waits_until_it_is(project, monkeypatch):
+    render = runner.render
+
+    def interrupted(stem, *args):
+        if stem == "01_first":  # once: a second Ctrl-C would act at once
+            signal.raise_signal(signal.SIGINT)
+        return render(stem, *args)
+
+    monkeypatch.setattr(runner, "render", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        project("1")
+    assert read_json(project.folder / "results.json")["status"] == "ok"
+    assert (project.folder / "02_second.html").is_file()
+
+
+def test_an_index_that_cannot_be_written_leaves_the_report_as_it_is(project, monkeypatch, capsys):
+    def full(root):
+        raise RunError("the disk that holds the index is full")
+
+    monkeypatch.setattr(runner, "write_index", full)
+    assert project("1") == 1
+    assert read_json(project.folder / "results.json")["status"] == "ok"
+    assert "FAILED the disk that holds the index is full" in capsys.readouterr().err
+
+
+def test_nobody_reading_the_output_is_no_reason_to_stop(tmp_path):
+    words = ["report", "--preset", "smoke", "--only", "01_pretrain", "-p", "width=4", "--out", str(tmp_path / "out")]
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "contrastive", *words]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read_json(tmp_path / "out" / "results.json")["status"] == "ok"
 
 
 def test_what_is_kept_free_goes_to_the_report_of_a_full_disk(project, monkeypatch):

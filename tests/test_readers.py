@@ -143,7 +143,7 @@ def test_many_large_images_are_refused_before_they_are_decoded(folder, monkeypat
 
     monkeypatch.setattr(readers, "_pixels", None)
     monkeypatch.setattr(os, "sysconf", lambda name: 100)
-    refused(folder, "GB of images", "GB of memory")
+    refused(folder, "GB; this machine", "GB of memory")
 
 
 @pytest.mark.parametrize("where", ["a file", "a class", "a part"])
@@ -272,7 +272,38 @@ def test_an_npz_bomb_is_not_unpacked(tmp_path, monkeypatch):
     assert (tmp_path / "x.npz").stat().st_size < 2**19
     monkeypatch.setattr(os, "sysconf", lambda name: 2**13)  # 64 MB of memory
     monkeypatch.setattr(zipfile.ZipFile, "open", None)
-    refused(tmp_path / "x.npz", "0.3 GB of images", "GB of memory")
+    refused(tmp_path / "x.npz", "0.3 GB", "GB of memory")
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_npz_bomb_that_understates_its_size(tmp_path, kind):
+    header, lie = claim((40, 18, 17), 0), 40 * 18 * 17
+    with zipfile.ZipFile(tmp_path / "bomb", "w", kind) as archive:
+        archive.writestr("train_images.npy", header + bytes(2**29))
+    content = (tmp_path / "bomb").read_bytes()
+    true, told = (struct.pack("<I", len(header) + n) for n in (2**29, lie))
+    assert content.count(true) == 2
+    np.savez(tmp_path / "rest.npz", **arrays(train_images=None))
+    (tmp_path / "x.npz").write_bytes(content.replace(true, told))
+    with zipfile.ZipFile(tmp_path / "rest.npz") as rest, zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:
+        for name in rest.namelist():
+            archive.writestr(name, rest.read(name))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(tmp_path / "x.npz", "cannot be read")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+def test_the_checksum_of_data_tells_shapes_apart(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, 60 * 16 * 18, dtype=np.uint8)
+    sums = set()
+    for height, width in ((16, 18), (18, 16)):
+        images = pixels.reshape(60, height, width)
+        labels = np.arange(60) % 2
+        np.savez(
+            tmp_path / f"{width}.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels
+        )
+        sums.add(load_images(str(tmp_path / f"{width}.npz")).sha256)
+    assert len(sums) == 2
 
 
 def test_names_from_outside_are_inert():

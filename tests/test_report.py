@@ -281,15 +281,23 @@ def test_tables_and_sentences_follow_the_numbers():
     assert "noise" in compare(metrics, "linear_accuracy@100", "linear_accuracy@100", 10_000)
 
 
+LARGE = {"status": "\ud800", "settings": {"n_images": 1, "epochs": 1}, "notebooks": ["a" * 300], "seconds": {}}
+LARGE["seconds"]["total"] = 10**400
+
+
 def test_the_index_survives_strangers(tmp_path):
     for name, text in {"a<script>": "{}", "b": "no json", "c": '{"status": []}'}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(text)
-    for name, data in {"d\u202e\nd": {"status": "ok"}, "e": {"status": "ok", "settings": 5, "notebooks": {}}}.items():
+    for name, data in {
+        "d\u202e\nd": {"status": "ok"},
+        "e": {"status": "ok", "settings": 5, "notebooks": {}},
+        "f": LARGE,
+    }.items():
         (tmp_path / name).mkdir()
         write_json(tmp_path / name / "results.json", data)
     page = write_index(tmp_path).read_text()
-    assert page.count('class="damaged"') == 5
+    assert page.count('class="damaged"') == 6
     assert "<script>" not in page
     assert "\u202e" not in page
 

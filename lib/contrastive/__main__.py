@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .checkpoint import Stop, terminate
-from .files import printable, say
+from .files import printable, say, tell
 from .settings import PRESETS, RunError, Settings, UserError, make_settings, nearest
+from .signals import Stop, terminate
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,10 +22,10 @@ class Parser(argparse.ArgumentParser):
         sys.exit(complain(f"{message}. See {self.prog} --help."))
 
 
-def complain(message: str) -> int:
-    """Print one line on standard error; the exit code of a wrong request."""
-    print("error: " + printable(" ".join(message.split())), file=sys.stderr)
-    return 2
+def complain(message: str, code: int = 2) -> int:
+    """Print one line on standard error. Returns the exit code, by default that of a wrong request."""
+    tell("error: " + printable(" ".join(message.split())), sys.stderr)
+    return code
 
 
 def parser() -> Parser:
@@ -106,13 +106,13 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         from .report.runner import run_report
 
-        return run_report(given, [args.only] if args.only else [], args.out, args.timeout)
+        return run_report(given, [args.only] if args.only else [], args.out, args.timeout)[0]
     except RunError as failure:
-        return complain(str(failure)) and 1
+        return complain(str(failure), 1)
     except UserError as mistake:
         return complain(str(mistake))
     except KeyboardInterrupt as interruption:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        tell("interrupted; the same command goes on from the last checkpoint", sys.stderr)
         return 128 + getattr(interruption, "number", signal.SIGINT)
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

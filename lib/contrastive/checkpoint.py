@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import io
-import signal
-import threading
+import math
 import zipfile
-from collections.abc import Callable
+from collections import OrderedDict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
 from .files import DamagedError, atomic_write, say, sync_folder, write_failure
+from .readers import fit_memory
 from .settings import Settings, UserError
 from .training import Position, Training
 
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
+KINDS = dict(settings=str, code=str, data=str, history=list, method=OrderedDict, optimizer=dict, position=dict)
 STATE_FORMAT = 3  # 1: features in another order; 2: between epochs only, without a checksum
 
 
@@ -36,12 +36,20 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     atomic_write(new, seal(buffer.getvalue()))
     try:
         unseal(new.read_bytes())
-        if (folder / STATE).exists():
+        if _is_whole(folder / STATE):  # a damaged one must not take the place of the one before
             (folder / STATE).replace(folder / PREVIOUS)
         new.replace(folder / STATE)
         sync_folder(folder)
     except (OSError, ValueError) as error:
         raise write_failure(folder / STATE, error if isinstance(error, OSError) else OSError(0, str(error))) from None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        unseal(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
@@ -68,12 +76,15 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        fit_memory(path.stat().st_size, path)
         content = unseal(path.read_bytes())
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("compressed")  # torch.save does not; a bomb would
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         state_format = state["format"]
+        if type(state_format) is not int or not all(type(state[name]) is kind for name, kind in KINDS.items()):
+            raise TypeError("not what pack gives")
     except Exception as error:  # a damaged or hostile file raises many things
         raise DamagedError(f"{path} is damaged, or of another version ({type(error).__name__}).") from None
     if state_format != STATE_FORMAT:
@@ -125,7 +136,7 @@ def unpack(state: dict[str, Any], training: Training, path: Path) -> tuple[Posit
         position, history = training.position(state["position"]), state["history"]
         if len(history) != position.epoch or not all(_is_epoch(i, entry) for i, entry in enumerate(history, 1)):
             raise ValueError("the history does not fit")
-    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise DamagedError(f"{path} does not fit its run ({type(error).__name__}). Delete {path.parent}.") from None
     return position, history
 
@@ -137,7 +148,8 @@ def same_settings(state: dict[str, Any], settings: Settings, folder: Path) -> No
 
 
 def _is_epoch(number: int, entry: dict[str, Any]) -> bool:
-    return entry["epoch"] == number and all(type(value) in (int, float) for value in entry.values())
+    numbers = all(type(value) in (int, float) and math.isfinite(value) for value in entry.values())
+    return numbers and entry["epoch"] == number
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[int, dict[str, torch.Tensor]]) -> None:
@@ -145,63 +157,14 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[int, dict[str,
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if saved and set(saved) != set(range(len(parameters))):
         raise ValueError("another number of parameters")
+    state: dict[int, dict[str, torch.Tensor]] = {}
     for i, moments in saved.items():
-        for name, tensor in moments.items():
-            if tensor.shape != (() if name == "step" else parameters[i].shape):
+        if set(moments) != {"step", "exp_avg", "exp_avg_sq"} or moments["step"].shape != ():
+            raise ValueError("not the state of Adam")
+        state[i] = {"step": moments["step"].float()}
+        for name in ("exp_avg", "exp_avg_sq"):
+            if moments[name].shape != parameters[i].shape:
                 raise ValueError(f"{name} has another shape")
-    optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-# --- Being asked to stop ------------------------------------------------------------------------------------------
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or a hang-up, taken as Ctrl-C is. number: the signal's."""
-
-    def __init__(self, number: int):
-        super().__init__()
-        self.number = number
-
-
-def terminate(number: int, frame: FrameType | None) -> None:
-    """A signal handler. Raises: Terminated."""
-    raise Terminated(number)
-
-
-class Stop:
-    """While it is entered, the first Ctrl-C, SIGTERM or hang-up is only noted in `signal`, so that training can save
-    itself between two steps and then `obey`; the second one acts at once. Elsewhere than in the main thread, where
-    Python has no say in signals, it does nothing."""
-
-    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-    def __init__(self) -> None:
-        self.signal = 0
-        self._before: dict[int, Callable[[int, FrameType | None], Any] | int] = {}
-
-    def __enter__(self) -> Stop:
-        if threading.current_thread() is threading.main_thread():
-            for number in self.SIGNALS:
-                handler = signal.getsignal(number)
-                if handler not in (None, signal.SIG_IGN):  # nohup's wish is respected
-                    self._before[number] = handler  # type: ignore[assignment]
-                    signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
-        if self.signal:  # one that came after the last look
-            self.obey()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        again, self.signal = self.signal, number
-        if again:
-            self.obey()
-
-    def obey(self) -> None:
-        """Let the signal do what it would have done."""
-        number, self.signal = self.signal, 0
-        self.__exit__()
-        signal.raise_signal(number)
+            # The fused step trusts the moments to lie in memory as the parameter does; a file may say otherwise.
+            state[i][name] = torch.empty_like(parameters[i], requires_grad=False).copy_(moments[name])
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -133,23 +133,40 @@ def _images(
     statistics: tuple[tuple[float, ...], ...] | None = None,
     classes: Sequence[str] = (),
 ) -> Images:
-    train, train_labels, test, test_labels = (torch.from_numpy(np.array(array)) for array in arrays)
+    train, train_labels, test, test_labels = (torch.from_numpy(np.require(a, requirements=["C", "W"])) for a in arrays)
     train, test = (x.unsqueeze(1) if x.ndim == 3 else x for x in (train, test))
     train_labels, test_labels = train_labels.long(), test_labels.long()
     digest = hashlib.sha256()
     for part in (train, train_labels, test, test_labels):
-        digest.update(part.numpy().tobytes())
+        digest.update(f"{part.dtype} {tuple(part.shape)}\n".encode())
+        digest.update(part.numpy().data)
     if statistics is not None:
         mean, std = statistics
     else:
-        channels = train.float().div(255).transpose(0, 1).flatten(1)
-        mean, std = tuple(channels.mean(1).tolist()), tuple(channels.std(1).clamp(min=1e-3).tolist())
+        mean, std = _statistics(train)
     n_classes = int(max(train_labels.max(), test_labels.max())) + 1
     if min(train_labels.min(), test_labels.min()) < 0 or n_classes > MAX_CLASSES:
         raise UserError(f"the labels of {name} have to be numbers from 0 to {MAX_CLASSES - 1}.")
     shown = [inert(c)[:40] for c in classes or map(str, range(n_classes))]
     shown = [c if shown.count(c) == 1 else f"{c} ({i})" for i, c in enumerate(shown)]
     return Images(name, train, train_labels, test, test_labels, tuple(shown), mean, std, digest.hexdigest(), note)
+
+
+def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 images as if in [0, 1], by counting grey levels."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for c in range(images.shape[1]):
+        counts = sum(torch.bincount(part[:, c].flatten(), minlength=256) for part in images.split(1000))
+        share = torch.as_tensor(counts).double() / (len(images) * images[0, 0].numel())
+        means.append((share * levels).sum().item())
+        stds.append(max((share * (levels - means[-1]) ** 2).sum().item() ** 0.5, 1e-3))
+    return tuple(means), tuple(stds)
+
+
+def forget_images() -> None:
+    """Give back the memory of the data sets that were loaded."""
+    _load.cache_clear()
 
 
 def _digits(note: str = "") -> Images:
@@ -206,6 +223,8 @@ def resolve(settings: Settings) -> Settings:
     if _n_validation(images) == 0:
         least = 5 * len(images.classes)
         raise UserError(f"{images.name} has {len(images.train)} training images: at least {least} are needed.")
+    if len(images.test) < 8:
+        raise UserError(f"{images.name} has {len(images.test)} test images: at least 8 are needed.")
     if min(images.train.shape[-2:]) < 16:
         raise UserError(f"the images of {images.name} are smaller than 16x16 pixels, too small for the encoders.")
     n_rest = len(images.train) - _n_validation(images)

@@ -8,12 +8,13 @@ import json
 import os
 import platform
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
 
@@ -21,7 +22,10 @@ from .settings import RunError, UserError
 
 MAX_JSON_BYTES = 50_000_000  # far above what a report holds; what is larger was not written here
 NOTICE = "NOTE: "  # starts a line on a notebook's standard error that is for the user, too
-_said: set[str] = set()
+
+
+# What files of whatever content make the parsing of JSON, and a look at what came out, raise.
+BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class DamagedError(UserError):
@@ -35,10 +39,17 @@ def printable(text: str) -> str:
 
 
 def say(message: str) -> None:
-    """Tell the user something on standard error, as one line, once; the runner passes it on to the terminal."""
-    if message not in _said:
-        _said.add(message)
-        print(NOTICE + printable(message), file=sys.stderr, flush=True)
+    """Tell the user something on standard error, as one line; the runner passes it on to the terminal."""
+    tell(NOTICE + printable(message), sys.stderr)
+
+
+def tell(text: str, stream: TextIO | None = None, end: str = "\n") -> None:
+    """Print a line at once. When nobody reads the stream (standard output) any more, that is no reason to stop."""
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, end=end, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------
@@ -58,13 +69,14 @@ def write_failure(path: Path, error: OSError) -> RunError:
 def atomic_write(path: Path, content: bytes) -> None:
     """Write a file so that, whatever happens, either the old or the new content is there, whole and on the disk.
 
-    For one writer at a time: see `locked`. What a killed one leaves behind, the next one overwrites.
+    For one writer at a time: see `locked`. What a killed one leaves behind, the next one replaces.
     Raises: RunError when it cannot be written; then the old content is still there.
     """
     temporary = path.with_name(f".{path.name}.new")
     try:
         try:
-            with temporary.open("wb") as file:
+            temporary.unlink(missing_ok=True)  # it may be a link, by a stranger's hand, to whatever we can write
+            with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -94,12 +106,10 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """What `write_json` wrote there, without the checksum. Raises: DamagedError, naming the file; FileNotFoundError."""
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ValueError("too large")
-        return _unsealed(path.read_bytes())
+        return _unsealed(_content(path))
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except BROKEN as error:
         raise DamagedError(f"{path} is damaged ({type(error).__name__}).") from None
 
 
@@ -111,14 +121,21 @@ def write_lines(path: Path, entries: list[dict[str, Any]]) -> None:
 def read_lines(path: Path, count: int) -> list[dict[str, Any]]:
     """The `count` dicts that `write_lines` wrote there. Raises: DamagedError, naming the file; FileNotFoundError."""
     try:
-        entries = [_unsealed(line) for line in path.read_bytes().splitlines()]
+        entries = [_unsealed(line) for line in _content(path).splitlines()]
         if len(entries) != count:
             raise ValueError("another number of lines")
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except BROKEN as error:
         raise DamagedError(f"{path} is damaged ({type(error).__name__}).") from None
     return entries
+
+
+def _content(path: Path) -> bytes:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_JSON_BYTES:
+        raise ValueError("no regular file of a sane size")
+    return path.read_bytes()
 
 
 def _sealed(data: dict[str, Any]) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from safetensors import safe_open
 from safetensors.torch import save as safetensors_bytes
 from tqdm import tqdm
 
-from .checkpoint import PREVIOUS, STATE, Stop, load_state, pack, same_settings, save_state, unpack
+from .checkpoint import PREVIOUS, STATE, load_state, pack, same_settings, save_state, unpack
 from .data import load_images, resolve, split
 from .encoders import Encoder, build_encoder
 from .files import DamagedError, atomic_write, locked, read_lines, say, write_lines
 from .methods import SimCLR
 from .settings import Settings, UserError, make_settings, runs_root
+from .signals import Stop
 from .training import Position, Training, initial_method, start
 
 TRAINING_CODE = ("augment", "checkpoint", "data", "encoders", "losses", "methods", "mnist", "pretrain", "training")
@@ -64,7 +65,7 @@ def pretrain(settings: Settings, progress: bool = True) -> Run:
     """
     settings = resolve(settings)
     folder = runs_root() / settings.run_name
-    if (run := _finished(folder, settings)) is not None:
+    if (run := _finished(folder, settings, tell_damage=False)) is not None:
         return run
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,8 +106,8 @@ def _train(folder: Path, settings: Settings, progress: bool) -> Run:
             if stop.signal:
                 stop.obey()
     write_lines(folder / "history.jsonl", history)
-    _save_encoder(folder, training.method.encoder, settings, code)
     (folder / PREVIOUS).unlink(missing_ok=True)
+    _save_encoder(folder, training.method.encoder, settings, code)
     run = _finished(folder, settings)
     assert run is not None
     return run
@@ -182,7 +183,7 @@ def _encoder_digest(metadata: dict[str, Any], tensors: dict[str, torch.Tensor]) 
     return digest.hexdigest()
 
 
-def _finished(folder: Path, settings: Settings) -> Run | None:
+def _finished(folder: Path, settings: Settings, tell_damage: bool = True) -> Run | None:
     """The run in that folder if it is complete and whole. The encoder's file is written last."""
     if not (folder / "encoder.safetensors").is_file():
         return None
@@ -192,7 +193,8 @@ def _finished(folder: Path, settings: Settings) -> Run | None:
     except FileNotFoundError:
         return None
     except DamagedError as damage:
-        say(f"{damage} It is made again from the checkpoint.")
+        if tell_damage:
+            say(f"{damage} It is made again.")
         return None
     if metadata["settings"] != settings.canonical_json():
         raise UserError(f"the encoder in {folder} is of another run. Delete that folder.")

@@ -22,6 +22,7 @@ from .settings import UserError
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".pgm": "PPM", ".ppm": "PPM"}
 CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "RGB": 3, "RGBA": 3}  # of Pillow's modes; 16-bit ones would be clipped
 MAX_PIXELS = 2**24  # of one image
+SHARE = 0.15  # of the memory, for data
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # images uint8 N x C x H x W, labels int64 N; twice
@@ -47,15 +48,16 @@ def _inside(path: Path, root: Path) -> None:
 
 
 def fit_memory(n_bytes: int, what: object) -> None:
-    """Raises: UserError when data of that size would take more than half of this machine's memory."""
+    """Raises: UserError when data of that size are more than SHARE of this machine's memory: features and views of them
+    take several times as much."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not told by this system
         memory = 2**36
-    if n_bytes > memory / 2:
+    if n_bytes > SHARE * memory:
         raise UserError(
-            f"{what} holds {n_bytes / 1e9:,.1f} GB of images; this machine has {memory / 1e9:,.1f} GB of memory, half "
-            "of which they may fill. Use fewer or smaller images."
+            f"{what} holds {n_bytes / 1e9:,.1f} GB; this machine has {memory / 1e9:,.1f} GB of memory, of which data "
+            f"may fill {100 * SHARE:.0f} %. Use fewer or smaller images."
         )
 
 
@@ -92,6 +94,8 @@ def read_npz(path: Path) -> Parts:
 
 def _npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
     """One array of an archive, once its header agrees with its size. Raises: ValueError and others."""
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without bounds
+        raise ValueError("an unusual compression")
     with archive.open(entry) as file:
         version = npy.read_magic(file)
         read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
@@ -99,7 +103,9 @@ def _npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
         n_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if dtype.hasobject or min(shape, default=0) < 0 or file.tell() + n_bytes != entry.file_size:
             raise ValueError("the header does not agree with the size")
-        content = file.read()  # which also compares the archive's checksum
+        content = file.read(n_bytes + 1)  # the end compares the archive's checksum; never all that a bomb unpacks to
+    if len(content) != n_bytes:
+        raise ValueError("the content does not agree with the size")
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
 
 

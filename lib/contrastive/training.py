@@ -110,12 +110,20 @@ class Training:
 
     def position(self, saved: dict[str, Any]) -> Position:
         """The position whose `state()` that is. Raises: ValueError and the like when it is none of this training's."""
-        position = self.begin(saved["epoch"])
-        order = saved["order"].to(position.order)
-        if not 0 <= saved["step"] < self.steps or not torch.equal(order.sort().values, position.order.sort().values):
+        epoch, step, order, sums = (saved[name] for name in ("epoch", "step", "order", "sums"))
+        if type(epoch) is not int or type(step) is not int or not 0 <= epoch <= self.settings.epochs:
+            raise ValueError("no such epoch")
+        position = self.begin(epoch)
+        for tensor, own in ((order, position.order), (sums, position.sums)):
+            if tensor.shape != own.shape or tensor.dtype != own.dtype:
+                raise ValueError("other tensors")
+        order = order.to(position.order.device)
+        if not 0 <= step < self.steps or not torch.equal(order.sort().values, position.order.sort().values):
             raise ValueError("no such position")
-        position.step, position.order, position.seconds = int(saved["step"]), order, float(saved["seconds"])
-        position.sums += saved["sums"].to(position.sums)
+        position.step, position.order, position.seconds = step, order, float(saved["seconds"])
+        if not (math.isfinite(position.seconds) and sums.isfinite().all()):
+            raise ValueError("not finite")
+        position.sums += sums.to(position.sums.device)
         position.draws.set_state(saved["draws"])
         return position
 

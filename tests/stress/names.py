@@ -28,7 +28,7 @@ ATTACKS = [
 
 def attack_names(row: Row, count: int, dice: random.Random, folder: Path) -> None:
     """Files, classes, data sets and reports with names that try to run something, in a terminal and in Chromium."""
-    data, reports = folder / ATTACKS[0] / "x", folder / "reports"
+    data, reports = folder / ATTACKS[0], folder / "reports"
     for i, name in enumerate(ATTACKS):
         for k in range(10):
             path = data / ("train" if k else "test") / name / f"{ATTACKS[(i + k) % len(ATTACKS)][:80]}{k}.png"
@@ -36,7 +36,7 @@ def attack_names(row: Row, count: int, dice: random.Random, folder: Path) -> Non
             Image.effect_noise((16, 16), 10 + 5 * i).save(path, "PNG")
     out = reports / ATTACKS[1]
     words = ["report", "--preset", "smoke", "-p", "n_images=128", "-p", "epochs=1", "-p", "width=2", "-p", "budgets=60"]
-    words += ["-p", "batch_size=32", "-p", "supervised_steps=1", "--dataset", str(data.parent / "x"), "--out", str(out)]
+    words += ["-p", "batch_size=32", "-p", "supervised_steps=1", "--dataset", str(data), "--out", str(out)]
     environment = {**os.environ, "CONTRASTIVE_RUNS": str(folder / "runs")}
     done = report([*words, "--only", "02_linear_eval"], environment)
     for line in (done.stdout + done.stderr).splitlines():

@@ -44,10 +44,10 @@ context.set_forkserver_preload(["tests.stress.rows", "torch._dynamo", "sklearn.d
 
 
 class Row:
-    """What a row of the table counts: cases, and what went wrong in which."""
+    """What a row of the table counts: cases, what went wrong in which, and how many hit what they aimed at."""
 
     def __init__(self) -> None:
-        self.cases, self.problems, self.remark = 0, list[str](), ""
+        self.cases, self.problems, self.remark, self.hits = 0, list[str](), "", 0
 
     def case(self, problem: str) -> None:
         """Count a case, with what went wrong or an empty string."""
@@ -132,7 +132,7 @@ def kills(row: Row, count: int, dice: random.Random, folder: Path) -> None:
         leftovers = [path.name for path in (*runs.glob("*/.*"), *runs.glob(f"*/{PREVIOUS}"))]
         row.case(problem or (f"left {leftovers}" if leftovers else ""))
         shutil.rmtree(runs)
-    row.remark = f"{in_time} kills before the end"
+    row.hits, row.remark = in_time, f"{in_time} kills before the end"
 
 
 def damage(row: Row, count: int, dice: random.Random, folder: Path) -> None:
@@ -226,7 +226,7 @@ def full_disks(row: Row, count: int, dice: random.Random, folder: Path) -> None:
             filler.unlink()
             row.case(problem or ("" if finish(runs) == expected else "other bits"))
             shutil.rmtree(runs)
-        row.remark = f"the disk was too full in {told}"
+        row.hits, row.remark = told, f"the disk was too full in {told}"
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -259,7 +259,7 @@ def full_disks_of_reports(row: Row, count: int, dice: random.Random, folder: Pat
             leftovers = [path.name for path in (disk / "r").glob(".*")]
             row.case(f"{done} {again} {leftovers}" if problem or again or leftovers else "")
             shutil.rmtree(disk / "r")
-        row.remark = f"the disk was too full in {told}"
+        row.hits, row.remark = told, f"the disk was too full in {told}"
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 import time
@@ -15,7 +16,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import papermill_io
 
-from ..files import NOTICE, printable
+from ..files import NOTICE, printable, tell
 
 
 class Memory:
@@ -42,7 +43,7 @@ class Notices:
         """Pass the notices on."""
         for line in text.splitlines():
             if line.startswith(NOTICE):
-                print(line, file=sys.stderr, flush=True)
+                tell(line, sys.stderr)
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -64,7 +65,7 @@ def execute_notebook(
     started, out = time.perf_counter(), f"{Memory.SCHEME}{path.name}"
     at: dict[str, int] = {}
     _memory.written.pop(out, None)
-    print(f"{path.stem} ...", end="\n" if not sys.stdout.isatty() else "\r", flush=True)
+    tell(f"{path.stem} ...", end="\n" if not sys.stdout.isatty() else "\r")
     for name in ("papermill", "asyncio"):  # what they would log is told below, in a line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     why, interrupted = "", 0
@@ -77,7 +78,7 @@ def execute_notebook(
             cwd=path.parent,
             progress_bar=sys.stderr.isatty(),
             coalesce_streams=True,
-            execution_timeout=timeout,
+            execution_timeout=timeout and math.ceil(timeout),
             stderr_file=Notices(),
             on_cell_start=lambda cell, cell_index: at.update(index=cell_index),
             extra_arguments=["--log-level=CRITICAL"],  # the kernel's own notices are not for the terminal
@@ -104,7 +105,7 @@ def execute_notebook(
     notebook.metadata.get("papermill", {}).update(input_path=path.name, output_path=path.name)
     place = _place(notebook, at["index"]) if at else "the start of its kernel"
     error = {"notebook": path.stem, "cell": place, "error": printable(why)} if why else None
-    print(f"{path.stem} {'FAILED' if error else 'ok'}, {time.perf_counter() - started:.0f} s", flush=True)
+    tell(f"{path.stem} {'FAILED' if error else 'ok'}, {time.perf_counter() - started:.0f} s")
     return notebook, error, interrupted
 
 

@@ -13,7 +13,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from ..files import DamagedError, atomic_write, locked, printable, read_json
+from ..files import atomic_write, locked, printable, read_json
 from .record import collect, format_metric
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -70,7 +70,7 @@ def write_index(root: Path) -> Path:
             folder = path.parent.relative_to(root)
             try:
                 row = _index_row(path.parent, read_json(path))
-            except (DamagedError, FileNotFoundError, KeyError, TypeError, AttributeError, ValueError):
+            except Exception:  # whatever a stranger's file can bring about; the other rows are not to suffer
                 row = {"status": "damaged", "pages": []}
             link = quote(os.fsencode(folder.as_posix()))  # names of files need not be text
             rows.append({"link": link, "name": printable(folder.as_posix()), **row})
@@ -96,7 +96,7 @@ def _index_row(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
         name = f"{prefix}_accuracy@{headline}"
         return format_metric(name, metrics[name]) if name in metrics else "–"
 
-    return {
+    row = {
         "status": results["status"],
         "dataset": results.get("dataset", {}).get("name", "–"),
         "n_images": results["settings"]["n_images"],
@@ -106,5 +106,7 @@ def _index_row(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
         "random": value("random_encoder"),
         "supervised": value("supervised"),
         "minutes": f"{results['seconds']['total'] / 60:.1f}",
-        "pages": [f"{stem}.html" for stem in results["notebooks"] if (folder / f"{stem}.html").is_file()],
     }
+    pages = [f"{stem}.html" for stem in results["notebooks"] if re.fullmatch(r"\w{1,80}", stem, re.ASCII)]
+    shown = {name: printable(str(value))[:80] for name, value in row.items()}
+    return {**shown, "pages": [page for page in pages if (folder / page).is_file()]}

@@ -16,9 +16,10 @@ from typing import Any
 
 import nbformat
 
-from ..data import NAMES, load_images, resolve
-from ..files import atomic_write, locked, printable, say, write_json
+from ..data import NAMES, forget_images, load_images, resolve
+from ..files import atomic_write, locked, printable, say, tell, write_json
 from ..settings import RunError, Settings, UserError, checkout, data_root, make_settings, nearest, runs_root
+from ..signals import Stop
 from .execute import execute_notebook
 from .record import collect, format_metric, merge
 from .render import render, write_index
@@ -59,9 +60,9 @@ def choose_notebooks(folder: Path, only: Sequence[str]) -> list[Path]:
 
 def run_report(
     given: dict[str, Any], only: Sequence[str] = (), out: str | None = None, timeout: float | None = None
-) -> int:
-    """Run a report with the parameters that were given. Returns the exit code: 0; 1 when something failed; 128 and the
-    signal's number when one stopped it.
+) -> tuple[int, dict[str, Any]]:
+    """Run a report with the parameters that were given. Returns the exit code and the results: 0; 1 when something
+    failed; 128 and the signal's number when one stopped it.
 
     timeout: seconds that a single cell may take. Raises: UserError when the request is wrong; then nothing was started
     and nothing written. RunError when the report cannot be written.
@@ -72,51 +73,60 @@ def run_report(
         writable_folder(Path(out), keep=False)  # before a download: a wrong request leaves nothing behind
     settings = resolve(asked)
     note = load_images(asked).note
+    forget_images()  # each notebook has its own
     if asked.dataset not in NAMES:
         asked = asked.but(dataset=settings.dataset)  # an absolute path, wherever the kernel starts
     folder = writable_folder(Path(out) if out else reports_root() / settings.run_name, keep=False)
-    writable_folder(runs_root())
-    writable_folder(folder)
+    for needed in (runs_root(), reports_root(), folder):
+        writable_folder(needed)
     if note:
         say(note)
-    print(printable(f"Report on {settings.dataset}, preset {settings.preset}, in {folder}"), flush=True)
+    tell(printable(f"Report on {settings.dataset}, preset {settings.preset}, in {folder}"))
     given = {**asked.model_dump(mode="json", include=set(given)), "preset": asked.preset}
     # Not beside the folder, where it might not be allowed, nor in it, since the folder is handed on.
-    lock = runs_root() / f".report-{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.lock"
+    lock = reports_root() / f".{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.lock"
     with locked(folder, "writing a report there", lock), _reserve(folder):
         return _execute(notebooks, settings, given, note, folder, timeout)
 
 
 def _execute(
     notebooks: list[Path], settings: Settings, given: dict[str, Any], note: str, folder: Path, timeout: float | None
-) -> int:
+) -> tuple[int, dict[str, Any]]:
     os.environ |= {"CONTRASTIVE_DATA": str(data_root()), "CONTRASTIVE_RUNS": str(runs_root())}
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")
     started, errors, executed, interrupted = time.perf_counter(), [], {}, 0
-    results: dict[str, Any] = {"status": "ok", "notebooks": [path.stem for path in notebooks]}
+    results: dict[str, Any] = {"status": "ok"}
     for path in notebooks:
         executed[path.stem], error, interrupted = execute_notebook(path, given, timeout)
         errors += [error] if error else []
         merge(results, collect(executed[path.stem]))
         if interrupted:
             break
+    results["notebooks"] = list(executed)
     if "provenance" in results:  # of the whole report, not of its last notebook
         results["provenance"] |= {"start": began, "end": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     results.setdefault("settings", json.loads(settings.model_dump_json()))
     results.setdefault("seconds", {})["total"] = round(time.perf_counter() - started, 1)
-    try:
-        _write(folder, executed, results, errors, note)
-    except RunError as problem:  # the disk is full: with what was kept free for this, the report can still say so
-        (folder / RESERVE).unlink(missing_ok=True)
-        errors.append({"notebook": list(executed)[-1], "cell": "after the last cell", "error": str(problem)})
-        _write(folder, executed, results, errors, note)
-    return (128 + interrupted) if interrupted else int(results["status"] == "failed")
+    with Stop():  # what was measured so far is not to be lost by a signal now
+        try:
+            _write(folder, executed, results, errors, note)
+        except RunError as problem:  # the disk is full: with what was kept free for this, the report can still say so
+            (folder / RESERVE).unlink(missing_ok=True)
+            errors.append({"notebook": list(executed)[-1], "cell": "after the last cell", "error": str(problem)})
+            _write(folder, executed, results, errors, note)
+        code = int(results["status"] == "failed")
+        try:
+            index = write_index(reports_root())
+        except RunError as problem:
+            code, index = 1, None
+            tell(printable(f"FAILED {problem}"), sys.stderr)
+        _print_end(results, folder / f"{notebooks[0].stem}.html", index)
+    return (128 + interrupted) if interrupted else code, results
 
 
 def _write(folder: Path, executed: dict[str, Any], results: dict[str, Any], errors: list, note: str) -> None:
-    """Write a report's files and the index, and tell the terminal. Raises: RunError when the disk is full."""
-    failed = [c for c in results.get("checks", []) if not c["passed"]]
-    if errors or failed:
+    """Write a report's files. Raises: RunError when the disk is full."""
+    if errors or not all(check["passed"] for check in results.get("checks", [])):
         results |= {"status": "failed", "errors": errors}
     # Should this process be killed here, then what lies in the folder must not pass for one whole report.
     killed = {"notebook": "", "cell": "", "error": "killed while the report was written"}
@@ -126,8 +136,6 @@ def _write(folder: Path, executed: dict[str, Any], results: dict[str, Any], erro
         atomic_write(folder / f"{stem}.ipynb", nbformat.writes(notebook).encode())
         atomic_write(folder / f"{stem}.html", page.encode())
     write_json(folder / "results.json", results)
-    index = write_index(reports_root())
-    _print_end(results, errors, failed, folder / f"{next(iter(executed))}.html", index)
 
 
 @contextmanager
@@ -135,13 +143,16 @@ def _reserve(folder: Path) -> Iterator[None]:
     """Keep some of the disk free for the report of a failure. Raises: UserError when there is not even that."""
     path = folder / RESERVE
     try:
-        path.write_bytes(os.urandom(RESERVE_BYTES))  # not zeros, which some file systems do not store
+        try:
+            path.unlink(missing_ok=True)  # it may be a link
+            with path.open("xb") as file:
+                file.write(os.urandom(RESERVE_BYTES))  # not zeros, which some file systems do not store
+        except OSError as error:
+            raise UserError(
+                f"cannot write {RESERVE_BYTES / 1e6:.0f} MB to {folder}: {error.strerror}. Free some space on its "
+                "disk, or choose another folder."
+            ) from None
         yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {RESERVE_BYTES / 1e6:.0f} MB to {folder}: {error.strerror}. Free some space on its disk, or "
-            "choose another folder."
-        ) from None
     finally:
         path.unlink(missing_ok=True)
 
@@ -184,14 +195,16 @@ def main_numbers(results: dict[str, Any]) -> list[tuple[str, str]]:
     return [(said, format_metric(name, metrics[name])) for name, said in names.items() if name in metrics]
 
 
-def _print_end(results: dict[str, Any], errors: list, failed: list, first: Path, index: Path) -> None:
-    for error in errors:
-        print(printable(f"FAILED {error['notebook']}, {error['cell']}: {error['error']}"), file=sys.stderr)
-    for check in failed:
-        text = f"FAILED check {check['name']}: seen {check['seen']}, expected {check['expected']}"
-        print(printable(text), file=sys.stderr)
-    print()
+def _print_end(results: dict[str, Any], first: Path, index: Path | None) -> None:
+    for error in results.get("errors", []):
+        tell(printable(f"FAILED {error['notebook']}, {error['cell']}: {error['error']}"), sys.stderr)
+    for check in results.get("checks", []):
+        if not check["passed"]:
+            text = f"FAILED check {check['name']}: seen {check['seen']}, expected {check['expected']}"
+            tell(printable(text), sys.stderr)
+    tell("")
     for what, value in main_numbers(results):
-        print(f"  {value:>9}  {what}")
-    print(f"Report: {printable(str(first))}")
-    print(f"Index:  {printable(str(index))}")
+        tell(f"  {value:>9}  {what}")
+    tell(printable(f"Report: {first}"))
+    if index is not None:
+        tell(printable(f"Index:  {index}"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -9,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluate import standard_error
-from ..files import printable, read_json
+from ..files import BROKEN, printable, read_json, tell
+from ..pretrain import code_hash
 from ..settings import UserError, make_settings, runs_root
 from .record import PLAIN_UNITS, format_metric
 from .runner import reports_root, run_report
@@ -31,33 +35,39 @@ def verify(report: Path, changes: dict[str, Any], out: str | None = None, timeou
         old = read_json(path)
     except FileNotFoundError:
         raise UserError(f"there is no report at {report}: give a folder that holds results.json.") from None
-    settings, notebooks = old.get("settings"), old.get("notebooks")
-    if not isinstance(settings, dict) or not isinstance(notebooks, list) or not old.get("metrics"):
-        raise UserError(f"{path} holds no numbers that could be compared.")
+    try:
+        settings, notebooks = dict(old["settings"]), [str(name) for name in old["notebooks"]]
+        compare(old, {**old, "metrics": {name: {**m, "values": None} for name, m in old["metrics"].items()}})
+        if not old["metrics"] or not all(math.isfinite(m["mean"]) for m in old["metrics"].values()):
+            raise ValueError("no numbers")
+    except (*BROKEN, ArithmeticError):
+        raise UserError(f"{path} holds no numbers that could be compared.") from None
     preset = settings.get("preset", "quick")
     usual = make_settings(preset=preset).model_dump(mode="json")
     given = {name: value for name, value in settings.items() if value != usual.get(name)}
     given = {"preset": preset, **given, **changes}
     make_settings(**given)
-    folder = Path(out) if out else reports_root() / f"{path.absolute().parent.name}-verified"
-    runs = runs_root() / f"verify-{path.absolute().parent.name}"
+    name = path.absolute().parent.name
+    # Of its own for each report, request and state of the code: what an interrupted one left there is still of use.
+    asked = json.dumps([str(path.resolve()), old, given, code_hash()], default=str)
+    runs = runs_root() / f"verify-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
     before = os.environ.get("CONTRASTIVE_RUNS")
     os.environ["CONTRASTIVE_RUNS"] = str(runs)
     try:
-        code = run_report(given, [str(name) for name in notebooks], str(folder), timeout)
+        code, new = run_report(given, notebooks, out or str(reports_root() / f"{name}-verified"), timeout)
     finally:
-        os.environ["CONTRASTIVE_RUNS"] = before or ""
+        os.environ.pop("CONTRASTIVE_RUNS")
+        os.environ |= {"CONTRASTIVE_RUNS": before} if before is not None else {}
     if code >= 128:
         return code
     shutil.rmtree(runs, ignore_errors=True)
-    new = read_json(folder / "results.json")
     verdicts = compare(old, new)
-    print()
+    tell("")
     for verdict, said in verdicts:
-        print(printable(f"{verdict:13}  {said}"))
+        tell(printable(f"{verdict:13}  {said}"))
     counts = {v: sum(verdict == v for verdict, _ in verdicts) for v in ("identical", "within spread", "OFF")}
-    print("\n" + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
-    return int(counts["OFF"] > 0 or new["status"] != "ok")
+    tell("\n" + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+    return int(counts["OFF"] > 0 or code != 0)
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:

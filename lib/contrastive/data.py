@@ -104,6 +104,8 @@ def _load(dataset: str, root: str) -> Images:
     path = Path(os.path.expanduser(dataset))
     if os.path.isfile(path) and path.suffix == ".npz":
         return _images(_path_name(path), read_npz(data_file(path, path.parent)))
+    if os.sep in dataset and not os.path.exists(path):
+        raise UserError(f"there is no {path}. Give a folder of images or an .npz file, or one of: {', '.join(NAMES)}.")
     if not os.path.isdir(path):
         raise UserError(f"{nearest(dataset, NAMES, 'data set')} A folder of images, or an .npz file, does as well.")
     if not any(os.path.exists(path / part) for part in ("train", "test")):

@@ -202,6 +202,8 @@ def _print_end(results: dict[str, Any], first: Path, index: Path | None) -> None
         if not check["passed"]:
             text = f"FAILED check {check['name']}: seen {check['seen']}, expected {check['expected']}"
             tell(printable(text), sys.stderr)
+    if results.get("errors"):
+        tell("The same command goes on with what was finished.", sys.stderr)
     tell("")
     for what, value in main_numbers(results):
         tell(f"  {value:>9}  {what}")

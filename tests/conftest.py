@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ if HAVE_MNIST:
 @pytest.fixture(autouse=True, scope="session")
 def _own_runs(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["CONTRASTIVE_RUNS"] = str(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_works() -> None:
+    # A shell that starts the tests in the background has them ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,14 @@ from contrastive.settings import data_root
 HAVE_MNIST = (data_root() / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
 if HAVE_MNIST:
     os.environ["CONTRASTIVE_DATA"] = str(data_root())
+
+
+def contrastive(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line, run."""
+    command = [sys.executable, "-m", "contrastive", *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=400, env={**os.environ, **environment}, check=False
+    )
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -21,6 +21,8 @@ from contrastive.report.runner import RESERVE, run_report
 from contrastive.settings import RunError
 from contrastive.signals import terminate
 
+from .conftest import contrastive
+
 IMPORT = "from contrastive.report import check, record"
 
 
@@ -234,7 +236,7 @@ def test_a_killed_report_goes_on_with_its_runs(tmp_path):
 
 def test_a_collapsed_run_fails_its_checks(tmp_path):
     words = ["report", "--preset", "smoke", "--only", "01_pretrain", "-p", "lr=10", "--out", str(tmp_path / "out")]
-    done = subprocess.run([sys.executable, "-m", "contrastive", *words], capture_output=True, text=True, check=False)
+    done = contrastive(*words)
     assert done.returncode == 1
     assert "FAILED check the loss left chance (seed 0)" in done.stderr
     assert "FAILED check no collapse of the projections (seed 0)" in done.stderr

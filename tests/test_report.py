@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -20,19 +19,11 @@ from contrastive.report.runner import choose_notebooks, notebook_folder
 from contrastive.report.tables import compare, results_table, savings
 from contrastive.settings import Settings, UserError
 
+from .conftest import contrastive
+from .stress.names import CHROMIUM_OPTIONS, chromium
+
 SMALL = ["--preset", "smoke", "-p", "budgets=50,200", "-p", "epochs=8", "-p", "width=4", "-p", "supervised_steps=10"]
 NOTEBOOKS = ("01_pretrain", "02_linear_eval", "03_ablations")
-
-
-def contrastive(*words, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "contrastive", *words],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        env={**os.environ, **environment},
-        check=False,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -304,18 +295,15 @@ def test_the_index_survives_strangers(tmp_path):
 
 # --- in a browser --------------------------------------------------------------------------------------------------
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
 
 @pytest.fixture(scope="module")
 def browser():
     from playwright.sync_api import sync_playwright
 
-    if CHROMIUM is None:
+    if chromium() is None:
         pytest.skip("needs Chromium")
     with sync_playwright() as playwright:
-        quiet = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*quiet, "--disable-component-update"])
+        browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_OPTIONS)
         yield browser
         browser.close()
 

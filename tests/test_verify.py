@@ -1,10 +1,7 @@
 """Made again, a report has the same numbers and pages; and what differs is told from noise."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,14 +12,9 @@ from contrastive.evaluate import aggregate, evaluate, standard_error
 from contrastive.files import read_json, write_json
 from contrastive.report.verify import SHARE, compare, spread
 
+from .conftest import contrastive
+
 WORDS = ["--preset", "smoke", "--only", "02_linear_eval", "-p", "budgets=50,200", "-p", "supervised_steps=5"]
-
-
-def contrastive(*words, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "contrastive", *words], capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, **environment},
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

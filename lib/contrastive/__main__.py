@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .files import printable, say, tell
+from .files import mute, printable, say, tell
 from .settings import PRESETS, RunError, Settings, UserError, make_settings, nearest
 from .signals import Stop, terminate
 
@@ -115,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         tell("interrupted; the same command goes on from the last checkpoint", sys.stderr)
         return 128 + getattr(interruption, "number", signal.SIGINT)
     except BrokenPipeError:  # the reader of our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute(sys.stdout.fileno())
         return 1
 
 

@@ -18,6 +18,7 @@ from .settings import Settings, UserError
 from .training import Position, Training
 
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
+# What `pack` puts into a state
 KINDS = dict(settings=str, code=str, data=str, history=list, method=OrderedDict, optimizer=dict, position=dict)
 STATE_FORMAT = 3  # 1: features in another order; 2: between epochs only, without a checksum
 
@@ -41,7 +42,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
         new.replace(folder / STATE)
         sync_folder(folder)
     except (OSError, ValueError) as error:
-        raise write_failure(folder / STATE, error if isinstance(error, OSError) else OSError(0, str(error))) from None
+        raise write_failure(folder / STATE, error) from None
 
 
 def _is_whole(path: Path) -> bool:

@@ -16,14 +16,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TextIO
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from .settings import RunError, UserError
 
 MAX_JSON_BYTES = 50_000_000  # far above what a report holds; what is larger was not written here
 NOTICE = "NOTE: "  # starts a line on a notebook's standard error that is for the user, too
-
-
 # What files of whatever content make the parsing of JSON, and a look at what came out, raise.
 BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -49,21 +47,29 @@ def tell(text: str, stream: TextIO | None = None, end: str = "\n") -> None:
     try:
         print(text, file=stream, end=end, flush=True)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        mute(stream.fileno())
+
+
+def mute(descriptor: int) -> None:
+    """Have what is written there from now on go nowhere, rather than fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------
 
 
-def write_failure(path: Path, error: OSError) -> RunError:
-    """What to tell when a file could not be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def write_failure(path: Path, error: OSError | ValueError) -> RunError:
+    """What to tell when a file could not be written, or not be read back."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(path.parent).free / 1e6 if path.parent.is_dir() else 0
         return RunError(
             f"the disk that holds {path.parent} is full ({free:,.1f} MB free), so {path.name} could not be written. "
             "What was there before is unharmed. Free some space; the same command then continues."
         )
-    return RunError(f"cannot write {path}: {error.strerror}. What was there before is unharmed.")
+    why = getattr(error, "strerror", None) or error
+    return RunError(f"cannot write {path}: {why}. What was there before is unharmed.")
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -172,12 +178,13 @@ def locked(path: Path, doing: str, note: Path | None = None) -> Iterator[None]:
         except Timeout:
             say(f"waiting until {_holder(note)} is done with {path}")
             lock.acquire()
-        # Left behind on release, as is the lock's file: only those who wait for a living holder read it.
-        since = datetime.now(timezone.utc).isoformat(sep=" ", timespec="seconds")
-        note.write_text(f"process {os.getpid()} on {platform.node()}, {doing} since {since}")
-    except (OSError, NotImplementedError) as error:
+        if not isinstance(lock, SoftFileLock):  # which it becomes where files cannot be locked, with notes of its own
+            # Left behind on release, as is the lock's file: only those who wait for a living holder read it.
+            since = datetime.now(timezone.utc).isoformat(sep=" ", timespec="seconds")
+            note.write_text(f"process {os.getpid()} on {platform.node()}, {doing} since {since}")
+    except OSError as error:
         lock.release()
-        raise write_failure(note, error if isinstance(error, OSError) else OSError(0, str(error))) from None
+        raise write_failure(note, error) from None
     try:
         yield
     finally:

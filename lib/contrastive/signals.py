@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from .files import mute
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM or a hang-up, taken as Ctrl-C is. number: the signal's."""
@@ -20,9 +22,9 @@ class Terminated(KeyboardInterrupt):
 
 def terminate(number: int, frame: FrameType | None) -> None:
     """A signal handler. Raises: Terminated."""
-    for stream in (1, 2):
-        if number == getattr(signal, "SIGHUP", None) and os.isatty(stream):  # nobody reads it, and writing would fail
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    for descriptor in (1, 2):
+        if number == getattr(signal, "SIGHUP", None) and os.isatty(descriptor):  # the terminal has gone
+            mute(descriptor)
     raise Terminated(number)
 
 
@@ -47,11 +49,7 @@ class Stop:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
-        if self.signal:  # one that came after the last look
-            self.obey()
+        self.obey()  # one that came after the last look
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         again, self.signal = self.signal, number
@@ -59,7 +57,10 @@ class Stop:
             self.obey()
 
     def obey(self) -> None:
-        """Let the signal do what it would have done."""
-        number, self.signal = self.signal, 0
-        self.__exit__()
-        signal.raise_signal(number)
+        """Let the signal, if there was one, do what it would have done; from now on signals act at once again."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+        noted, self.signal = self.signal, 0
+        if noted:
+            signal.raise_signal(noted)

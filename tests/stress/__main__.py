@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import names, rows
+from . import disks, names, rows
 
 # name -> rows as functions, and how many of the cases of `--count 100` each does
 ROWS: dict[str, tuple[Callable[[rows.Row, int, random.Random, Path], None], float]] = {
     "SIGKILL at a random moment, resumed": (rows.kills, 1),
     "bytes flipped or cut": (rows.damage, 10),
     "fuzzed settings, strings and files": (rows.fuzz, 50),
-    "disk full at a random point": (rows.full_disks, 1),
-    "a report's disk full at a random point": (rows.full_disks_of_reports, 0.1),
+    "disk full at a random point": (disks.full_in_runs, 1),
+    "a report's disk full at a random point": (disks.full_in_reports, 0.1),
     "2 and 8 processes on one run and index": (rows.several_at_once, 0.05),
     "names that attack, in terminal and browser": (names.attack_names, 0.01),
     "share of checkpoints in training below 1 %": (rows.checkpoints, 0.1),

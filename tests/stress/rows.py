@@ -28,7 +28,6 @@ from contrastive.evaluate import evaluate
 from contrastive.files import read_json, read_lines, write_json
 from contrastive.pretrain import load_method
 from contrastive.report.render import write_index
-from contrastive.report.runner import RESERVE_BYTES
 from contrastive.training import Training
 
 pretraining = importlib.import_module("contrastive.pretrain")  # the package has a function of that name
@@ -201,67 +200,6 @@ def fuzz(row: Row, count: int, dice: random.Random, folder: Path) -> None:
     row.remark = f"memory grew by {grown:,.0f} MB"
     if grown > 1000:
         row.problems.append(row.remark)
-
-
-def full_disks(row: Row, count: int, dice: random.Random, folder: Path) -> None:
-    """A small file system that is full at random points of a run; then it gets space, and the run goes on."""
-    disk, said, told = folder / "disk", folder / "said", 0
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True).returncode:
-        row.remark = "not done: to mount a disk needs root, or `unshare -rm make stress`"
-        return
-    try:
-        expected, _ = reference(folder)
-        needed = sum(path.stat().st_size for path in (folder / "whole").rglob("*"))
-        for i in range(count):
-            runs, filler = disk / f"run{i}", disk / "filler"
-            free = dice.randrange(0, 8 * needed, 4096)
-            filler.write_bytes(bytes(shutil.disk_usage(disk).free - free))
-            process = start(runs, TINY, said)
-            process.join()
-            line, problem = said.read_text(), ""
-            if process.exitcode:
-                told += 1
-                problem = "" if line.count("\n") == 1 and "the disk that holds" in line and str(runs) in line else line
-            filler.unlink()
-            row.case(problem or ("" if finish(runs) == expected else "other bits"))
-            shutil.rmtree(runs)
-        row.hits, row.remark = told, f"the disk was too full in {told}"
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
-def full_disks_of_reports(row: Row, count: int, dice: random.Random, folder: Path) -> None:
-    """A report whose disk is full before it, or at a random point of its writing; then it gets space."""
-    disk, told = folder / "disk", 0
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], capture_output=True).returncode:
-        row.remark = "not done: to mount a disk needs root, or `unshare -rm make stress`"
-        return
-    words = ["report", "--preset", "smoke", "--only", "02_linear_eval", "-p", "epochs=8", "-p", "budgets=50,200"]
-    words += ["-p", "width=4", "-p", "supervised_steps=10", "--out", str(disk / "r")]
-    environment = {**os.environ, "CONTRASTIVE_RUNS": str(folder / "runs")}
-    try:
-        for _ in range(count):
-            free = RESERVE_BYTES + dice.randrange(-100_000, 600_000)
-            (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - free))
-            done = report(words, environment)
-            results = read_json(disk / "r" / "results.json") if done.returncode != 2 else {"status": "failed"}
-            page = (disk / "r" / "02_linear_eval.html").read_text() if done.returncode != 2 else ""
-            told += done.returncode != 0
-            problem = "Traceback" in done.stderr or (done.returncode == 0) != (results["status"] == "ok")
-            if done.returncode == 1:
-                problem |= "the disk that holds" not in done.stderr or "the disk that holds" not in page
-            elif done.returncode == 2:
-                problem |= done.stderr.count("\n") != 1 or "Free some space" not in done.stderr
-            (disk / "filler").unlink()
-            again = report(words, environment).returncode
-            leftovers = [path.name for path in (disk / "r").glob(".*")]
-            row.case(f"{done} {again} {leftovers}" if problem or again or leftovers else "")
-            shutil.rmtree(disk / "r")
-        row.hits, row.remark = told, f"the disk was too full in {told}"
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def report(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

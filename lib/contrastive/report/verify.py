@@ -27,7 +27,7 @@ def verify(report: Path, changes: dict[str, Any], out: str | None = None, timeou
     """Run a report's settings again and print for each number whether it is identical, within its spread, or off.
 
     report: its folder, or a file in it. changes: parameters that shall differ, such as `device`. The runs are made
-    anew, in a folder that is removed in the end, or kept to go on with when this is interrupted. Returns the exit code:
+    anew, in a folder that is removed in the end, or kept to go on with when this fails. Returns the exit code:
     0, 1 when a number is off or the report failed, 128 and more when a signal stopped it. Raises: UserError.
     """
     path = report / "results.json" if report.is_dir() else report.with_name("results.json")
@@ -37,6 +37,7 @@ def verify(report: Path, changes: dict[str, Any], out: str | None = None, timeou
         raise UserError(f"there is no report at {report}: give a folder that holds results.json.") from None
     try:
         settings, notebooks = dict(old["settings"]), [str(name) for name in old["notebooks"]]
+        # Whatever else is wrong with a stranger's numbers shows here, not after hours of training.
         compare(old, {**old, "metrics": {name: {**m, "values": None} for name, m in old["metrics"].items()}})
         if not old["metrics"] or not all(math.isfinite(m["mean"]) for m in old["metrics"].values()):
             raise ValueError("no numbers")
@@ -58,7 +59,7 @@ def verify(report: Path, changes: dict[str, Any], out: str | None = None, timeou
     finally:
         os.environ.pop("CONTRASTIVE_RUNS")
         os.environ |= {"CONTRASTIVE_RUNS": before} if before is not None else {}
-    if code >= 128:
+    if code >= 128 or new.get("errors"):  # what was trained is of use to the next attempt
         return code
     shutil.rmtree(runs, ignore_errors=True)
     verdicts = compare(old, new)

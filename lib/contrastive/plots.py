@@ -1,10 +1,16 @@
-"""Every figure of the reports, each with the text that stands in for it where it cannot be seen."""
+"""Every figure of the reports: light and dark, with a caption, the numbers behind it, and the text that stands in for
+it where it cannot be seen."""
 
 from __future__ import annotations
 
+import base64
+import csv
+import functools
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib
@@ -12,57 +18,148 @@ import numpy as np
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from .augment import Augment
-from .evaluate import ARMS
+from .evaluate import ARMS, uncertainty
 
-INK, MUTED = "#1b2a33", "#5c6b75"
-_palette = sns.color_palette("colorblind").as_hex()
-COLOURS = {"blue": _palette[0], "orange": _palette[1], "green": _palette[2], "grey": "#7a7a7a"}
-ARM_COLOURS = dict(zip(ARMS, (COLOURS[c] for c in ("blue", "orange", "green", "grey")), strict=True))
-THEME: dict[str, Any] = {
-    "figure.facecolor": "white",
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#e3e8eb",
-}
+MIME = "application/vnd.contrastive.figure+json"
 PIXELS_PER_INCH = 200  # twice the size at which a page shows them
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure and its alternative text. As the last value of a notebook cell it shows itself, with that text."""
+class Theme:
+    """Colours of figures on a page's background. Those of data keep 3:1 against it and differ for the colour-blind,
+    who also get markers or names in place."""
+
+    paper: str
+    ink: str
+    muted: str
+    grid: str
+    blue: str
+    orange: str
+    green: str
+    grey: str
+    diverging: str  # colour map with its middle near the background
+    mistakes: str  # colour map that starts near the background
+
+    def rc(self) -> dict[str, Any]:
+        """For matplotlib."""
+        return sns.axes_style("whitegrid") | {
+            "figure.facecolor": self.paper, "axes.facecolor": self.paper, "savefig.facecolor": self.paper,
+            "text.color": self.ink, "axes.labelcolor": self.ink, "axes.edgecolor": self.muted,
+            "xtick.color": self.muted, "ytick.color": self.muted, "xtick.labelcolor": self.ink,
+            "ytick.labelcolor": self.ink, "grid.color": self.grid,
+            "font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left",
+            "axes.spines.top": False, "axes.spines.right": False,
+        }  # fmt: skip
+
+
+LIGHT = Theme(
+    "#ffffff", "#1b2a33", "#5c6b75", "#e3e8eb", "#0173b2", "#b35c00", "#02805d", "#6f7a82", "vlag", "light:#0173b2"
+)
+DARK = Theme(
+    "#12181d", "#e4eaee", "#a3b1bb", "#2b363e", "#5ab4f0", "#f0a04b", "#45c49c", "#9aa6ae", "icefire", "dark:#5ab4f0"
+)
+ARM_COLOURS = dict(zip(ARMS, ("blue", "orange", "green", "grey"), strict=True))
+ARM_MARKERS = dict(zip(ARMS, "osD^", strict=True))
+_theme: ContextVar[Theme] = ContextVar("theme", default=LIGHT)
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What a drawing function gives: a figure, its alternative text, its caption, the rows of numbers behind it."""
 
     figure: Figure
     alt: str
+    caption: str
+    rows: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
-    def png(self) -> bytes:
-        """The figure as PNG, at twice its displayed size."""
-        buffer = io.BytesIO()
-        # Without the software's version in it the same figure gives the same bytes.
-        self.figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH, bbox_inches="tight", metadata={"Software": None})
-        return buffer.getvalue()
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure in both themes. As the last value of a notebook cell it shows itself, with all that belongs to it."""
+
+    name: str
+    light: Sketch
+    dark: Sketch
+
+    @property
+    def alt(self) -> str:
+        """What the figure shows, in words."""
+        return self.light.alt
+
+    def as_json(self) -> dict[str, Any]:
+        """What a page needs beside the PNG: dark is another one, in base64; csv the numbers behind the figure."""
+        png, table = to_png(self.light.figure), io.StringIO()
+        if self.light.rows:
+            writer = csv.DictWriter(table, list(self.light.rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.light.rows)
+        return {
+            "name": self.name,
+            "alt": self.alt,
+            "caption": self.light.caption,
+            # Half of what the PNG's header tells: it has twice the pixels of the size at which it is shown.
+            "width": int.from_bytes(png[16:20], "big") // 2,
+            "height": int.from_bytes(png[20:24], "big") // 2,
+            "light": base64.b64encode(png).decode(),
+            "dark": base64.b64encode(to_png(self.dark.figure)).decode(),
+            "csv": table.getvalue(),
+        }
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
-        png = self.png()
-        width = int.from_bytes(png[16:20], "big") // 2  # from the PNG's header
-        return {"image/png": png, "text/plain": self.alt}, {"image/png": {"alt": self.alt, "width": width}}
+        shown = self.as_json()
+        size = {name: shown[name] for name in ("alt", "width", "height")}
+        return {"image/png": shown.pop("light"), "text/plain": self.alt, MIME: shown}, {"image/png": size}
+
+
+def to_png(figure: Figure) -> bytes:
+    """A figure as PNG of 256 colours, which no eye tells from more, at twice its displayed size."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=PIXELS_PER_INCH, bbox_inches="tight")
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
+
+
+@contextmanager
+def themed(theme: Theme) -> Iterator[None]:
+    """Draw in a theme."""
+    token = _theme.set(theme)
+    try:
+        with matplotlib.rc_context(theme.rc()):
+            yield
+    finally:
+        _theme.reset(token)
+
+
+def figure(draw: Callable[..., Sketch]) -> Callable[..., Picture]:
+    """Have a function that draws once in the current theme make a picture in both, named after it or by `name`."""
+
+    @functools.wraps(draw)
+    def both(*args: Any, name: str = "", **kwargs: Any) -> Picture:
+        sketches = []
+        for theme in (LIGHT, DARK):
+            with themed(theme):
+                sketches.append(draw(*args, **kwargs))
+        return Picture(name or draw.__name__, *sketches)
+
+    return both
 
 
 def _axes(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 3.6), **kw: Any) -> tuple[Figure, Any]:
     # Figures are made without pyplot, so that none is shown twice or kept for ever.
-    with matplotlib.rc_context(sns.axes_style("whitegrid") | THEME):
-        figure = Figure(figsize=size, layout="constrained")
-        return figure, figure.subplots(rows, columns, **kw)
+    drawn = Figure(figsize=size, layout="constrained")
+    return drawn, drawn.subplots(rows, columns, **kw)
+
+
+def _colour(name: str) -> str:
+    return getattr(_theme.get(), name)
+
+
+def _colour_map(name: str) -> Any:
+    return sns.color_palette(_colour(name), as_cmap=True)
 
 
 def _show(axes: Any, image: Tensor) -> None:
@@ -72,30 +169,59 @@ def _show(axes: Any, image: Tensor) -> None:
     axes.set_axis_off()
 
 
-def augmentation_grid(images: Tensor, augment: Augment, draws: int = 7, seed: int = 0) -> Picture:
+def _name_lines(axes: Any, ends: Sequence[tuple[str, float, str]]) -> None:
+    """Write names (name, value at the right end, colour) beside the ends of lines, in whose place they are legible."""
+    low, high = axes.yaxis.get_transform().transform(axes.get_ylim())
+    at = [(float(axes.yaxis.get_transform().transform(y)) - low) / (high - low) for _, y, _ in ends]
+    gap = 1.3 * matplotlib.rcParams["font.size"] / (0.8 * 72 * axes.figure.get_figheight())
+    order, places = sorted(range(len(ends)), key=at.__getitem__), dict(enumerate(at))
+    for below, above in zip(order, order[1:], strict=False):
+        places[above] = max(places[above], places[below] + gap)
+    shift = max(0.0, places[order[-1]] - 1) if order else 0.0
+    for above, below in zip(order[::-1], order[-2::-1], strict=False):  # down again from the upper edge
+        places[above] = min(places[above], 1.0) if shift else places[above]
+        places[below] = min(places[below], places[above] - gap)
+    for i, (name, _, colour) in enumerate(ends):
+        axes.annotate(
+            name,
+            (1.0, at[i]),
+            (1.03, places[i]),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            color=colour,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkA": 1, "shrinkB": 0},
+        )
+
+
+@figure
+def augmentation_grid(images: Tensor, augment: Augment, draws: int = 7, seed: int = 0) -> Sketch:
     """Each image (uint8 N x C x H x W) in a row, beside several random views of it."""
     generator = torch.Generator().manual_seed(seed)
     mean, std = augment.mean.view(1, -1, 1, 1), augment.std.view(1, -1, 1, 1)
     views = [(augment(images, generator) * std + mean).clamp(0, 1).mul(255).round().byte() for _ in range(draws)]
-    figure, axes = _axes(len(images), draws + 1, (0.85 * (draws + 1), 0.9 * len(images)), squeeze=False)
+    drawn, axes = _axes(len(images), draws + 1, (0.85 * (draws + 1), 0.9 * len(images)), squeeze=False)
     for row, image in zip(axes, range(len(images)), strict=True):
         for place, panel in zip(row, [images, *views], strict=True):
             _show(place, panel[image])
     axes[0, 0].set_title("image", fontsize=9)
     axes[0, 1].set_title("random views", fontsize=9)
-    return Picture(figure, f"{len(images)} images, each beside {draws} random views of it.")
+    alt = f"{len(images)} images, each beside {draws} random views of it."
+    return Sketch(drawn, alt, "Unlabelled images, each beside random views of it.")
 
 
-def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Picture:
+@figure
+def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Sketch:
     """NT-Xent per epoch with its chance level, and how often the positive is the nearest view. One line per run."""
-    figure, (left, right) = _axes(1, 2, (7.6, 3.2))
-    for (name, history), colour in zip(histories.items(), sns.color_palette("colorblind"), strict=False):
+    drawn, (left, right) = _axes(1, 2, (7.6, 3.2))
+    for i, history in enumerate(histories.values()):
         epochs = [h["epoch"] for h in history]
-        marker = "o" if len(epochs) < 3 else None
-        left.plot(epochs, [h["loss"] for h in history], color=colour, label=name, marker=marker)
-        right.plot(epochs, [100 * h["top1"] for h in history], color=colour, marker=marker)
-    last = next(iter(histories.values()))[-1]
-    left.axhline(last["chance_loss"], color=MUTED, ls="--", lw=1)
+        style = {"color": _colour("blue"), "alpha": 1 - 0.6 * i / len(histories)}
+        style |= {"marker": "o" if len(epochs) < 3 else None}
+        left.plot(epochs, [h["loss"] for h in history], **style)
+        right.plot(epochs, [100 * h["top1"] for h in history], **style)
+    first, last = next(iter(histories.values()))[0], next(iter(histories.values()))[-1]
+    left.axhline(last["chance_loss"], color=_colour("muted"), ls="--", lw=1)
     left.annotate(
         f"chance: ln(2N-1) = {last['chance_loss']:.2f}",
         (0.98, last["chance_loss"]),
@@ -104,124 +230,190 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Pictur
         textcoords="offset points",
         ha="right",
         va="top",
-        color=MUTED,
+        color=_colour("muted"),
     )
     left.set(xlabel="epoch", ylabel="NT-Xent (nats)", ylim=(0, last["chance_loss"] * 1.06))
-    right.set(xlabel="epoch", ylabel="positive is nearest (% of anchors)", ylim=(0, 100))
-    if len(histories) > 1:
-        left.legend(frameon=False)
-    return Picture(
-        figure,
-        f"Loss by epoch, from {next(iter(histories.values()))[0]['loss']:.2f} to {last['loss']:.2f} nats, below its "
-        f"chance level of {last['chance_loss']:.2f}; contrastive accuracy, ending at {100 * last['top1']:.0f} %.",
+    right.set(xlabel="epoch", ylabel="partner found (% of anchors)", ylim=(0, 100))
+    lines = f"; one line for each of {len(histories)} seeds" if len(histories) > 1 else ""
+    return Sketch(
+        drawn,
+        f"Loss by epoch, from {first['loss']:.2f} to {last['loss']:.2f} nats, below its chance level of "
+        f"{last['chance_loss']:.2f}; contrastive accuracy, ending at {100 * last['top1']:.0f} %.",
+        f"Loss (left) and how often the partner is found (right), in training{lines}.",
+        [
+            {"run": name, "epoch": h["epoch"], "loss_nats": h["loss"], "positive_is_nearest_percent": 100 * h["top1"]}
+            for name, history in histories.items()
+            for h in history
+        ],
     )
 
 
-def similarity_matrix(z: Tensor, n: int) -> Picture:
+@figure
+def similarity_matrix(z: Tensor, n: int) -> Sketch:
     """Cosines between the projections (2n x D) of two views of n images: views of one image lie n off the diagonal."""
     z = torch.nn.functional.normalize(z.float(), dim=1)
     cosine = (z @ z.T).numpy()
-    figure, axes = _axes(size=(5.2, 4.4))
-    sns.heatmap(cosine, vmin=-1, vmax=1, cmap="vlag", ax=axes, square=True, cbar_kws={"label": "cosine similarity"})
+    drawn, axes = _axes(size=(5.2, 4.4))
+    colours, bar = _colour_map("diverging"), {"label": "cosine similarity"}
+    sns.heatmap(cosine, vmin=-1, vmax=1, cmap=colours, ax=axes, square=True, cbar_kws=bar)
     index = np.arange(2 * n)
-    axes.scatter(index + 0.5, np.roll(index, n) + 0.5, s=90 / n**0.5, facecolors="none", edgecolors="black", lw=0.8)
+    positives, edge = np.roll(index, n), _colour("ink")
+    axes.scatter(index + 0.5, positives + 0.5, s=90 / n**0.5, facecolors="none", edgecolors=edge, lw=0.8)
     axes.set(xlabel="view", ylabel="anchor", xticks=[n / 2, 1.5 * n], yticks=[n / 2, 1.5 * n])
-    axes.set_xticklabels(["first views", "second views"])
+    axes.set_xticklabels(["first views", "second views"], rotation=0)
     axes.set_yticklabels(["first views", "second views"], rotation=90, va="center")
-    positive = cosine[index, np.roll(index, n)].mean()
+    positive = cosine[index, positives].mean()
     negative = (cosine.sum() - 2 * n - 2 * n * positive) / (2 * n * (2 * n - 2))
-    return Picture(
-        figure,
+    return Sketch(
+        drawn,
         f"Matrix of cosine similarities of {2 * n} views; positives, circled, average {positive:.2f}, "
         f"negatives {negative:.2f}.",
+        f"Cosine similarity of every pair of {2 * n} views of {n} validation images; partners are circled.",
+        [{f"view_{j}": round(float(value), 4) for j, value in enumerate(row)} for row in cosine],
     )
 
 
-def first_filters(before: Tensor, after: Tensor) -> Picture:
+@figure
+def first_filters(before: Tensor, after: Tensor) -> Sketch:
     """The first convolution's kernels (out x in x h x w), shown by their channels' mean, before and after training."""
     n = len(after)
     columns = min(16, n)
     rows = -(-n // columns)
-    figure, axes = _axes(2 * rows, columns, (0.45 * columns, 0.95 * rows + 0.5), squeeze=False)
+    drawn, axes = _axes(2 * rows, columns, (0.45 * columns, 0.95 * rows + 0.5), squeeze=False)
     for half, (title, kernels) in enumerate((("before training", before), ("after training", after))):
         pictures = kernels.mean(1).numpy()
         limit = np.abs(pictures).max()
         for i, place in enumerate(axes[half * rows : (half + 1) * rows].flat):
             place.set_axis_off()
             if i < n:
-                place.imshow(pictures[i], cmap="vlag", vmin=-limit, vmax=limit)
+                place.imshow(pictures[i], cmap=_colour_map("diverging"), vmin=-limit, vmax=limit)
         axes[half * rows, 0].set_title(title, loc="left")
-    return Picture(figure, f"The {n} kernels of the first convolution, before and after training.")
+    return Sketch(
+        drawn,
+        f"The {n} kernels of the first convolution, before and after training.",
+        "Kernels of the first convolution: red positive, blue negative, each half on its own scale.",
+    )
 
 
-def embedding_maps(maps: Mapping[str, np.ndarray], labels: np.ndarray, classes: Sequence[str]) -> Picture:
-    """Two-dimensional maps (N x 2) of the same images, side by side, coloured by class, classes named in place."""
-    palette = sns.color_palette("husl" if len(classes) > 10 else "tab10", len(classes))
-    figure, axes = _axes(1, len(maps), (3.9 * len(maps), 3.9), squeeze=False)
+def class_colours(n: int, theme: Theme) -> list[str]:
+    """As many colours for classes: ten that keep 3:1 against the theme's background, else as even as they get."""
+    if n > 10:
+        lightness = 0.45 if theme is LIGHT else 0.7
+        return [matplotlib.colors.to_hex(c) for c in sns.husl_palette(n, l=lightness)]
+    light = "#1f77b4 #b85c00 #2a7f3f #c11c2c #7d53b5 #7a4a3f #c2378f #6b6b6b #807a10 #0b828f"
+    dark = "#6db3f2 #ff9d5c #6fd08c #ff8a8a #bfa2f0 #c9a196 #f2a0d5 #b5b5b5 #d6cf5a #5fd3e0"
+    return (light if theme is LIGHT else dark).split()[:n]
+
+
+@figure
+def embedding_maps(
+    maps: Mapping[str, np.ndarray], labels: np.ndarray, classes: Sequence[str], wrong: np.ndarray | None = None
+) -> Sketch:
+    """Two-dimensional maps (N x 2) of the same images, side by side, coloured by class, classes named in place.
+
+    wrong: bool N, the images that a probe gets wrong, which are drawn as crosses.
+    """
+    palette, paper = class_colours(len(classes), _theme.get()), _colour("paper")
+    wrong = np.zeros(len(labels), bool) if wrong is None else wrong
+    width = 3.9 * len(maps) if len(maps) > 1 else 5.6
+    drawn, axes = _axes(1, len(maps), (width, 3.9 if len(maps) > 1 else 5.0), squeeze=False)
     for place, (title, points) in zip(axes.flat, maps.items(), strict=True):
         for c, name in enumerate(classes):
-            own = points[labels == c]
-            place.scatter(own[:, 0], own[:, 1], s=4, color=palette[c], alpha=0.6, lw=0, rasterized=True)
-            if len(own):
-                x, y = np.median(own, axis=0)
-                place.text(
-                    x,
-                    y,
-                    name,
-                    weight="bold",
-                    ha="center",
-                    va="center",
-                    bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": palette[c], "alpha": 0.85},
-                )
+            own = points[(labels == c) & ~wrong]
+            place.scatter(own[:, 0], own[:, 1], s=5, color=palette[c], alpha=0.7, lw=0)
+            missed = points[(labels == c) & wrong]
+            place.scatter(missed[:, 0], missed[:, 1], s=26, color=palette[c], marker="x", lw=1.4)
+            if (labels == c).any():
+                x, y = np.median(points[labels == c], axis=0)
+                box = {"boxstyle": "round,pad=0.15", "fc": paper, "ec": palette[c], "alpha": 0.85}
+                place.text(x, y, name, weight="bold", ha="center", va="center", bbox=box)
         place.set(title=title, xticks=[], yticks=[])
         place.grid(visible=False)
-    return Picture(figure, f"Two-dimensional maps of {len(labels)} test images by t-SNE: {'; '.join(maps)}.")
+        place.spines[:].set_visible(True)
+    crosses = f" Crosses: the {wrong.sum()} that the linear probe gets wrong." if wrong.any() else ""
+    names = f": {'; '.join(maps)}" if len(maps) > 1 else ""
+    return Sketch(
+        drawn,
+        f"Two-dimensional maps of {len(labels)} test images by t-SNE{names}.{crosses}",
+        f"Features of {len(labels):,} test images, by t-SNE; the axes have no unit.{crosses}",
+        [
+            {"map": title, "image": i, "x": round(float(x), 3), "y": round(float(y), 3), "class": classes[labels[i]]}
+            for title, points in maps.items()
+            for i, (x, y) in enumerate(points)
+        ],
+    )
 
 
+@figure
 def image_rows(
-    images: Tensor, rows: Sequence[Sequence[int]], titles: Sequence[Sequence[str]], alt: str, head: str = ""
-) -> Picture:
+    images: Tensor, rows: Sequence[Sequence[int]], titles: Sequence[Sequence[str]], alt: str, caption: str
+) -> Sketch:
     """Rows of images (indices into uint8 N x C x H x W), each with a short title."""
-    figure, axes = _axes(len(rows), len(rows[0]), (0.95 * len(rows[0]), 1.12 * len(rows)), squeeze=False)
+    drawn, axes = _axes(len(rows), len(rows[0]), (0.95 * len(rows[0]), 1.12 * len(rows)), squeeze=False)
     for places, row, names in zip(axes, rows, titles, strict=True):
         for place, index, name in zip(places, row, names, strict=True):
             _show(place, images[index])
             place.set_title(name, fontsize=8, loc="center", pad=2)
-    if head:
-        figure.suptitle(head, x=0.01, ha="left", fontsize=10)
-    return Picture(figure, alt)
+    numbers = [
+        {"row": r, "column": c, "image": index, "title": name}
+        for r, (row, names) in enumerate(zip(rows, titles, strict=True))
+        for c, (index, name) in enumerate(zip(row, names, strict=True))
+    ]
+    return Sketch(drawn, alt, caption, numbers)
 
 
-def label_budget_curve(metrics: Mapping[str, Mapping[str, Any]], budgets: Sequence[int], dataset: str) -> Picture:
-    """Test error against the number of labels, for every arm, with one standard deviation over seeds."""
-    figure, axes = _axes(size=(7.2, 4.0))
-    said = []
-    for prefix, name in ARMS.items():
-        mean = np.array([metrics[f"{prefix}_accuracy@{n}"]["mean"] for n in budgets])
-        std = np.array([metrics[f"{prefix}_accuracy@{n}"]["std"] for n in budgets])
-        error = np.maximum(100 - mean, 1e-2)
-        bars = std if any(std) else None
-        axes.errorbar(budgets, error, yerr=bars, color=ARM_COLOURS[prefix], marker="o", ms=4, capsize=3, label=name)
-        said.append(f"{name}: {mean[0]:.1f} % right with {budgets[0]:,} labels, {mean[-1]:.1f} % with {budgets[-1]:,}")
+@figure
+def label_budget_curve(
+    curves: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]], budgets: Sequence[int], dataset: str, n_test: int
+) -> Sketch:
+    """Test error against the number of labels, one line for each entry of curves: name -> (prefix of the metrics,
+    metrics); with the uncertainty that `uncertainty` tells."""
+    drawn, axes = _axes(size=(7.6, 4.0))
+    said, ends, rows, spread = [], [], [], ""
+    arms = len({prefix for prefix, _ in curves.values()}) > 1
+    colours, markers = list(ARM_COLOURS.values()), list(ARM_MARKERS.values())
+    for i, (name, (prefix, metrics)) in enumerate(curves.items()):
+        own = [n for n in budgets if f"{prefix}_accuracy@{n}" in metrics]
+        values = [metrics[f"{prefix}_accuracy@{n}"] for n in own]
+        error = np.array([max(100 - v["mean"], 1e-2) for v in values])
+        bars = np.array([uncertainty(v, n_test)[0] for v in values])
+        spread = uncertainty(values[0], n_test)[1]
+        bars = np.stack([np.minimum(bars, 0.9 * error), bars])  # a logarithmic axis has no place for 0
+        key = prefix if arms else list(ARMS)[i % len(ARMS)]
+        colour = _colour(ARM_COLOURS.get(key, colours[i % len(colours)]))
+        axes.errorbar(own, error, bars, color=colour, marker=ARM_MARKERS.get(key, markers[i % 4]), ms=5, capsize=3)
+        ends.append((name, float(error[-1]), colour))
+        first, last = values[0]["mean"], values[-1]["mean"]
+        said.append(f"{name}: {first:.1f} % right with {own[0]:,} labels, {last:.1f} % with {own[-1]:,}")
+        rows += [
+            {"what": name, "labels": n, "test_error_percent": 100 - v["mean"], "spread_points": uncertainty(v, n_test)[0]}
+            for n, v in zip(own, values, strict=True)
+        ]
     axes.set(xscale="log", yscale="log", xlabel="labels", ylabel=f"test error on {dataset} (%)")
-    axes.set_xticks(budgets, [f"{n:,}" for n in budgets])
+    axes.set_xticks(budgets, [f"{n / 1000:g}k" if n >= 1000 else str(n) for n in budgets])
     axes.xaxis.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
-    axes.legend(frameon=False)
-    return Picture(figure, "Test error against number of labels. " + "; ".join(said) + ".")
+    _name_lines(axes, ends)
+    return Sketch(
+        drawn,
+        "Test error against number of labels. " + "; ".join(said) + ".",
+        f"Test error against the number of labels; lower is better. Bars: {spread}.",
+        rows,
+    )
 
 
-def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Picture:
+@figure
+def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Sketch:
     """Counts of test images by true and predicted class; the colour shows mistakes, in % of the true class."""
     share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     wrong = share * (1 - np.eye(len(matrix)))
-    figure, axes = _axes(size=(5.6, 4.6))
+    drawn, axes = _axes(size=(5.6, 4.6))
     sns.heatmap(
         wrong,
         annot=matrix,
         fmt="d",
-        cmap="Blues",
+        cmap=_colour_map("mistakes"),
         ax=axes,
         square=True,
         xticklabels=classes,
@@ -232,38 +424,53 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Picture:
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.tick_params(axis="y", rotation=0)
     true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
-    return Picture(
-        figure,
+    return Sketch(
+        drawn,
         f"Confusion matrix of {matrix.sum():,} test images; the largest share of mistakes is {classes[true]} taken for "
         f"{classes[predicted]}, {matrix[true, predicted]} times.",
+        f"Counts of {matrix.sum():,} test images by true and predicted class; the colour shows mistakes only.",
+        [
+            {"true": classes[t], "predicted": classes[p], "images": int(matrix[t, p])}
+            for t in range(len(matrix))
+            for p in range(len(matrix))
+        ],
     )
 
 
-def ablation(points: Mapping[str, Sequence[float]], base: str, noise: float, n_labels: int) -> Picture:
+@figure
+def ablation(points: Mapping[str, Sequence[float]], base: str, noise: float, n_labels: int) -> Sketch:
     """Validation accuracy of each point (its values over seeds), and a band: the base +- `noise`."""
-    figure, axes = _axes(size=(7.0, 0.42 * len(points) + 1.1))
-    reference = float(np.mean(points[base]))
-    axes.axvspan(reference - noise, reference + noise, color=COLOURS["blue"], alpha=0.12, lw=0)
-    axes.axvline(reference, color=COLOURS["blue"], lw=1)
+    drawn, axes = _axes(size=(7.0, 0.42 * len(points) + 1.1))
+    reference, blue = float(np.mean(points[base])), _colour("blue")
+    axes.axvspan(reference - noise, reference + noise, color=blue, alpha=0.15, lw=0)
+    axes.axvline(reference, color=blue, lw=1)
     for y, (name, values) in enumerate(points.items()):
-        colour = COLOURS["blue"] if name == base else INK
+        colour = blue if name == base else _colour("ink")
         axes.plot(values, [y] * len(values), "o", color=colour, ms=4, alpha=0.5)
         axes.plot(np.mean(values), y, "|", color=colour, ms=14, mew=2)
     axes.set(xlabel=f"validation accuracy of a linear probe with {n_labels:,} labels (%)")
     axes.set_yticks(range(len(points)), list(points))
     axes.invert_yaxis()
     said = ", ".join(f"{name} {np.mean(values):.2f} %" for name, values in points.items())
-    return Picture(
-        figure, f"Validation accuracy by setting: {said}. 95 % interval of a difference: plus or minus {noise:.2f}."
+    return Sketch(
+        drawn,
+        f"Validation accuracy by setting: {said}. 95 % interval of a difference: plus or minus {noise:.2f}.",
+        f"Dots: runs; bars: their mean; band: where a difference from the base is within noise (95 %: ±{noise:.2f}).",
+        [
+            {"point": name, "run": i, "validation_accuracy_percent": value}
+            for name, values in points.items()
+            for i, value in enumerate(values)
+        ],
     )
 
 
-def measured_bars(values: Mapping[str, Mapping[str, float]], quantity: str) -> Picture:
+@figure
+def measured_bars(values: Mapping[str, Mapping[str, float]], quantity: str) -> Sketch:
     """Medians of repeated measurements as bars, the first one's in colour, with lines from smallest to largest."""
-    figure, axes = _axes(size=(7.0, 0.42 * len(values) + 0.9))
+    drawn, axes = _axes(size=(7.0, 0.42 * len(values) + 0.9))
     for y, v in enumerate(values.values()):
-        axes.barh(y, v["median"], color=COLOURS["blue" if y == 0 else "grey"], height=0.62)
-        axes.plot([v["min"], v["max"]], [y, y], color=INK, lw=1.5)
+        axes.barh(y, v["median"], color=_colour("blue" if y == 0 else "grey"), height=0.62, lw=0)
+        axes.plot([v["min"], v["max"]], [y, y], color=_colour("ink"), lw=1.5)
         axes.annotate(f"{v['median']:,.0f}", (v["max"], y), (5, 0), textcoords="offset points", va="center")
     axes.set(xlabel=quantity)
     axes.set_yticks(range(len(values)), list(values))
@@ -271,24 +478,40 @@ def measured_bars(values: Mapping[str, Mapping[str, float]], quantity: str) -> P
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
     said = ", ".join(f"{name} {v['median']:,.0f}" for name, v in values.items())
-    return Picture(figure, f"{quantity[0].upper()}{quantity[1:]}: {said}.")
+    what = f"{quantity[0].upper()}{quantity[1:]}"
+    return Sketch(
+        drawn,
+        f"{what}: {said}.",
+        f"{what}: medians; thin lines span the smallest and the largest.",
+        [{"what": name} | {which: v[which] for which in ("median", "min", "max")} for name, v in values.items()],
+    )
 
 
-def loss_scaling(losses: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Picture:
+@figure
+def loss_scaling(losses: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Sketch:
     """Time and extra memory of implementations of a loss (number of images -> name -> measurements)."""
-    figure, panels = _axes(1, 2, (7.4, 3.4))
+    drawn, panels = _axes(1, 2, (7.8, 3.4))
     names = list(dict.fromkeys(name for arms in losses.values() for name in arms))
-    said = []
-    for name, colour in zip(names, ("blue", "orange", "green", "grey"), strict=False):
+    said, rows = [], []
+    for name, colour, marker in zip(names, ARM_COLOURS.values(), "osD^", strict=False):
         sizes = [n for n in losses if name in losses[n]]
         time = [losses[n][name]["milliseconds"]["median"] for n in sizes]
         memory = [max(losses[n][name]["extra_MiB"], 0.1) for n in sizes]
         for axes, values in zip(panels, (time, memory), strict=True):
-            axes.plot([int(n) for n in sizes], values, "o-", color=COLOURS[colour], ms=4, label=name)
+            axes.plot([int(n) for n in sizes], values, marker + "-", color=_colour(colour), ms=4, label=name)
         said.append(f"{name} {time[-1]:,.1f} ms and {memory[-1]:,.0f} MiB for {int(sizes[-1]):,} images")
+        rows += [
+            {"what": name, "images": int(n), "milliseconds": t, "extra_MiB": m}
+            for n, t, m in zip(sizes, time, memory, strict=True)
+        ]
     for axes, label in zip(panels, ("time of value and gradient (ms)", "extra memory (MiB)"), strict=True):
         axes.set(xscale="log", yscale="log", xlabel="images in the batch", ylabel=label)
         axes.set_xticks([int(n) for n in losses], [f"{int(n):,}" for n in losses])
         axes.xaxis.minorticks_off()
-    panels[1].legend(frameon=False, loc="lower right")
-    return Picture(figure, f"Cost of NT-Xent by batch size. At the largest measured: {'; '.join(said)}.")
+    panels[0].legend(frameon=False)
+    return Sketch(
+        drawn,
+        f"Cost of NT-Xent by batch size. At the largest measured: {'; '.join(said)}.",
+        "Time (left) and extra memory (right) of NT-Xent and its gradient; both axes are logarithmic.",
+        rows,
+    )

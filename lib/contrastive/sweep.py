@@ -90,6 +90,14 @@ def noise(values: Mapping[str, Sequence[float]], n_validation: int) -> float:
     return float(t.ppf(0.975, freedom)) * spread * (1 / fewest + 1 / len(values[BASE])) ** 0.5
 
 
+def strongest(values: Mapping[str, Sequence[float]], interval: float) -> tuple[str, float, int]:
+    """The point that differs most from the base, its difference in points, and how many differ by more than `interval`."""
+    base = statistics.fmean(values[BASE])
+    change = {name: statistics.fmean(v) - base for name, v in values.items() if name != BASE}
+    name = max(change, key=lambda point: abs(change[point]))
+    return name, change[name], sum(abs(d) > interval for d in change.values())
+
+
 def finding(values: Mapping[str, Sequence[float]], interval: float) -> str:
     """A sentence: which points differ from the base by more than `interval` points, and which do not."""
     base = statistics.fmean(values[BASE])

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from contrastive import load_images
-from contrastive.report.render import write_index
+from contrastive.report.index import write_index
 
 from .rows import Row, report
 

@@ -27,7 +27,7 @@ from contrastive.checkpoint import PREVIOUS
 from contrastive.evaluate import evaluate
 from contrastive.files import read_json, read_lines, write_json
 from contrastive.pretrain import load_method
-from contrastive.report.render import write_index
+from contrastive.report.index import write_index
 from contrastive.training import Training
 
 pretraining = importlib.import_module("contrastive.pretrain")  # the package has a function of that name

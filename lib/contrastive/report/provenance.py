@@ -34,7 +34,8 @@ def provenance(settings: Settings, code_changed: bool = False) -> dict[str, Any]
     commit = _git("rev-parse", "HEAD")
     return {
         "commit": commit or "unknown: not run from a git checkout",
-        "dirty": bool(commit and _git("status", "--porcelain", "--untracked-files=no")),
+        # Reports are what the code writes, not the code.
+        "dirty": bool(commit and _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")),
         "training_code_changed_since_run": code_changed,
         "packages": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "platform": f"{platform.system()} {platform.machine()}",
@@ -44,6 +45,7 @@ def provenance(settings: Settings, code_changed: bool = False) -> dict[str, Any]
         "seeds": [settings.seed + i for i in range(settings.n_seeds)],
         "start": _started.isoformat(timespec="seconds"),
         "end": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "changed": {name: _word(value) for name, value in changed(settings).items()},
         "command": command(settings),
     }
 
@@ -59,18 +61,30 @@ def _git(*words: str) -> str:
     return done.stdout.strip()
 
 
-def command(settings: Settings) -> str:
-    """The command that makes this report again: its preset and each value that differs from the preset's."""
+def changed(settings: Settings) -> dict[str, Any]:
+    """Each value that differs from the preset's."""
     usual = make_settings(preset=settings.preset, dataset=settings.dataset)
     # What `resolve` finds by itself, for these data and this machine, is not part of the request.
     automatic = {name: getattr(usual, name) for name in ("n_images", "budgets", "device", "precision")}
     with suppress(UserError):  # when the preset does not fit these data, the values were asked for
         usual = usual.but(**{name: getattr(resolve(settings.but(**automatic)), name) for name in automatic})
+    return {
+        name: value
+        for name, value in settings
+        if name not in ("preset", "dataset") and value != getattr(usual, name)
+    }
+
+
+def command(settings: Settings) -> str:
+    """The command that makes this report again: its preset and each value that differs from the preset's."""
     words = ["contrastive", "report", "--preset", settings.preset, "--dataset", settings.dataset]
-    for name, value in settings:
-        if name not in ("preset", "dataset") and value != getattr(usual, name):
-            words += ["-p", f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"]
+    for name, value in changed(settings).items():
+        words += ["-p", f"{name}={_word(value)}"]
     return shlex.join(words)
+
+
+def _word(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def describe_data(images: Images, splits: Splits) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from IPython.display import display
@@ -23,6 +24,16 @@ def record(**fragment: Any) -> None:
     """
     fragment = json.loads(json.dumps(fragment, allow_nan=False))  # fails here and now when something in it is no JSON
     display({MIME: fragment, "text/html": _as_html(fragment), "text/plain": _as_text(fragment)}, raw=True)
+
+
+def conclude(notebook: str, answer: str, numbers: Sequence[tuple[str, str, str]], figure: str = "") -> None:
+    """Show and record a notebook's answer, of which its page's first screen and the terminal's last lines are made.
+
+    answer: one or two plain sentences. numbers: the few that carry it, as (value, its spread or "", what it is).
+    figure: name of the function of `plots` whose picture, shown in this notebook, says most.
+    """
+    tiles = [dict(zip(("value", "spread", "what"), number, strict=True)) for number in numbers]
+    record(answers={notebook: {"answer": answer, "numbers": tiles, "figure": figure}})
 
 
 def check(name: str, passed: bool, seen: Any, expected: str) -> dict[str, Any]:
@@ -59,23 +70,28 @@ def format_metric(name: str, metric: dict[str, Any]) -> str:
     return f"{metric['mean']:,.{decimals}f}{spread} {unit}".rstrip()
 
 
-def _rows(fragment: dict[str, Any]) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """Sections of a fragment, each with the rows of its table."""
+def _rows(fragment: dict[str, Any]) -> list[tuple[str, str, list[tuple[str, ...]]]]:
+    """Sections of a fragment: each one's kind, caption and rows."""
     sections = []
     rows: list[tuple[str, ...]]
     for key, value in fragment.items():
+        caption = key
         if key == "metrics":
             rows = [(name, format_metric(name, metric)) for name, metric in value.items()]
+        elif key == "answers":
+            (said,) = value.values()
+            rows = [(f"{n['value']} {n['spread']}".strip(), n["what"]) for n in said["numbers"]]
+            caption = said["answer"]
         elif key == "checks":
             rows = [
                 ("passed" if c["passed"] else "FAILED", c["name"], f"seen: {c['seen']}", f"expected: {c['expected']}")
                 for c in value
             ]
         elif isinstance(value, dict):
-            rows = [(name, _plain(item)) for name, item in value.items()]
+            rows = [(name.replace("_", " "), _plain(item)) for name, item in value.items()]
         else:
-            rows, key = [(key.replace("_", " "), _plain(value))], ""
-        sections.append((key, rows))
+            rows, caption = [(key.replace("_", " "), _plain(value))], ""
+        sections.append((key, caption, rows))
     return sections
 
 
@@ -91,19 +107,19 @@ def _plain(value: Any) -> str:
 
 def _as_text(fragment: dict[str, Any]) -> str:
     lines = []
-    for title, rows in _rows(fragment):
-        lines.append(title)
+    for _, caption, rows in _rows(fragment):
+        lines.append(caption)
         lines += ["  " + "  ".join(row) for row in rows]
     return "\n".join(lines)
 
 
 def _as_html(fragment: dict[str, Any]) -> str:
     parts = []
-    for title, rows in _rows(fragment):
+    for kind, caption, rows in _rows(fragment):
         body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
-        caption = f"<caption>{html.escape(title)}</caption>" if title else ""
-        table = f'<table class="record {html.escape(title)}">{caption}<tbody>{body}</tbody></table>'
-        if title == "settings":
+        above = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+        table = f'<table class="record {html.escape(kind)}">{above}<tbody>{body}</tbody></table>'
+        if kind == "settings":
             table = f"<details><summary>All settings of this run</summary>{table}</details>"
         parts.append(table)
     return "".join(parts)
@@ -111,4 +127,5 @@ def _as_html(fragment: dict[str, Any]) -> str:
 
 def _cells(row: tuple[str, ...]) -> str:
     first, *others = map(html.escape, row)
-    return f'<th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in others)
+    copied = " data-copy" if first == "command" else ""  # the page puts a button there
+    return f'<th scope="row">{first}</th>' + "".join(f"<td{copied}>{cell}</td>" for cell in others)

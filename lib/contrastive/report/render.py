@@ -1,55 +1,140 @@
-"""Executed notebooks -> HTML that needs nothing from outside; and the index of all reports."""
+"""Executed notebooks -> HTML that needs nothing from outside."""
 
 from __future__ import annotations
 
-import os
+import base64
+import hashlib
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import jinja2
 import nbformat
+from jinja2 import pass_context
+from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from ..files import atomic_write, locked, printable, read_json
-from .record import collect, format_metric
+from ..plots import MIME as FIGURE
+from .explorer import explorer_script
+from .figure import figure_html
+from .record import collect
 
 TEMPLATES = Path(__file__).with_name("templates")
-# What a page may do, whatever got into it: show its own text, styles and pictures. No script, no request.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def template(name: str) -> str:
+    """The text of a file beside the templates."""
+    return (TEMPLATES / name).read_text()
+
+
+def policy(*scripts: str) -> str:
+    """What a page may do, whatever got into it: show its own text, styles and pictures, and run just these scripts."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; "
+        "form-action 'none'"
+    )
+
+
+class Renderer(IPythonRenderer):
+    """Markdown whose headings are kept for a table of contents, whose tables scroll and whose formulas are MathML."""
+
+    def __init__(self, headings: list[tuple[int, str, str]], **options: Any) -> None:
+        super().__init__(**options)
+        self.headings = headings
+
+    def heading(self, text: str, level: int, **attrs: Any) -> str:
+        """A heading with a link to itself."""
+        plain = re.sub(r"<[^>]*>", "", text)
+        name = base = re.sub(r"\W+", "-", plain.lower()).strip("-") or "section"
+        while name in [other for _, other, _ in self.headings]:
+            name = f"{base}-{sum(other.startswith(base) for _, other, _ in self.headings) + 1}"
+        self.headings.append((level, name, plain))
+        link = f'<a class="anchor" href="#{escape(name)}" aria-label="Link to {plain}">#</a>' if level > 1 else ""
+        return f'<h{level} id="{escape(name)}">{text}{link}</h{level}>\n'
+
+    def block_math(self, body: str) -> str:
+        """A formula of its own."""
+        return mathml(body, "block")
+
+    def inline_math(self, body: str) -> str:
+        """A formula in a line."""
+        return mathml(body, "inline")
+
+    def table(self, text: str) -> str:
+        """A table that scrolls where it is too wide."""
+        return f'<div class="scroll"><table>{text}</table></div>\n'
+
+
+def mathml(formula: str, display: str) -> str:
+    """LaTeX as MathML, which browsers show without a script; what cannot be converted is shown as it was written."""
+    try:
+        return convert(formula, display=display)
+    except Exception:  # whatever latex2mathml makes of a typing mistake
+        return f"<code>{escape(formula)}</code>"
+
+
+class Page(HTMLExporter):
+    """nbconvert's exporter with our template and our Markdown."""
+
+    def __init__(self) -> None:
+        super().__init__(template_name="contrastive", extra_template_basedirs=[str(TEMPLATES)])
+        self.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
+        self.headings: list[tuple[int, str, str]] = []
+
+    @pass_context
+    def markdown2html(self, context: Any, source: str) -> str:
+        """The filter of that name."""
+        return self.markdown(source)
+
+    def markdown(self, source: str) -> str:
+        """Markdown as HTML."""
+        return MarkdownWithMath(renderer=Renderer(self.headings, escape=False)).render(source)
 
 
 def render(
     stem: str, notebook: Any, results: dict[str, Any], errors: list[dict[str, str]], siblings: list[str], note: str = ""
 ) -> str:
-    """One executed notebook as an HTML page with a banner for what went wrong and for which data were used."""
+    """One executed notebook as an HTML page, which begins with what was asked and what came out."""
     notebook = nbformat.from_dict(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code":  # stderr holds library chatter; what a reader must know is in banner and checks
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         else:
             cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb\)", r"](\1.html)", cell.source)
-    exporter = HTMLExporter(template_name="contrastive", extra_template_basedirs=[str(TEMPLATES)])
-    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
-    own = collect(notebook)
-    failed = [c for c in results.get("checks", []) if not c["passed"]]
-    page, _ = exporter.from_notebook_node(
+    own, page = collect(notebook), Page()
+    title = page_title(notebook)
+    question = ""
+    if title and notebook.cells[0].cell_type == "markdown":
+        question = page.markdown(notebook.cells.pop(0).source)
+    contents = list_headings(notebook)
+    scripts = [template("page.js")]
+    if any(explorer_script() in output.get("data", {}).get("text/html", "") for output in outputs(notebook)):
+        scripts.append(explorer_script())
+    notebook.metadata["title"] = title or stem
+    html, _ = page.from_notebook_node(
         notebook,
         resources={
-            "policy": POLICY,
-            "style": (TEMPLATES / "style.css").read_text(),
-            "page_title": page_title(notebook) or stem,
+            "policy": policy(*scripts),
+            "style": template("style.css"),
+            "script": scripts[0],
             "stem": stem,
             "siblings": siblings,
+            "contents": contents,
+            "question": question,
+            "first": first_screen(stem, notebook, own, results),
             "errors": errors,
-            "failed_checks": failed,
+            "failed_checks": [c for c in results.get("checks", []) if not c["passed"]],
             "note": note,
             "code_changed": own.get("provenance", {}).get("training_code_changed_since_run"),
+            "figure": figure_html,
+            "figure_mime": FIGURE,
         },
     )
-    return page
+    return html
 
 
 def page_title(notebook: Any) -> str:
@@ -61,52 +146,57 @@ def page_title(notebook: Any) -> str:
     return ""
 
 
-def write_index(root: Path) -> Path:
-    """Write `index.html` of all reports in the folder `root` and in the folders directly below it; newest first."""
-    root.mkdir(parents=True, exist_ok=True)
-    with locked(root / "index.html", "writing it"):  # from the look at the folders on, or two would lose an entry
-        rows = []
-        for path in sorted([*root.glob("*/results.json"), *root.glob("*/*/results.json")], key=_time, reverse=True):
-            folder = path.parent.relative_to(root)
-            try:
-                row = _index_row(path.parent, read_json(path))
-            except Exception:  # whatever a stranger's file can bring about; the other rows are not to suffer
-                row = {"status": "damaged", "pages": []}
-            link = quote(os.fsencode(folder.as_posix()))  # names of files need not be text
-            rows.append({"link": link, "name": printable(folder.as_posix()), **row})
-        environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
-        style = (TEMPLATES / "style.css").read_text()
-        page = environment.get_template("reports.html.j2").render(rows=rows, style=style, policy=POLICY)
-        atomic_write(root / "index.html", page.encode())
-    return root / "index.html"
+def list_headings(notebook: Any) -> list[tuple[int, str, str]]:
+    """Level, id and text of each heading of the cells, as they come out on the page."""
+    page = Page()
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            page.markdown(cell.source)
+    return page.headings
 
 
-def _time(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:  # just removed
-        return 0.0
+def outputs(notebook: Any) -> list[Any]:
+    """All outputs of a notebook."""
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
-def _index_row(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
-    headline = results.get("headline_labels")
-    metrics = results.get("metrics", {})
-
-    def value(prefix: str) -> str:
-        name = f"{prefix}_accuracy@{headline}"
-        return format_metric(name, metrics[name]) if name in metrics else "–"
-
-    row = {
-        "status": results["status"],
-        "dataset": results.get("dataset", {}).get("name", "–"),
-        "n_images": results["settings"]["n_images"],
-        "epochs": results["settings"]["epochs"],
-        "labels": f"{headline:,}" if headline else "–",
-        "linear": value("linear"),
-        "random": value("random_encoder"),
-        "supervised": value("supervised"),
-        "minutes": f"{results['seconds']['total'] / 60:.1f}",
+def first_screen(stem: str, notebook: Any, own: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """What a page begins with, as far as its notebook got: answer, key numbers, figure, and facts to judge them by."""
+    said = own.get("answers", {}).get(stem, {})
+    first: dict[str, Any] = {"answer": said.get("answer", ""), "numbers": said.get("numbers", []), "figure": ""}
+    for output in outputs(notebook):
+        shown = output.get("data", {}).get(FIGURE)
+        if shown and shown["name"] == said.get("figure"):
+            first["figure"] = figure_html(shown, output["data"]["image/png"], lead=True)
+    data, made, settings = (own.get(part) or results.get(part, {}) for part in ("dataset", "provenance", "settings"))
+    checks = results.get("checks") or own.get("checks", [])
+    first["facts"] = {
+        "Data": _data(data) if data else "",
+        "Settings": _settings(settings, made.get("changed", {})) if settings and made else "",
+        "Checks": f"{sum(c['passed'] for c in checks)} of {len(checks)} passed" if checks else "",
+        "Made": _made(made) if made else "",
     }
-    pages = [f"{stem}.html" for stem in results["notebooks"] if re.fullmatch(r"\w{1,80}", stem, re.ASCII)]
-    shown = {name: printable(str(value))[:80] for name, value in row.items()}
-    return {**shown, "pages": [page for page in pages if (folder / page).is_file()]}
+    first["command"] = made.get("command", "")
+    first["passed"] = all(c["passed"] for c in checks) and not results.get("errors")
+    return first
+
+
+def _data(data: dict[str, Any]) -> str:
+    return (
+        f"{data['name']}: {data['pretrain']:,} images without labels to pretrain on, labels from {data['train']:,}, "
+        f"{data['validation']:,} to validate, {data['test']:,} to test"
+    )
+
+
+def _settings(settings: dict[str, Any], changes: dict[str, str]) -> str:
+    listed = ", ".join(f"{name} {value}" for name, value in changes.items())
+    return f"preset {settings['preset']} ({settings['epochs']} epochs); " + (listed or "nothing changed")
+
+
+def _made(made: dict[str, Any]) -> str:
+    seeds = len(made["seeds"])
+    commit = made["commit"][:7] + (" with changes" if made["dirty"] else "")
+    return (
+        f"{made['end'][:10]}, commit {commit}, {seeds} seed{'s' if seeds > 1 else ''}, {made['device']}, "
+        f"{made['threads']} threads, {made['precision']}"
+    )

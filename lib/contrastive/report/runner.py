@@ -21,8 +21,9 @@ from ..files import atomic_write, locked, printable, say, tell, write_json
 from ..settings import RunError, Settings, UserError, checkout, data_root, make_settings, nearest, runs_root
 from ..signals import Stop
 from .execute import execute_notebook
+from .index import write_index
 from .record import collect, format_metric, merge
-from .render import render, write_index
+from .render import render
 
 RESERVE, RESERVE_BYTES = ".reserve", 16_000_000  # three pages with figures and their notebooks take about 5 MB
 

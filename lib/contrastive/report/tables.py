@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..evaluate import ARMS, labels_needed, standard_error
+from ..evaluate import ARMS, labels_needed, standard_error, uncertainty
 from .record import format_metric
 
 Metrics = Mapping[str, Mapping[str, Any]]
@@ -66,6 +66,46 @@ def savings(metrics: Metrics, budgets: Sequence[int], n: int) -> str:
         f"{start}; the same CNN trained from scratch needs about {round_labels(needed):,} labels for that, "
         f"{needed / n:.1f} times as many."
     )
+
+
+def answer(metrics: Metrics, budgets: Sequence[int], headline: int, n_test: int) -> str:
+    """What a linear evaluation found, in two sentences: the labels saved where they are fewest; and the headline."""
+    ours, low = f"linear_accuracy@{headline}", min(budgets)
+    parts = [
+        versus(metrics, ours, f"{control}_accuracy@{headline}", n_test, whom)
+        for control, whom in (("random_encoder", "the random encoder"), ("supervised", "the CNN from scratch"))
+    ]
+    return (
+        f"{savings(metrics, budgets, low)} With {headline:,} labels it gets {metrics[ours]['mean']:.2f} %: "
+        f"{parts[0]}, and {parts[1]}."
+    )
+
+
+def versus(metrics: Metrics, a: str, b: str, n_test: int, whom: str) -> str:
+    """A difference in a few words, which call it noise when it is under two standard errors."""
+    points, error = difference(metrics, a, b, n_test)
+    if abs(points) <= 2 * error:
+        return f"within noise of {whom} ({points:+.2f} points)"
+    return f"{abs(points):.2f} points {'better' if points > 0 else 'worse'} than {whom}"
+
+
+def key_numbers(metrics: Metrics, budgets: Sequence[int], headline: int, n_test: int) -> list[tuple[str, str, str]]:
+    """The numbers that carry `answer`, for `conclude`."""
+    arms = {"linear": "pretrained encoder", "random_encoder": "random encoder", "supervised": "same CNN from scratch"}
+    tiles = [number(metrics[f"{arm}_accuracy@{headline}"], f"{name}, {headline:,} labels", n_test)
+             for arm, name in arms.items()]  # fmt: skip
+    low = min(budgets)
+    needed = labels_needed(curve(metrics, "supervised", budgets), metrics[f"linear_accuracy@{low}"]["mean"])
+    if needed is None:
+        value = f"over {max(budgets):,}"
+    else:
+        value = f"{round_labels(needed):,}" + (" or fewer" if needed <= min(budgets) else "")
+    return [*tiles, (value, "", f"labels that the CNN needs from scratch to match {low:,} on the pretrained encoder")]
+
+
+def number(metric: Mapping[str, Any], what: str, n_test: int) -> tuple[str, str, str]:
+    """An accuracy as a key number for `conclude`."""
+    return f"{metric['mean']:.2f} %", f"± {uncertainty(metric, n_test)[0]:.2f}", what
 
 
 def round_labels(n: float) -> int:

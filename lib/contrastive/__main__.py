@@ -1,4 +1,4 @@
-"""The command line: `contrastive report`, `contrastive pretrain` and `contrastive verify`."""
+"""The command line: `contrastive report`, `pretrain`, `verify` and `compare`."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ def parser() -> Parser:
     report = commands.add_parser("report", help="execute the notebooks and render them to HTML", **common)
     pretrain = commands.add_parser("pretrain", help="train one encoder, or resume it; prints its folder", **common)
     verify = commands.add_parser("verify", help="make a report again and compare every number", **common)
+    compare = commands.add_parser("compare", help="show on one page what differs between reports")
+    compare.add_argument("reports", metavar="REPORT", nargs="+", help="reports' folders; the first is compared with")
+    compare.add_argument("--out", metavar="FILE", help="the page (default: reports/comparison.html)")
     verify.add_argument("report", metavar="REPORT", help="a report's folder, or a file in it")
     for command in (report, pretrain):
         command.add_argument("--preset", default="quick", help=f"{', '.join(PRESETS)} (default: quick)")
@@ -49,6 +52,8 @@ def parser() -> Parser:
     report.add_argument("--only", metavar="NOTEBOOK", help="run this notebook only, such as 02_linear_eval")
     report.add_argument("--out", metavar="FOLDER", help="where the report goes (default: reports/<run name>)")
     verify.add_argument("--out", metavar="FOLDER", help="where the new report goes (default: <REPORT>-verified)")
+    for command in (report, compare):
+        command.add_argument("--open", action="store_true", help="open the page in the browser")
     for command in (report, verify):
         command.add_argument(
             "--timeout", metavar="SECONDS", type=seconds, help="longest time for one cell of a notebook"
@@ -85,6 +90,15 @@ def main(argv: list[str] | None = None) -> int:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, terminate)
     try:
+        if args.command == "compare":
+            from .report.compare import write_comparison
+            from .report.runner import open_page, reports_root, writable_folder
+
+            out = Path(args.out) if args.out else writable_folder(reports_root()) / "comparison.html"
+            page = write_comparison([Path(report) for report in args.reports], out)
+            if args.open:
+                open_page(page)
+            return 0
         given = given_parameters(args)
         if args.command == "verify":
             from .report.verify import verify
@@ -105,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         from .report.runner import run_report
 
-        return run_report(given, [args.only] if args.only else [], args.out, args.timeout)[0]
+        return run_report(given, [args.only] if args.only else [], args.out, args.timeout, args.open)[0]
     except RunError as failure:
         return complain(str(failure), 1)
     except UserError as mistake:

@@ -244,7 +244,7 @@ def uncertainty(metric: Mapping[str, Any], n_test: int) -> tuple[float, str]:
     """How far an accuracy's mean can be trusted, in points, and what that is in words: the standard deviation over
     seeds or, with one seed, the 95 % interval that comes from the number of test images alone."""
     if metric["n_seeds"] > 1:
-        return metric["std"], f"± one standard deviation over {metric['n_seeds']} seeds"
+        return metric["std"], f"one standard deviation over {metric['n_seeds']} seeds"
     return 1.96 * standard_error(metric["mean"], n_test), f"95 % interval from {n_test:,} test images, one seed"
 
 

@@ -194,6 +194,11 @@ def _name_lines(axes: Any, ends: Sequence[tuple[str, float, str]]) -> None:
         )
 
 
+def _of_many(i: int) -> tuple[str, str, str]:
+    """Colour, marker and style of the i-th of many lines."""
+    return list(ARM_COLOURS.values())[i % 4], list(ARM_MARKERS.values())[i % 4], ("-", "--", ":", "-.")[i // 4 % 4]
+
+
 @figure
 def augmentation_grid(images: Tensor, augment: Augment, draws: int = 7, seed: int = 0) -> Sketch:
     """Each image (uint8 N x C x H x W) in a row, beside several random views of it."""
@@ -211,17 +216,25 @@ def augmentation_grid(images: Tensor, augment: Augment, draws: int = 7, seed: in
 
 
 @figure
-def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Sketch:
-    """NT-Xent per epoch with its chance level, and how often the positive is the nearest view. One line per run."""
+def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bool = False) -> Sketch:
+    """NT-Xent per epoch with its chance level, and how often the positive is the nearest view. One line per run.
+
+    named: the runs are not seeds of one another, so each line has a colour and its name.
+    """
     drawn, (left, right) = _axes(1, 2, (7.6, 3.2))
-    for i, history in enumerate(histories.values()):
+    ends = []
+    for i, (name, history) in enumerate(histories.items()):
         epochs = [h["epoch"] for h in history]
-        style = {"color": _colour("blue"), "alpha": 1 - 0.6 * i / len(histories)}
-        style |= {"marker": "o" if len(epochs) < 3 else None}
+        colour = _colour(_of_many(i)[0] if named else "blue")
+        style: dict[str, Any] = {"color": colour, "ls": _of_many(i)[2] if named else "-"}
+        style |= {"marker": "o" if len(epochs) < 3 else None, "alpha": 1 if named else 1 - 0.6 * i / len(histories)}
+        ends.append((name, 100 * history[-1]["top1"], colour))
         left.plot(epochs, [h["loss"] for h in history], **style)
         right.plot(epochs, [100 * h["top1"] for h in history], **style)
     first, last = next(iter(histories.values()))[0], next(iter(histories.values()))[-1]
-    left.axhline(last["chance_loss"], color=_colour("muted"), ls="--", lw=1)
+    chance = {history[-1]["chance_loss"] for history in histories.values()}
+    for level in chance:
+        left.axhline(level, color=_colour("muted"), ls="--", lw=1)
     left.annotate(
         f"chance: ln(2N-1) = {last['chance_loss']:.2f}",
         (0.98, last["chance_loss"]),
@@ -232,16 +245,21 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Sketch
         va="top",
         color=_colour("muted"),
     )
-    left.set(xlabel="epoch", ylabel="NT-Xent (nats)", ylim=(0, last["chance_loss"] * 1.06))
+    left.set(xlabel="epoch", ylabel="NT-Xent (nats)", ylim=(0, 1.06 * max(chance)))
     right.set(xlabel="epoch", ylabel="partner found (% of anchors)", ylim=(0, 100))
-    lines = f"; one line for each of {len(histories)} seeds" if len(histories) > 1 else ""
+    if named:
+        _name_lines(right, ends)
+    lines = f"; one line for each of {len(histories)} {'runs' if named else 'seeds'}" if len(histories) > 1 else ""
+    each = (f"{name} ends at {h[-1]['loss']:.2f}, {100 * h[-1]['top1']:.0f} %" for name, h in histories.items())
     return Sketch(
         drawn,
-        f"Loss by epoch, from {first['loss']:.2f} to {last['loss']:.2f} nats, below its chance level of "
+        f"Loss and contrastive accuracy by epoch: {'; '.join(each)}."
+        if named
+        else f"Loss by epoch, from {first['loss']:.2f} to {last['loss']:.2f} nats, below its chance level of "
         f"{last['chance_loss']:.2f}; contrastive accuracy, ending at {100 * last['top1']:.0f} %.",
         f"Loss (left) and how often the partner is found (right), in training{lines}.",
         [
-            {"run": name, "epoch": h["epoch"], "loss_nats": h["loss"], "positive_is_nearest_percent": 100 * h["top1"]}
+            {"run": name} | {key: h[key] for key in ("epoch", "loss", "top1", "chance_loss")}
             for name, history in histories.items()
             for h in history
         ],
@@ -315,8 +333,8 @@ def embedding_maps(
     """
     palette, paper = class_colours(len(classes), _theme.get()), _colour("paper")
     wrong = np.zeros(len(labels), bool) if wrong is None else wrong
-    width = 3.9 * len(maps) if len(maps) > 1 else 5.6
-    drawn, axes = _axes(1, len(maps), (width, 3.9 if len(maps) > 1 else 5.0), squeeze=False)
+    size = (3.3 * len(maps), 3.3) if len(maps) > 1 else (5.6, 5.0)
+    drawn, axes = _axes(1, len(maps), size, squeeze=False)
     for place, (title, points) in zip(axes.flat, maps.items(), strict=True):
         for c, name in enumerate(classes):
             own = points[(labels == c) & ~wrong]
@@ -368,10 +386,9 @@ def label_budget_curve(
 ) -> Sketch:
     """Test error against the number of labels, one line for each entry of curves: name -> (prefix of the metrics,
     metrics); with the uncertainty that `uncertainty` tells."""
-    drawn, axes = _axes(size=(7.6, 4.0))
+    drawn, axes = _axes(size=(6.6, 3.5))
     said, ends, rows, spread = [], [], [], ""
     arms = len({prefix for prefix, _ in curves.values()}) > 1
-    colours, markers = list(ARM_COLOURS.values()), list(ARM_MARKERS.values())
     for i, (name, (prefix, metrics)) in enumerate(curves.items()):
         own = [n for n in budgets if f"{prefix}_accuracy@{n}" in metrics]
         values = [metrics[f"{prefix}_accuracy@{n}"] for n in own]
@@ -379,9 +396,9 @@ def label_budget_curve(
         bars = np.array([uncertainty(v, n_test)[0] for v in values])
         spread = uncertainty(values[0], n_test)[1]
         bars = np.stack([np.minimum(bars, 0.9 * error), bars])  # a logarithmic axis has no place for 0
-        key = prefix if arms else list(ARMS)[i % len(ARMS)]
-        colour = _colour(ARM_COLOURS.get(key, colours[i % len(colours)]))
-        axes.errorbar(own, error, bars, color=colour, marker=ARM_MARKERS.get(key, markers[i % 4]), ms=5, capsize=3)
+        colour, marker, style = (ARM_COLOURS[prefix], ARM_MARKERS[prefix], "-") if arms else _of_many(i)
+        colour = _colour(colour)
+        axes.errorbar(own, error, bars, color=colour, marker=marker, ls=style, ms=5, capsize=3)
         ends.append((name, float(error[-1]), colour))
         first, last = values[0]["mean"], values[-1]["mean"]
         said.append(f"{name}: {first:.1f} % right with {own[0]:,} labels, {last:.1f} % with {own[-1]:,}")

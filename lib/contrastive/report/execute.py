@@ -6,7 +6,6 @@ import logging
 import math
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import papermill_io
 
 from ..files import NOTICE, printable, tell
+from .progress import Progress, clock
 
 
 class Memory:
@@ -39,10 +39,14 @@ class Memory:
 class Notices:
     """A notebook's standard error, of which the lines that `say` wrote go on to the terminal at once."""
 
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
     def write(self, text: str) -> None:
         """Pass the notices on."""
         for line in text.splitlines():
             if line.startswith(NOTICE):
+                self.progress.clear()
                 tell(line, sys.stderr)
 
     def flush(self) -> None:
@@ -62,27 +66,34 @@ def execute_notebook(
     interruption or a kernel's death, so what failed is kept here. The kernel starts in the notebook's own folder: in
     the user's, which may be one of data, Python files would be imported.
     """
-    started, out = time.perf_counter(), f"{Memory.SCHEME}{path.name}"
+    out = f"{Memory.SCHEME}{path.name}"
     at: dict[str, int] = {}
     _memory.written.pop(out, None)
-    tell(f"{path.stem} ...", end="\n" if not sys.stdout.isatty() else "\r")
+    progress = Progress(path.stem, len(nbformat.read(path, as_version=4).cells) + bool(parameters))
+
+    def on_cell(cell: Any, cell_index: int) -> None:
+        at.update(index=cell_index)
+        progress.on_cell(cell_index)
+
     for name in ("papermill", "asyncio"):  # what they would log is told below, in a line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     why, interrupted = "", 0
     try:
-        papermill.execute_notebook(
-            path,
-            out,
-            parameters=parameters,
-            kernel_name="python3",
-            cwd=path.parent,
-            progress_bar=sys.stderr.isatty(),
-            coalesce_streams=True,
-            execution_timeout=timeout and math.ceil(timeout),
-            stderr_file=Notices(),
-            on_cell_start=lambda cell, cell_index: at.update(index=cell_index),
-            extra_arguments=["--log-level=CRITICAL"],  # the kernel's own notices are not for the terminal
-        )
+        with progress:
+            papermill.execute_notebook(
+                path,
+                out,
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=path.parent,
+                progress_bar=False,
+                coalesce_streams=True,
+                execution_timeout=timeout and math.ceil(timeout),
+                stdout_file=progress,
+                stderr_file=Notices(progress),
+                on_cell_start=on_cell,
+                extra_arguments=["--log-level=CRITICAL"],  # the kernel's own notices are not for the terminal
+            )
     except PapermillExecutionError as problem:
         why = f"{problem.ename}: {problem.evalue}".removeprefix("RunError: ").removeprefix("UserError: ")
     except DeadKernelError:
@@ -105,7 +116,7 @@ def execute_notebook(
     notebook.metadata.get("papermill", {}).update(input_path=path.name, output_path=path.name)
     place = _place(notebook, at["index"]) if at else "the start of its kernel"
     error = {"notebook": path.stem, "cell": place, "error": printable(why)} if why else None
-    tell(f"{path.stem} {'FAILED' if error else 'ok'}, {time.perf_counter() - started:.0f} s")
+    tell(f"{path.stem:16}  {clock(progress.elapsed):>5}  {'FAILED' if error else 'ok'}")
     return notebook, error, interrupted
 
 

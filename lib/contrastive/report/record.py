@@ -26,14 +26,16 @@ def record(**fragment: Any) -> None:
     display({MIME: fragment, "text/html": _as_html(fragment), "text/plain": _as_text(fragment)}, raw=True)
 
 
-def conclude(notebook: str, answer: str, numbers: Sequence[tuple[str, str, str]], figure: str = "") -> None:
+def conclude(
+    notebook: str, answer: str, numbers: Sequence[tuple[str, str, str]], spread: str = "", figure: str = ""
+) -> None:
     """Show and record a notebook's answer, of which its page's first screen and the terminal's last lines are made.
 
     answer: one or two plain sentences. numbers: the few that carry it, as (value, its spread or "", what it is).
-    figure: name of the function of `plots` whose picture, shown in this notebook, says most.
+    spread: what the spreads are, in words. figure: name of the function of `plots` whose picture, shown in this notebook, says most.
     """
     tiles = [dict(zip(("value", "spread", "what"), number, strict=True)) for number in numbers]
-    record(answers={notebook: {"answer": answer, "numbers": tiles, "figure": figure}})
+    record(answers={notebook: {"answer": answer, "numbers": tiles, "spread": spread, "figure": figure}})
 
 
 def check(name: str, passed: bool, seen: Any, expected: str) -> dict[str, Any]:

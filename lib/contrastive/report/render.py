@@ -56,6 +56,10 @@ class Renderer(IPythonRenderer):
         link = f'<a class="anchor" href="#{escape(name)}" aria-label="Link to {plain}">#</a>' if level > 1 else ""
         return f'<h{level} id="{escape(name)}">{text}{link}</h{level}>\n'
 
+    def text(self, text: str) -> str:
+        """Plain text."""
+        return str(super().text(typeset(text)))
+
     def block_math(self, body: str) -> str:
         """A formula of its own."""
         return mathml(body, "block")
@@ -67,6 +71,11 @@ class Renderer(IPythonRenderer):
     def table(self, text: str) -> str:
         """A table that scrolls where it is too wide."""
         return f'<div class="scroll"><table>{text}</table></div>\n'
+
+
+def typeset(text: str) -> str:
+    """Text in which a number stays with its percent sign, and a minus is one."""
+    return re.sub(r"(?<![\w.,:;/-])-(?=\d)", "\N{MINUS SIGN}", re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text))
 
 
 def mathml(formula: str, display: str) -> str:
@@ -163,7 +172,8 @@ def outputs(notebook: Any) -> list[Any]:
 def first_screen(stem: str, notebook: Any, own: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
     """What a page begins with, as far as its notebook got: answer, key numbers, figure, and facts to judge them by."""
     said = own.get("answers", {}).get(stem, {})
-    first: dict[str, Any] = {"answer": said.get("answer", ""), "numbers": said.get("numbers", []), "figure": ""}
+    numbers = [{name: typeset(text) for name, text in tile.items()} for tile in said.get("numbers", [])]
+    first: dict[str, Any] = {"answer": typeset(said.get("answer", "")), "numbers": numbers, "figure": ""}
     for output in outputs(notebook):
         shown = output.get("data", {}).get(FIGURE)
         if shown and shown["name"] == said.get("figure"):
@@ -171,6 +181,7 @@ def first_screen(stem: str, notebook: Any, own: dict[str, Any], results: dict[st
     data, made, settings = (own.get(part) or results.get(part, {}) for part in ("dataset", "provenance", "settings"))
     checks = results.get("checks") or own.get("checks", [])
     first["facts"] = {
+        "±": said.get("spread", ""),
         "Data": _data(data) if data else "",
         "Settings": _settings(settings, made.get("changed", {})) if settings and made else "",
         "Checks": f"{sum(c['passed'] for c in checks)} of {len(checks)} passed" if checks else "",

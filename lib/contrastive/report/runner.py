@@ -7,7 +7,9 @@ import json
 import os
 import sys
 import tempfile
+import textwrap
 import time
+import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -22,7 +24,7 @@ from ..settings import RunError, Settings, UserError, checkout, data_root, make_
 from ..signals import Stop
 from .execute import execute_notebook
 from .index import write_index
-from .record import collect, format_metric, merge
+from .record import collect, merge
 from .render import render
 
 RESERVE, RESERVE_BYTES = ".reserve", 16_000_000  # three pages with figures and their notebooks take about 5 MB
@@ -60,13 +62,17 @@ def choose_notebooks(folder: Path, only: Sequence[str]) -> list[Path]:
 
 
 def run_report(
-    given: dict[str, Any], only: Sequence[str] = (), out: str | None = None, timeout: float | None = None
+    given: dict[str, Any],
+    only: Sequence[str] = (),
+    out: str | None = None,
+    timeout: float | None = None,
+    show: bool = False,
 ) -> tuple[int, dict[str, Any]]:
     """Run a report with the parameters that were given. Returns the exit code and the results: 0; 1 when something
     failed; 128 and the signal's number when one stopped it.
 
-    timeout: seconds that a single cell may take. Raises: UserError when the request is wrong; then nothing was started
-    and nothing written. RunError when the report cannot be written.
+    timeout: seconds that a single cell may take. show: open the report's main page in the browser. Raises: UserError
+    when the request is wrong; then nothing was started and nothing written. RunError when the report cannot be written.
     """
     notebooks = choose_notebooks(notebook_folder(), only)
     asked = make_settings(**given)
@@ -87,7 +93,10 @@ def run_report(
     # Not beside the folder, where it might not be allowed, nor in it, since the folder is handed on.
     lock = reports_root() / f".{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.lock"
     with locked(folder, "writing a report there", lock), _reserve(folder):
-        return _execute(notebooks, settings, given, note, folder, timeout)
+        code, results = _execute(notebooks, settings, given, note, folder, timeout)
+    if show:
+        open_page(folder / f"{main_page(results)}.html")
+    return code, results
 
 
 def _execute(
@@ -121,7 +130,7 @@ def _execute(
         except RunError as problem:
             code, index = 1, None
             tell(printable(f"FAILED {problem}"), sys.stderr)
-        _print_end(results, folder / f"{notebooks[0].stem}.html", index)
+        _print_end(results, folder, index)
     return (128 + interrupted) if interrupted else code, results
 
 
@@ -158,6 +167,12 @@ def _reserve(folder: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+def open_page(path: Path) -> None:
+    """Open a page in the user's browser, or say that there is none."""
+    if not webbrowser.open(path.as_uri()):
+        say(f"no browser could be opened; the page is {path}")
+
+
 def reports_root() -> Path:
     """`reports/` of the checkout, or of the current folder."""
     return (checkout() or Path.cwd()) / "reports"
@@ -184,19 +199,13 @@ def writable_folder(folder: Path, keep: bool = True) -> Path:
     return folder
 
 
-def main_numbers(results: dict[str, Any]) -> list[tuple[str, str]]:
-    """The three metrics that a report leads with, as (what it is, value)."""
-    metrics = results.get("metrics", {})
-    headline = results.get("headline_labels")
-    names = {
-        f"linear_accuracy@{headline}": f"linear probe on the pretrained encoder, {headline or 0:,} labels",
-        f"random_encoder_accuracy@{headline}": "the same on a random encoder",
-        f"supervised_accuracy@{headline}": "the same CNN trained from scratch on these labels",
-    }
-    return [(said, format_metric(name, metrics[name])) for name, said in names.items() if name in metrics]
+def main_page(results: dict[str, Any]) -> str:
+    """Of a report's notebooks, the one to open first: the one that answers for the labels, else the first."""
+    names = results["notebooks"]
+    return next((name for name in names if name == "02_linear_eval"), names[0])
 
 
-def _print_end(results: dict[str, Any], first: Path, index: Path | None) -> None:
+def _print_end(results: dict[str, Any], folder: Path, index: Path | None) -> None:
     for error in results.get("errors", []):
         tell(printable(f"FAILED {error['notebook']}, {error['cell']}: {error['error']}"), sys.stderr)
     for check in results.get("checks", []):
@@ -205,9 +214,16 @@ def _print_end(results: dict[str, Any], first: Path, index: Path | None) -> None
             tell(printable(text), sys.stderr)
     if results.get("errors"):
         tell("The same command goes on with what was finished.", sys.stderr)
+    main = main_page(results)
+    said = results.get("answers", {}).get(main)
     tell("")
-    for what, value in main_numbers(results):
-        tell(f"  {value:>9}  {what}")
-    tell(printable(f"Report: {first}"))
-    if index is not None:
+    if said:
+        for line in textwrap.wrap(said["answer"], 100):
+            tell(printable(line))
+        tell("")
+        for number in said["numbers"]:
+            tell(printable(f"  {number['value']:>12} {number['spread']:8}  {number['what']}"))
+        tell("")
+    tell(printable(f"Report: {folder / main}.html"))
+    if index:
         tell(printable(f"Index:  {index}"))

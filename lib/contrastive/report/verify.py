@@ -30,11 +30,8 @@ def verify(report: Path, changes: dict[str, Any], out: str | None = None, timeou
     anew, in a folder that is removed in the end, or kept to go on with when this fails. Returns the exit code:
     0, 1 when a number is off or the report failed, 128 and more when a signal stopped it. Raises: UserError.
     """
-    path = report / "results.json" if report.is_dir() else report.with_name("results.json")
-    try:
-        old = read_json(path)
-    except FileNotFoundError:
-        raise UserError(f"there is no report at {report}: give a folder that holds results.json.") from None
+    path = results_file(report)
+    old = read_json(path)
     try:
         settings, notebooks = dict(old["settings"]), [str(name) for name in old["notebooks"]]
         # Whatever else is wrong with a stranger's numbers shows here, not after hours of training.
@@ -69,6 +66,14 @@ def verify(report: Path, changes: dict[str, Any], out: str | None = None, timeou
     counts = {v: sum(verdict == v for verdict, _ in verdicts) for v in ("identical", "within spread", "OFF")}
     tell("\n" + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
     return int(counts["OFF"] > 0 or code != 0)
+
+
+def results_file(report: Path) -> Path:
+    """The results of a report that is named by its folder or a file in it. Raises: UserError."""
+    path = report / "results.json" if report.is_dir() else report.with_name("results.json")
+    if not path.is_file():
+        raise UserError(f"there is no report at {report}: give a folder that holds results.json.")
+    return path
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:

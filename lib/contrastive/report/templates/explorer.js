@@ -59,6 +59,7 @@
       count.text(`${shown.length.toLocaleString("en")} of ${points.length.toLocaleString("en")} images shown, ` +
         `${shown.filter((p) => p.wrong).length} of them mistakes of the probe (crosses).`);
       if (current >= 0 && !visible.has(current)) point(-1);
+      if (chosen >= 0 && !visible.has(chosen)) choose(-1);
       delaunay = null;
     }
 

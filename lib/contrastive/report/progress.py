@@ -1,0 +1,82 @@
+"""One line in the terminal for a notebook that runs; plain lines, and few, where there is no terminal."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import threading
+import time
+
+from ..files import printable, tell
+
+# What tqdm writes: name, percent, done/total, [elapsed<remaining, ...
+STEP = re.compile(r"([^\r\n|]*?):? +\d+%\|[^|]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
+PLAIN_EVERY = 60.0  # seconds between two lines where there is no terminal
+
+
+class Progress:
+    """Shows how far a notebook is. Use as a context; `write` takes what its cells print."""
+
+    def __init__(self, name: str, cells: int) -> None:
+        self.name, self.cells, self.cell = name, cells, 0
+        self.step = ""
+        self.started = time.perf_counter()
+        self.live = sys.stdout.isatty()
+        self._over, self._lock = threading.Event(), threading.Lock()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> Progress:
+        if not self.live:
+            tell(f"{self.name} ...")
+        self._ticker.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._over.set()
+        self._ticker.join()
+        self.clear()
+
+    def _tick(self) -> None:
+        while not self._over.wait(0.5 if self.live else PLAIN_EVERY):
+            if self.live:
+                width = shutil.get_terminal_size().columns - 1
+                with self._lock:
+                    tell(f"\r\x1b[K{self.line()[:width]}", end="")
+            else:
+                tell(self.line())
+
+    def clear(self) -> None:
+        """Take the line away, for others to be written."""
+        if self.live:
+            with self._lock:
+                tell("\r\x1b[K", end="")
+
+    def line(self) -> str:
+        """The line as it is now."""
+        parts = [f"{self.name:16}", f"{clock(self.elapsed):>5}", f"cell {self.cell} of {self.cells}"]
+        return "  ".join([*parts, *([self.step] if self.step else [])])
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.started
+
+    def on_cell(self, index: int) -> None:
+        """The cell with this index, from 0, begins."""
+        self.cell, self.step = index + 1, ""
+
+    def write(self, text: str) -> None:
+        """Look for the progress of a long step in what a cell prints."""
+        for name, done, total, left in STEP.findall(text):
+            self.step = "" if done == total else printable(f"{name.strip()} {done} of {total}, {left} left in this step")
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -13,8 +13,8 @@ import pytest
 
 from contrastive.files import write_json
 from contrastive.report import check, record
-from contrastive.report.record import MIME, collect, format_metric
 from contrastive.report.index import write_index
+from contrastive.report.record import MIME, collect, format_metric
 from contrastive.report.render import render
 from contrastive.report.runner import choose_notebooks, notebook_folder
 from contrastive.report.tables import compare, results_table, savings

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -44,7 +45,7 @@ class Theme:
     diverging: str  # colour map with its middle near the background
     mistakes: str  # colour map that starts near the background
 
-    def rc(self) -> dict[str, Any]:
+    def rc(self) -> Any:
         """For matplotlib."""
         return sns.axes_style("whitegrid") | {
             "figure.facecolor": self.paper, "axes.facecolor": self.paper, "savefig.facecolor": self.paper,
@@ -169,28 +170,28 @@ def _show(axes: Any, image: Tensor) -> None:
     axes.set_axis_off()
 
 
-def _name_lines(axes: Any, ends: Sequence[tuple[str, float, str]]) -> None:
-    """Write names (name, value at the right end, colour) beside the ends of lines, in whose place they are legible."""
+def _name_lines(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None:
+    """Write names (name, x and y of the line's end, colour) to the right of the axes, with room between them."""
     low, high = axes.yaxis.get_transform().transform(axes.get_ylim())
-    at = [(float(axes.yaxis.get_transform().transform(y)) - low) / (high - low) for _, y, _ in ends]
+    at = [(float(axes.yaxis.get_transform().transform(y)) - low) / (high - low) for _, _, y, _ in ends]
     gap = 1.3 * matplotlib.rcParams["font.size"] / (0.8 * 72 * axes.figure.get_figheight())
     order, places = sorted(range(len(ends)), key=at.__getitem__), dict(enumerate(at))
-    for below, above in zip(order, order[1:], strict=False):
+    for below, above in pairwise(order):
         places[above] = max(places[above], places[below] + gap)
     shift = max(0.0, places[order[-1]] - 1) if order else 0.0
-    for above, below in zip(order[::-1], order[-2::-1], strict=False):  # down again from the upper edge
+    for above, below in pairwise(order[::-1]):  # down again from the upper edge
         places[above] = min(places[above], 1.0) if shift else places[above]
         places[below] = min(places[below], places[above] - gap)
-    for i, (name, _, colour) in enumerate(ends):
+    for i, (name, x, y, colour) in enumerate(ends):
         axes.annotate(
             name,
-            (1.0, at[i]),
+            (x, y),
             (1.03, places[i]),
-            xycoords="axes fraction",
+            xycoords="data",
             textcoords="axes fraction",
             color=colour,
             va="center",
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkA": 1, "shrinkB": 0},
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.8, "alpha": 0.7, "shrinkA": 1, "shrinkB": 5},
         )
 
 
@@ -228,7 +229,7 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bo
         colour = _colour(_of_many(i)[0] if named else "blue")
         style: dict[str, Any] = {"color": colour, "ls": _of_many(i)[2] if named else "-"}
         style |= {"marker": "o" if len(epochs) < 3 else None, "alpha": 1 if named else 1 - 0.6 * i / len(histories)}
-        ends.append((name, 100 * history[-1]["top1"], colour))
+        ends.append((name, epochs[-1], 100 * history[-1]["top1"], colour))
         left.plot(epochs, [h["loss"] for h in history], **style)
         right.plot(epochs, [100 * h["top1"] for h in history], **style)
     first, last = next(iter(histories.values()))[0], next(iter(histories.values()))[-1]
@@ -247,6 +248,8 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bo
     )
     left.set(xlabel="epoch", ylabel="NT-Xent (nats)", ylim=(0, 1.06 * max(chance)))
     right.set(xlabel="epoch", ylabel="partner found (% of anchors)", ylim=(0, 100))
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     if named:
         _name_lines(right, ends)
     lines = f"; one line for each of {len(histories)} {'runs' if named else 'seeds'}" if len(histories) > 1 else ""
@@ -382,28 +385,35 @@ def image_rows(
 
 @figure
 def label_budget_curve(
-    curves: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]]]], budgets: Sequence[int], dataset: str, n_test: int
+    curves: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]], int]], budgets: Sequence[int], dataset: str
 ) -> Sketch:
-    """Test error against the number of labels, one line for each entry of curves: name -> (prefix of the metrics,
-    metrics); with the uncertainty that `uncertainty` tells."""
+    """Test error against the number of labels, with the uncertainty that `uncertainty` tells.
+
+    curves: a line's name -> prefix of the metrics that it shows, the metrics, number of test images.
+    """
     drawn, axes = _axes(size=(6.6, 3.5))
-    said, ends, rows, spread = [], [], [], ""
-    arms = len({prefix for prefix, _ in curves.values()}) > 1
-    for i, (name, (prefix, metrics)) in enumerate(curves.items()):
+    said, ends, rows, spreads = [], [], [], {}
+    arms = len({prefix for prefix, *_ in curves.values()}) > 1
+    for i, (name, (prefix, metrics, n_test)) in enumerate(curves.items()):
         own = [n for n in budgets if f"{prefix}_accuracy@{n}" in metrics]
         values = [metrics[f"{prefix}_accuracy@{n}"] for n in own]
         error = np.array([max(100 - v["mean"], 1e-2) for v in values])
         bars = np.array([uncertainty(v, n_test)[0] for v in values])
-        spread = uncertainty(values[0], n_test)[1]
+        spreads[uncertainty(values[0], n_test)[1]] = None
         bars = np.stack([np.minimum(bars, 0.9 * error), bars])  # a logarithmic axis has no place for 0
         colour, marker, style = (ARM_COLOURS[prefix], ARM_MARKERS[prefix], "-") if arms else _of_many(i)
         colour = _colour(colour)
         axes.errorbar(own, error, bars, color=colour, marker=marker, ls=style, ms=5, capsize=3)
-        ends.append((name, float(error[-1]), colour))
+        ends.append((name, own[-1], float(error[-1]), colour))
         first, last = values[0]["mean"], values[-1]["mean"]
         said.append(f"{name}: {first:.1f} % right with {own[0]:,} labels, {last:.1f} % with {own[-1]:,}")
         rows += [
-            {"what": name, "labels": n, "test_error_percent": 100 - v["mean"], "spread_points": uncertainty(v, n_test)[0]}
+            {
+                "what": name,
+                "labels": n,
+                "test_error_percent": 100 - v["mean"],
+                "spread_points": uncertainty(v, n_test)[0],
+            }
             for n, v in zip(own, values, strict=True)
         ]
     axes.set(xscale="log", yscale="log", xlabel="labels", ylabel=f"test error on {dataset} (%)")
@@ -415,7 +425,7 @@ def label_budget_curve(
     return Sketch(
         drawn,
         "Test error against number of labels. " + "; ".join(said) + ".",
-        f"Test error against the number of labels; lower is better. Bars: {spread}.",
+        f"Test error against the number of labels; lower is better. Bars: {'; '.join(spreads)}.",
         rows,
     )
 

@@ -91,7 +91,7 @@ def noise(values: Mapping[str, Sequence[float]], n_validation: int) -> float:
 
 
 def strongest(values: Mapping[str, Sequence[float]], interval: float) -> tuple[str, float, int]:
-    """The point that differs most from the base, its difference in points, and how many differ by more than `interval`."""
+    """The point that differs most from the base, by how much, and how many differ by more than `interval` points."""
     base = statistics.fmean(values[BASE])
     change = {name: statistics.fmean(v) - base for name, v in values.items() if name != BASE}
     name = max(change, key=lambda point: abs(change[point]))

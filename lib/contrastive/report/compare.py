@@ -51,7 +51,9 @@ def write_comparison(paths: Sequence[Path], out: Path) -> Path:
     except (*BROKEN, ArithmeticError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"one of these reports holds numbers that cannot be compared ({type(error).__name__}).") from None
+        raise UserError(
+            f"one of these reports holds numbers that cannot be compared ({type(error).__name__})."
+        ) from None
     out = Path(os.path.expanduser(out)).absolute()
     if not out.parent.is_dir():
         raise UserError(f"there is no folder {out.parent}: make it, or choose another file.")
@@ -87,34 +89,35 @@ def _read(path: Path, name: str) -> Report:
 
 
 def comparison(reports: Sequence[Report]) -> str:
-    """The page. What came from the reports is shown as code or as numbers, so that nothing in it is taken for markup."""
-    rows, beyond, told = metric_rows(reports)
+    """The page. What came from the reports is shown as code or as numbers, so none of it is taken for markup."""
+    found = [differences(reports[0], other) for other in reports[1:]]
     first, *others = (report.name for report in reports)
     cells = [
         _text(
             f"# Comparison: {first} and {', '.join(others)}\n\n**What differs between these reports, and by more than "
-            "noise?** Every difference is taken from the first report. Its 95 % interval comes from the number of images "
-            "and, with several seeds, from the spread over them; since the images are the same, it is rather too wide."
+            "noise?** Differences are from the first report. Their 95 % intervals come from the number of images "
+            "and, with several seeds, from the spread over them; as the images are the same, they are rather "
+            "too wide."
         ),
         _text("## Settings\n\n" + _settings_table(reports)),
-        _text("## Numbers\n\n" + rows),
+        _text("## Numbers\n\n" + _numbers_table(reports, found)),
     ]
     same_data = len({report.results.get("dataset", {}).get("sha256") for report in reports}) == 1
     picture = _budget_curves(reports)
     answers = {
-        "answer": f"{told} Of all numbers that they share, {beyond}.",
+        "answer": _answer(reports, found),
         "numbers": _tiles(reports),
         "spread": plots.uncertainty(_headline(reports[0])[1], _n_test(reports[0]))[1],
         "figure": picture.name if picture else "",
     }
-    outputs = [_output({MIME: {"answers": {"comparison": answers}}, "text/plain": ""})]
+    outputs = [_output({MIME: {"answers": {"comparison": answers}}, "text/html": ""})]
     if picture:
         cells += [_text("## Test error by number of labels"), _figure(picture)]
     if any(report.curves for report in reports):
         runs = {f"{r.name}, {run}" if len(r.curves) > 1 else r.name: c for r in reports for run, c in r.curves.items()}
         cells += [_text("## Training"), _figure(plots.loss_curve(runs, named=True, name="loss_curves"))]
-        missing = [report.name for report in reports if not report.curves]
-        cells += [_text(f"Without a curve, since its report lacks 01_pretrain: {', '.join(missing)}.")] if missing else []
+        if missing := [report.name for report in reports if not report.curves]:
+            cells.append(_text(f"Without numbers of a curve in an own 01_pretrain: {', '.join(missing)}."))
     checks = [
         f"- {report.name}: {sum(c['passed'] for c in report.results.get('checks', []))} of "
         f"{len(report.results.get('checks', []))} checks passed, status {_code(report.results['status'])}, made by "
@@ -154,65 +157,91 @@ def _settings_table(reports: Sequence[Report]) -> str:
     for part, names in (("settings", None), ("dataset", AS_DATA), ("provenance", AS_MADE)):
         values = [report.results.get(part, {}) for report in reports]
         for name in names or sorted(set().union(*values)):
-            own = [json.dumps(value.get(name), sort_keys=True) for value in values]
+            own = [json.dumps(value.get(name), sort_keys=True).strip('"') for value in values]
             if name == "packages":
                 kept = [value.get(name, {}) for value in values]
                 for package in sorted(set().union(*kept)):
                     versions = [str(packages.get(package, "–")) for packages in kept]
                     rows += [[_code(package), *map(_code, versions)]] if len(set(versions)) > 1 else []
             elif len(set(own)) > 1:
-                rows.append([_code(name), *(_code(value.strip('"')) for value in own)])
+                rows.append(
+                    [_code(name), *(_code(value[:12] if name in ("sha256", "commit") else value) for value in own)]
+                )
     if not rows:
         return "No setting, no data, no version differs."
     return _table(["what differs", *(report.name for report in reports)], rows)
 
 
-def metric_rows(reports: Sequence[Report]) -> tuple[str, str, str]:
-    """The table of all metrics that the first report shares with another; how many differ by more than noise, in words;
-    and what became of the headline, in a sentence."""
-    first, rows, counted, beyond, told = reports[0], [], 0, 0, ""
-    headline = _headline(first)[0]
-    for name, metric in first.results["metrics"].items():
-        if not any(name in other.results["metrics"] for other in reports[1:]):
+@dataclass(frozen=True)
+class Difference:
+    """How far a metric is from the first report's: in its unit, with the half width of the 95 % interval, or None."""
+
+    name: str
+    value: float
+    interval: float | None
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.interval is not None and abs(self.value) > self.interval
+
+    def __str__(self) -> str:
+        decimals = PLAIN_UNITS.get(self.name.split("@")[0], ("", 2))[1]
+        spread = "(1 seed)" if self.interval is None else f"± {self.interval:.{decimals}f}"
+        return f"{self.value:+.{decimals}f} {spread}"
+
+
+def differences(first: Report, other: Report) -> dict[str, Difference]:
+    """Other less first, for each metric that both have."""
+    found = {}
+    for name, ours in first.results["metrics"].items():
+        theirs = other.results["metrics"].get(name)
+        if theirs is None:
             continue
-        row = [_code(name), format_metric(name, dict(metric))]
-        for other in reports[1:]:
-            theirs = other.results["metrics"].get(name)
-            if theirs is None:
-                row += ["–", ""]
-                continue
-            points, interval = metric_difference(name, first, other)
-            counted += interval is not None
-            more = interval is not None and abs(points) > interval
-            beyond += more
-            decimals, unit = PLAIN_UNITS.get(name.split("@")[0], ("", 2))[1], "" if name in PLAIN_UNITS else " points"
-            shown = f"{points:+.{decimals}f}"
-            spread = f" ± {interval:.{decimals}f}" if interval is not None else " (one seed: no interval)"
-            row += [format_metric(name, dict(theirs)), f"**{shown}**{spread}" if more else f"{shown}{spread}"]
-            if name == headline:
-                verdict = "more than noise" if more else "within noise"
-                told += f"{name.partition('@')[2]} labels, {other.name} against {first.name}: {shown}{unit}{spread}, {verdict}. "
-        rows.append(row)
-    head = ["number", first.name]
+        if name.split("@")[0] in PLAIN_UNITS:  # where one seed tells nothing about the spread
+            value, several = theirs["mean"] - ours["mean"], min(theirs["n_seeds"], ours["n_seeds"]) > 1
+            error = math.hypot(*(m["std"] / math.sqrt(m["n_seeds"]) for m in (theirs, ours))) if several else None
+        else:
+            part = "validation" if name.startswith("validation") else "test"
+            n = min(int(report.results["dataset"][part]) for report in (first, other))
+            value, error = difference({"theirs": theirs, "ours": ours}, "theirs", "ours", n)
+        found[name] = Difference(name, value, None if error is None else 1.96 * error)
+    return found
+
+
+def _numbers_table(reports: Sequence[Report], found: Sequence[Mapping[str, Difference]]) -> str:
+    head, rows = ["number", reports[0].name], []
     for other in reports[1:]:
         head += [other.name, "difference"]
-    several = f"{beyond} of {counted} differ by more than noise (of twenty that do not differ, one would)"
-    table = _table(head, rows) if rows else "These reports share no number."
-    return table, several, f"With {told.strip()}" if told else "They share no headline number."
+    for name, metric in reports[0].results["metrics"].items():
+        row = [_code(name), format_metric(name, dict(metric))]
+        for other, own in zip(reports[1:], found, strict=True):
+            shown = f"**{own[name]}**" if name in own and own[name].beyond_noise else str(own.get(name, ""))
+            row += [format_metric(name, dict(other.results["metrics"][name])) if name in own else "–", shown]
+        rows += [row] if any(name in own for own in found) else []
+    return _table(head, rows) if rows else "These reports share no number."
 
 
-def metric_difference(name: str, first: Report, other: Report) -> tuple[float, float | None]:
-    """Other less first, and the half width of its 95 % interval; None where one seed tells nothing about a spread."""
-    a, b = other.results["metrics"][name], first.results["metrics"][name]
-    if name.split("@")[0] in PLAIN_UNITS:
-        if min(a["n_seeds"], b["n_seeds"]) < 2:
-            return a["mean"] - b["mean"], None
-        error = math.hypot(*(metric["std"] / math.sqrt(metric["n_seeds"]) for metric in (a, b)))
-        return a["mean"] - b["mean"], 1.96 * error
-    part = "validation" if name.startswith("validation") else "test"
-    n = min(report.results["dataset"][part] for report in (first, other))
-    points, error = difference({"a": a, "b": b}, "a", "b", n)
-    return points, 1.96 * error
+def _answer(reports: Sequence[Report], found: Sequence[Mapping[str, Difference]]) -> str:
+    name, _ = _headline(reports[0])
+    parts = [
+        f"{other.name} {own[name]} ({'more than noise' if own[name].beyond_noise else 'within noise'})"
+        for other, own in zip(reports[1:], found, strict=True)
+        if name in own
+    ]
+    unit = "" if name.split("@")[0] in PLAIN_UNITS else ", in points"
+    first = f"{_words(name)}, against {reports[0].name}{unit}: {'; '.join(parts)}. " if parts else ""
+    several = [d for own in found for d in own.values() if d.interval is not None]
+    return (
+        f"{first}Of the {len(several)} differences that can be judged, {sum(d.beyond_noise for d in several)} are more "
+        "than noise; of twenty that are none, one would seem so."
+    )
+
+
+def _words(name: str) -> str:
+    """A metric's name as words: `linear_accuracy@600` as `Linear accuracy, 600 labels`."""
+    what, at, labels = name.partition("@")
+    return f"{what.replace('_', ' ').capitalize()}" + (f", {int(labels):,} labels" if at else "")
 
 
 def _n_test(report: Report) -> int:
@@ -232,23 +261,22 @@ def _tiles(reports: Sequence[Report]) -> list[dict[str, str]]:
     tiles = []
     for report in reports[:4]:
         name, metric = _headline(report)
-        spread = f"± {plots.uncertainty(metric, _n_test(report))[0]:.2f}" if name not in PLAIN_UNITS else ""
-        tiles.append({"value": format_metric(name, dict(metric)).split(" ±")[0].rstrip(" %") + " %", "spread": spread,
-                      "what": f"{report.name}: {name.replace('_', ' ').replace('@', ', labels: ')}"})  # fmt: skip
+        value = format_metric(name, {**metric, "n_seeds": 1})
+        spread = "" if name in PLAIN_UNITS else f"± {plots.uncertainty(metric, _n_test(report))[0]:.2f}"
+        tiles.append({"value": value, "spread": spread, "what": f"{report.name}: {_words(name)}"})
     return tiles
 
 
 def _budget_curves(reports: Sequence[Report]) -> plots.Picture | None:
-    curves: dict[str, tuple[str, Any]] = {}
+    curves: dict[str, tuple[str, Any, int]] = {}
     budgets: set[int] = set()
     for report in reports:
         own = {int(n) for n in re.findall(r"linear_accuracy@(\d+)", " ".join(report.results["metrics"]))}
         if own:
-            curves[report.name] = ("linear", report.results["metrics"])
+            curves[report.name] = ("linear", report.results["metrics"], _n_test(report))
             budgets |= own
     if not curves:
         return None
     data = {report.results["dataset"]["name"] for report in reports}
     name = data.pop() if len(data) == 1 else "each one's data"
-    n_test = min(_n_test(report) for report in reports)
-    return plots.label_budget_curve(curves, sorted(budgets), name, n_test, name="label_budget_curves")
+    return plots.label_budget_curve(curves, sorted(budgets), name, name="label_budget_curves")

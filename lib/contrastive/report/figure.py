@@ -6,6 +6,8 @@ import base64
 from html import escape
 from typing import Any
 
+WIDE = 600  # pixels; wider figures scroll on a phone, rather than get too small to be read
+
 
 def figure_html(shown: dict[str, Any], png: str, lead: bool = False) -> str:
     """What `Picture.as_json` gave (without `light`), and its PNG in base64, as a figure.
@@ -15,15 +17,17 @@ def figure_html(shown: dict[str, Any], png: str, lead: bool = False) -> str:
     """
     alt = ("Summary: " if lead else "") + shown["alt"]
     size = f'width="{int(shown["width"])}" height="{int(shown["height"])}"'
+    wide = ' class="wide"' if int(shown["width"]) > WIDE and not lead else ""
     csv = base64.b64encode(shown["csv"].encode()).decode()
     link = (
-        f' <a class="numbers" download="{escape(shown["name"])}.csv" href="data:text/csv;base64,{csv}">Numbers (CSV)</a>'
+        f' <a class="numbers" download="{escape(shown["name"])}.csv" '
+        f'href="data:text/csv;base64,{csv}">Numbers (CSV)</a>'
         if csv
         else ""
     )
     caption = "" if lead else f"<figcaption>{escape(shown['caption'])}{link}</figcaption>"
     return (
-        f'<figure><picture><source class="dark" media="(prefers-color-scheme: dark)" '
+        f'<figure{wide}><div class="canvas"><picture><source class="dark" media="(prefers-color-scheme: dark)" '
         f'srcset="data:image/png;base64,{escape(shown["dark"])}">'
-        f'<img src="data:image/png;base64,{escape(png)}" alt="{escape(alt)}" {size}></picture>{caption}</figure>'
+        f'<img src="data:image/png;base64,{escape(png)}" alt="{escape(alt)}" {size}></picture></div>{caption}</figure>'
     )

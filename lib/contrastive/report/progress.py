@@ -69,7 +69,9 @@ class Progress:
     def write(self, text: str) -> None:
         """Look for the progress of a long step in what a cell prints."""
         for name, done, total, left in STEP.findall(text):
-            self.step = "" if done == total else printable(f"{name.strip()} {done} of {total}, {left} left in this step")
+            self.step = (
+                "" if done == total else printable(f"{name.strip()} {done} of {total}, {left} left in this step")
+            )
 
     def flush(self) -> None:
         """Nothing is held back."""

@@ -69,9 +69,7 @@ def changed(settings: Settings) -> dict[str, Any]:
     with suppress(UserError):  # when the preset does not fit these data, the values were asked for
         usual = usual.but(**{name: getattr(resolve(settings.but(**automatic)), name) for name in automatic})
     return {
-        name: value
-        for name, value in settings
-        if name not in ("preset", "dataset") and value != getattr(usual, name)
+        name: value for name, value in settings if name not in ("preset", "dataset") and value != getattr(usual, name)
     }
 
 

@@ -29,10 +29,10 @@ def record(**fragment: Any) -> None:
 def conclude(
     notebook: str, answer: str, numbers: Sequence[tuple[str, str, str]], spread: str = "", figure: str = ""
 ) -> None:
-    """Show and record a notebook's answer, of which its page's first screen and the terminal's last lines are made.
+    """Show and record a notebook's answer, of which its page's first screen is made.
 
     answer: one or two plain sentences. numbers: the few that carry it, as (value, its spread or "", what it is).
-    spread: what the spreads are, in words. figure: name of the function of `plots` whose picture, shown in this notebook, says most.
+    spread: what the spreads are, in words. figure: name of the picture, shown in this notebook, that says most.
     """
     tiles = [dict(zip(("value", "spread", "what"), number, strict=True)) for number in numbers]
     record(answers={notebook: {"answer": answer, "numbers": tiles, "spread": spread, "figure": figure}})

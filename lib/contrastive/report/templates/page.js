@@ -58,7 +58,7 @@
 
     // What scrolls sideways has to be reached by keyboard, and only that.
     const reach = () => {
-      for (const box of document.querySelectorAll(".scroll, .jp-OutputArea-child, pre, .layout math")) {
+      for (const box of document.querySelectorAll(".scroll, .canvas, .jp-OutputArea-child, pre, math")) {
         if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
         else box.removeAttribute("tabindex");
       }

@@ -1,4 +1,4 @@
-# make report   a report on MNIST (PRESET=smoke|quick|full DATASET=auto|mnist|digits|FOLDER OUT=FOLDER)
+# make report   a report on MNIST (PRESET=smoke|quick|full DATASET=auto|mnist|digits|FOLDER OUT=FOLDER OPEN=1)
 # make test     all tests          make lint      style and types       make notebook   open JupyterLab
 # make bench    measure speed beside other libraries, half an hour or so (SCOPE=full|smoke OUT=FOLDER)
 # make stress   kill, damage, fill and attack it (COUNT=100: a quarter of an hour or so)
@@ -32,7 +32,7 @@ endif
 	touch $@
 
 report: setup
-	$(BIN)/contrastive report --preset '$(PRESET)' $(if $(DATASET),--dataset '$(DATASET)') $(if $(OUT),--out '$(OUT)')
+	$(BIN)/contrastive report --preset '$(PRESET)' $(if $(DATASET),--dataset '$(DATASET)') $(if $(OUT),--out '$(OUT)') $(if $(OPEN),--open)
 
 test: setup
 	$(BIN)/python -m pytest
@@ -54,7 +54,7 @@ bench: setup
 stress: setup
 	$(BIN)/python -m tests.stress $(if $(COUNT),--count '$(COUNT)')
 
-# README's table and picture, from the published report
+# README's results and picture and reports/index.html, from the published reports
 readme: setup
 	$(BIN)/python -m contrastive.report.readme
 

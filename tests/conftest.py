@@ -12,6 +12,8 @@ import pytest
 
 from contrastive.settings import data_root
 
+SMALL = ["--preset", "smoke", "-p", "budgets=50,200", "-p", "epochs=8", "-p", "width=4", "-p", "supervised_steps=10"]
+NOTEBOOKS = ("01_pretrain", "02_linear_eval", "03_ablations")
 HAVE_MNIST = (data_root() / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
 if HAVE_MNIST:
     os.environ["CONTRASTIVE_DATA"] = str(data_root())
@@ -53,3 +55,12 @@ def no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CONTRASTIVE_OFFLINE", "x")  # so that monkeypatch restores it
     monkeypatch.delenv("CONTRASTIVE_OFFLINE")
     return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A whole report's folder, and how the command ended that made it."""
+    folder = tmp_path_factory.mktemp("out") / "report"
+    done = contrastive("report", *SMALL, "--out", str(folder))
+    assert done.returncode == 0, done.stderr + done.stdout
+    return folder, done

@@ -392,7 +392,8 @@ def label_budget_curve(
     curves: a line's name -> prefix of the metrics that it shows, the metrics, number of test images.
     """
     drawn, axes = _axes(size=(6.6, 3.5))
-    said, ends, rows, spreads = [], [], [], {}
+    said, ends, rows = [], [], []
+    spreads: dict[str, None] = {}  # in order, each once
     arms = len({prefix for prefix, *_ in curves.values()}) > 1
     for i, (name, (prefix, metrics, n_test)) in enumerate(curves.items()):
         own = [n for n in budgets if f"{prefix}_accuracy@{n}" in metrics]

@@ -54,7 +54,7 @@ def _row(root: Path, path: Path) -> dict[str, Any]:
     try:
         return shown | _cells(path.parent, read_json(path))
     except Exception:  # whatever a stranger's file can bring about; the other rows are not to suffer
-        return shown | {"status": "damaged", "pages": []}
+        return shown | {"status": "damaged", "pages": [], "dataset": cell("")}
 
 
 def _cells(folder: Path, results: dict[str, Any]) -> dict[str, Any]:

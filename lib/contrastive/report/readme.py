@@ -1,23 +1,26 @@
-"""README's results, from a published report: `make readme`. Nothing in that part is typed by hand."""
+"""README's results and the committed index, from the published reports: `make readme`. None of it is typed by hand."""
 
 from __future__ import annotations
 
-import base64
 import json
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import nbformat
+from PIL import Image
 
-from ..files import read_json
+from ..files import atomic_write, read_json
 from ..settings import checkout
+from .index import write_index
 from .speed import conditions, goal_conditions, speed_table
 from .tables import results_table, savings
 
 ROOT = checkout() or Path.cwd()
 PUBLISHED = ROOT / "reports" / "published" / "mnist-quick"
-PICTURE = PUBLISHED / "label_budget_curve.png"
+PICTURE = PUBLISHED / "first_screen.png"
+ALT = "A report's first screen: question, answer, key numbers, test error by labels, data, settings, checks, command"
 BEGIN, END = "<!-- results: made by `make readme` -->", "<!-- end of results -->"
 BENCHMARKS = ROOT / "reports" / "published" / "benchmarks.json"
 BEGIN_SPEED, END_SPEED = "<!-- speed: made by `make readme` -->", "<!-- end of speed -->"
@@ -31,7 +34,7 @@ def generated(results: dict[str, Any]) -> str:
     pages = ", ".join(f"[{p.stem}]({p.relative_to(ROOT).as_posix()})" for p in sorted(PUBLISHED.glob("*.html")))
     name, n_seeds = data["name"].upper(), metrics["knn_accuracy"]["n_seeds"]
     return f"""\
-![Test error against number of labels]({PICTURE.relative_to(ROOT).as_posix()})
+![{ALT}]({PICTURE.relative_to(ROOT).as_posix()})
 
 {results_table(metrics, budgets, data["train"], name)}
 
@@ -59,13 +62,20 @@ All arms train the same layers; only ratios within one run mean anything. The re
 [benchmarks.json]({numbers})."""
 
 
-def picture(notebook: Any) -> bytes:
-    """The label-budget curve, as PNG, from the executed notebook 02."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if "label_budget_curve" in cell.source and "image/png" in output.get("data", {}):
-                return base64.b64decode(output["data"]["image/png"])
-    raise ValueError("the notebook shows no label-budget curve")
+def photograph(page: Path, into: Path) -> None:
+    """A page's first screen as PNG, taken in the system's Chromium."""
+    from playwright.sync_api import sync_playwright  # of the `dev` dependencies, as are all that `make readme` needs
+
+    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        window = browser.new_page(
+            viewport={"width": 1280, "height": 760}, color_scheme="light", device_scale_factor=1.5
+        )
+        window.goto(page.absolute().as_uri())
+        window.screenshot(path=into)
+        browser.close()
+    Image.open(into).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(into, optimize=True)
 
 
 def _between(text: str, begin: str, end: str, new: str) -> str:
@@ -73,9 +83,12 @@ def _between(text: str, begin: str, end: str, new: str) -> str:
 
 
 def main() -> int:
-    """Rewrite README's results, its picture and its measurements."""
+    """Rewrite README's results, its picture and its measurements, and the index of the published reports."""
     results = read_json(PUBLISHED / "results.json")
-    PICTURE.write_bytes(picture(nbformat.read(PUBLISHED / "02_linear_eval.ipynb", as_version=4)))
+    photograph(PUBLISHED / "02_linear_eval.html", PICTURE)
+    with tempfile.TemporaryDirectory() as folder:  # an index without what else lies in reports/
+        (Path(folder) / PUBLISHED.parent.name).symlink_to(PUBLISHED.parent)
+        atomic_write(ROOT / "reports" / "index.html", write_index(Path(folder)).read_bytes())
     readme = ROOT / "README.md"
     text = _between(readme.read_text(), BEGIN, END, generated(results))
     measured = json.loads(BENCHMARKS.read_text())

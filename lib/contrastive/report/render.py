@@ -181,7 +181,7 @@ def first_screen(stem: str, notebook: Any, own: dict[str, Any], results: dict[st
     data, made, settings = (own.get(part) or results.get(part, {}) for part in ("dataset", "provenance", "settings"))
     checks = results.get("checks") or own.get("checks", [])
     first["facts"] = {
-        "±": said.get("spread", ""),
+        "Spread": said.get("spread", ""),
         "Data": _data(data) if data else "",
         "Settings": _settings(settings, made.get("changed", {})) if settings and made else "",
         "Checks": f"{sum(c['passed'] for c in checks)} of {len(checks)} passed" if checks else "",

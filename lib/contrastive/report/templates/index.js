@@ -7,7 +7,7 @@
     ...["search", "status", "data", "count"].map((id) => document.getElementById(id))];
   const order = new Intl.Collator("en", { numeric: true });
 
-  heads.forEach((head, column) => {
+  for (const head of heads) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = head.textContent;
@@ -17,7 +17,7 @@
       const up = head.ariaSort ? head.ariaSort === "descending" : !numbers; // the best and the longest first
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const key = (row) => row.cells[column]?.dataset.sort;
+      const key = (row) => row.cells[head.cellIndex]?.dataset.sort;
       rows.sort((a, b) => {
         const [x, y] = [key(a), key(b)];
         if (x === undefined || y === undefined) return (x === undefined) - (y === undefined); // damaged ones last
@@ -25,7 +25,7 @@
       });
       body.append(...rows);
     });
-  });
+  }
 
   function filter() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);

@@ -1,0 +1,160 @@
+"""Figures: legible in both themes, with the numbers that they show."""
+
+import base64
+import csv
+import io
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.text import Text
+from PIL import Image
+
+from contrastive import plots
+from contrastive.evaluate import ARMS, uncertainty
+from contrastive.plots import DARK, LIGHT, class_colours, label_budget_curve, loss_curve
+from contrastive.report.explorer import COLUMNS, explore, thumbnails
+from contrastive.report.figure import figure_html
+
+
+def contrast(a, b):
+    """WCAG 2.2's contrast ratio of two colours."""
+
+    def luminance(colour):
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_is_that_of_the_standard():
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_colours_are_seen_on_their_background(theme):
+    for text in (theme.ink, theme.muted):
+        assert contrast(text, theme.paper) >= 4.5
+    for line in (
+        theme.blue,
+        theme.orange,
+        theme.green,
+        theme.grey,
+        *class_colours(10, theme),
+        *class_colours(30, theme),
+    ):
+        assert contrast(line, theme.paper) >= 3, line
+    assert len(set(class_colours(30, theme))) == 30
+
+
+def metrics(std=0.0, seeds=1):
+    return {
+        f"{arm}_accuracy@{n}": {"mean": mean, "std": std, "n_seeds": seeds, "values": [mean] * seeds}
+        for arm in ARMS
+        for n, mean in ((100, 90.0), (1000, 95.0))
+    }
+
+
+def rows_of(picture):
+    return list(csv.DictReader(io.StringIO(picture.as_json()["csv"])))
+
+
+def test_the_numbers_behind_a_figure_are_those_that_went_in():
+    curves = {name: (arm, metrics(), 1000) for arm, name in ARMS.items()}
+    rows = rows_of(label_budget_curve(curves, (100, 1000), "mnist"))
+    assert {row["what"] for row in rows} == set(ARMS.values())
+    for row in rows:
+        n = int(row["labels"])
+        error = {100: 0.10, 1000: 0.05}[n]
+        assert float(row["test_error_percent"]) == pytest.approx(100 * error)
+        assert float(row["spread_points"]) == pytest.approx(196 * (error * (1 - error) / 1000) ** 0.5)
+
+
+def test_uncertainty_is_that_of_the_seeds_where_there_are_several():
+    assert uncertainty({"mean": 90.0, "std": 0.3, "n_seeds": 3}, 1000) == (0.3, "one standard deviation over 3 seeds")
+    assert "1,000 test images" in uncertainty({"mean": 90.0, "std": 0.0, "n_seeds": 1}, 1000)[1]
+    caption = label_budget_curve({"a": ("linear", metrics(0.3, 3), 1000)}, (100, 1000), "mnist").light.caption
+    assert "3 seeds" in caption
+
+
+def test_error_bars_are_as_long_as_the_spread():
+    picture = label_budget_curve({"a": ("linear", metrics(1.5, 3), 1000)}, (100, 1000), "mnist")
+    (bars,) = (c for c in picture.light.figure.axes[0].collections if hasattr(c, "get_segments"))
+    (low, high), _ = (sorted(point[1] for point in segment) for segment in bars.get_segments())
+    assert (low, high) == (pytest.approx(8.5), pytest.approx(11.5))
+
+
+def test_a_picture_is_drawn_for_both_themes():
+    history = [{"epoch": i, "loss": 5.0 - i, "top1": i / 4, "chance_loss": 6.2} for i in (1, 2, 3)]
+    shown = loss_curve({"seed 0": history}).as_json()
+    for mode, theme in (("light", LIGHT), ("dark", DARK)):
+        image = Image.open(io.BytesIO(base64.b64decode(shown[mode]))).convert("RGB")
+        assert "#{:02x}{:02x}{:02x}".format(*image.getpixel((2, 2))) == theme.paper
+        assert image.size == (pytest.approx(2 * shown["width"], abs=1), pytest.approx(2 * shown["height"], abs=1))
+    rows = rows_of(loss_curve({"seed 0": history}))
+    assert [float(row["loss"]) for row in rows] == [4, 3, 2]
+    page = figure_html(shown, shown["light"])
+    assert 'media="(prefers-color-scheme: dark)"' in page
+    assert base64.b64decode(page.partition("data:text/csv;base64,")[2].partition('"')[0]).decode() == shown["csv"]
+
+
+def test_names_of_lines_keep_clear_of_each_other():
+    close = {f"line {i}": ("linear", metrics(), 1000) for i in range(6)}
+    figure = label_budget_curve(close, (100, 1000), "mnist").light.figure
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]  # without their leaders
+    assert len(boxes) == 6
+    for a, b in itertools.combinations(boxes, 2):
+        assert not a.overlaps(b)
+    assert all(figure.bbox.contains(box.x1, box.y1) and figure.bbox.contains(box.x1, box.y0) for box in boxes)
+
+
+def test_every_figure_has_words_for_those_who_cannot_see_it():
+    points, labels = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 2
+    pictures = [
+        plots.embedding_maps({"": points}, labels, ["cat", "dog"], labels == 1),
+        plots.confusion(np.array([[8, 2], [0, 9]]), ["cat", "dog"]),
+        plots.ablation({"base": [90.0, 91.0], "without crop": [80.0]}, "base", 1.0, 500),
+        plots.similarity_matrix(torch.randn(8, 4), 4),
+        plots.first_filters(torch.randn(4, 1, 3, 3), torch.randn(4, 1, 3, 3)),
+        plots.measured_bars({"ours": {"median": 2.0, "min": 1.0, "max": 3.0}}, "pretraining speed, images/s"),
+    ]
+    for picture in pictures:
+        assert len(picture.alt) > 30
+        assert picture.light.caption
+        assert picture.light.alt == picture.dark.alt
+    assert "cat taken for dog, 2 times" in pictures[1].alt
+    assert "without crop 80.00 %" in pictures[2].alt
+
+
+@pytest.mark.parametrize("shape", [(7, 1, 28, 28), (45, 3, 20, 10), (3, 1, 100, 50)])
+def test_thumbnails_are_the_images(shape):
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    uri, (width, height) = thumbnails(images)
+    sheet = torch.from_numpy(np.array(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))))
+    sheet = sheet.reshape(*sheet.shape[:2], -1)
+    assert max(width, height) <= 48
+    if shape[-1] * 2 == shape[-2]:
+        assert width * 2 == height
+    for i in (0, len(images) - 1):
+        x, y = i % COLUMNS * width, i // COLUMNS * height
+        cut = sheet[y : y + height, x : x + width].permute(2, 0, 1)
+        if shape[-2] <= 48:
+            assert torch.equal(cut, images[i])
+        else:
+            assert cut.float().mean() == pytest.approx(images[i].float().mean(), abs=1)
+
+
+def test_a_map_holds_what_it_was_given():
+    images, points = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), np.array([[0.0, 0], [1, 0], [0, 2], [1, 2]])
+    probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.5, 0.5]])
+    shown = explore(images, points, torch.tensor([0, 0, 1, 1]), probabilities, ["a", "</script>"], [[1], [0], [3], [2]])
+    assert shown.data["predicted"] == [0, 1, 1, 0]
+    assert shown.data["sure"] == [90, 80, 60, 50]
+    assert (shown.data["x"], shown.data["y"]) == ([0, 1000, 0, 1000], [1000, 1000, 0, 0])  # y grows downwards there
+    assert "the 2 that the linear probe gets wrong" in shown.alt
+    assert shown._repr_mimebundle_()["text/html"].count("</script>") == 2  # a name cannot end it

@@ -1,0 +1,74 @@
+"""The line in the terminal: what it tells, and that it is a line only where there is a terminal."""
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from tqdm import tqdm
+
+from contrastive.report.progress import Progress, clock
+
+CODE = """
+import time
+from contrastive.report import progress
+progress.PLAIN_EVERY = 0.4
+with progress.Progress("01_pretrain", 20) as line:
+    line.on_cell(7)
+    line.write("seed 0:  40%|####      | 6/15 [00:12<00:18,  2.0s/epoch]")
+    time.sleep(1.3)
+print("done")
+"""
+
+
+def test_steps_are_read_from_what_tqdm_writes():
+    written = io.StringIO()
+    for _ in tqdm(range(4), desc="probe on raw pixel", file=written, mininterval=0):
+        time.sleep(0.01)
+    line = Progress("02_linear_eval", 30)
+    steps = []
+    for text in written.getvalue().split("\r"):
+        line.write(text)
+        steps.append(line.step)
+    assert any(re.fullmatch(r"probe on raw pixel 3 of 4, 00:0\d left in this step", step) for step in steps)
+    assert steps[-1] == ""  # done
+    line.write("seed 0:  40%|####  | 6/15 [1:00:12<1:30:18,  2.0s/epoch, loss 4.5]")
+    assert line.step == "seed 0 6 of 15, 1:30:18 left in this step"
+    line.on_cell(4)
+    assert "cell 5 of 30" in line.line()
+    assert "left" not in line.line()
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")])
+def test_clock(seconds, shown):
+    assert clock(seconds) == shown
+
+
+def test_without_a_terminal_the_lines_are_plain():
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=60, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "01_pretrain ..."
+    assert re.fullmatch(r"01_pretrain +0:0\d  cell 8 of 20  seed 0 6 of 15, 00:18 left in this step", lines[1])
+    assert "\r" not in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_in_a_terminal_it_is_one_line_that_goes_away():
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", CODE], stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 4096):
+            shown += piece
+    except OSError:  # how Linux tells that the other side is closed
+        pass
+    assert process.wait(30) == 0
+    text = shown.decode()
+    assert text.count("cell 8 of 20") >= 2
+    assert text.count("\n") == 1  # that of the last word only
+    assert text.endswith("\r\x1b[Kdone\r\n")

@@ -3,6 +3,7 @@
 import math
 import re
 import shutil
+import subprocess
 
 import pytest
 
@@ -10,7 +11,7 @@ from contrastive.files import write_json
 from contrastive.report.index import EDGE, HEIGHT, WIDTH, sparkline, write_index
 from contrastive.report.readme import PUBLISHED
 
-ROOT = PUBLISHED.parents[1]
+ROOT = PUBLISHED.parents[2]
 
 LARGE = {"status": "\ud800", "settings": {"n_images": 1, "epochs": 1}, "notebooks": ["a" * 300], "seconds": {}}
 LARGE["seconds"]["total"] = 10**400
@@ -80,8 +81,13 @@ def test_the_small_picture_shows_the_curves():
 
 
 def test_the_committed_index_is_that_of_the_published_reports(tmp_path):
+    # As git has it: any report that is made here rewrites the file.
+    command = ["git", "-C", str(ROOT), "show", ":reports/index.html"]
+    committed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
     shutil.copytree(PUBLISHED.parent, tmp_path / "published")
-    assert write_index(tmp_path).read_text() == (ROOT / "index.html").read_text(), "run `make readme`"
+    assert write_index(tmp_path).read_text() == committed, "run `make readme`, then `git add reports`"
 
 
 def test_an_empty_index_says_what_to_do(tmp_path):

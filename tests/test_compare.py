@@ -115,6 +115,19 @@ def test_the_command_line(reports):
     assert "<h1" in (reports / "p.html").read_text()
 
 
+def test_the_page_is_opened_in_the_browser(reports):
+    browser = reports / "browser"
+    browser.write_text(f"#!/bin/sh\necho \"$1\" > '{reports}/opened'\n")
+    browser.chmod(0o755)
+    words = ["compare", str(reports / "a"), str(reports / "b"), "--out", str(reports / "p.html"), "--open"]
+    done = contrastive(*words, BROWSER=str(browser))
+    assert done.returncode == 0, done.stderr
+    assert (reports / "opened").read_text() == f"{(reports / 'p.html').as_uri()}\n"
+    done = contrastive(*words, BROWSER="/bin/false", PATH="/nowhere")
+    assert done.returncode == 0
+    assert "no browser could be opened" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [

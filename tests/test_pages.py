@@ -13,12 +13,12 @@ import pytest
 from contrastive.files import read_json, write_json
 from contrastive.report.compare import write_comparison
 from contrastive.report.index import write_index
-from contrastive.report.readme import BENCHMARKS, PUBLISHED
+from contrastive.report.readme import BENCHMARKS, PUBLISHED, browser_path
 from contrastive.report.record import conclude
 from contrastive.report.render import Page, policy, render, typeset
 
 from .conftest import NOTEBOOKS
-from .stress.names import CHROMIUM_OPTIONS, chromium
+from .stress.names import CHROMIUM_OPTIONS
 from .test_index import results
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -28,10 +28,10 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 def browser():
     from playwright.sync_api import sync_playwright
 
-    if chromium() is None:
+    if browser_path() is None:
         pytest.skip("needs Chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_OPTIONS)
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=CHROMIUM_OPTIONS)
         yield browser
         browser.close()
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from contrastive import plots
 from contrastive.evaluate import ARMS, uncertainty
-from contrastive.plots import DARK, LIGHT, class_colours, label_budget_curve, loss_curve
+from contrastive.pictures import DARK, LIGHT, class_colours
+from contrastive.plots import label_budget_curve, loss_curve
 from contrastive.report.explorer import COLUMNS, explore, thumbnails
 from contrastive.report.figure import figure_html
 

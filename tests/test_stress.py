@@ -59,6 +59,6 @@ def test_several_processes_on_one_run_and_one_index(tmp_path):
 
 
 def test_names_that_attack_are_inert(tmp_path):
-    if names.chromium() is None:
+    if names.browser_path() is None:
         pytest.skip("needs Chromium")
     assert run(names.attack_names, 1, tmp_path).cases > 60

@@ -1,166 +1,30 @@
-"""Every figure of the reports: light and dark, with a caption, the numbers behind it, and the text that stands in for
-it where it cannot be seen."""
+"""Every figure of the reports."""
 
 from __future__ import annotations
 
-import base64
-import csv
-import functools
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import seaborn as sns
 import torch
-from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from .augment import Augment
 from .evaluate import ARMS, uncertainty
+from .pictures import (
+    Sketch,
+    class_colours,
+    colour_map,
+    current_theme,
+    figure,
+    name_lines,
+    subplots,
+    themed_colour,
+)  # fmt: skip
 
-MIME = "application/vnd.contrastive.figure+json"
-PIXELS_PER_INCH = 200  # twice the size at which a page shows them
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of figures on a page's background. Those of data keep 3:1 against it and differ for the colour-blind,
-    who also get markers or names in place."""
-
-    paper: str
-    ink: str
-    muted: str
-    grid: str
-    blue: str
-    orange: str
-    green: str
-    grey: str
-    diverging: str  # colour map with its middle near the background
-    mistakes: str  # colour map that starts near the background
-
-    def rc(self) -> Any:
-        """For matplotlib."""
-        return sns.axes_style("whitegrid") | {
-            "figure.facecolor": self.paper, "axes.facecolor": self.paper, "savefig.facecolor": self.paper,
-            "text.color": self.ink, "axes.labelcolor": self.ink, "axes.edgecolor": self.muted,
-            "xtick.color": self.muted, "ytick.color": self.muted, "xtick.labelcolor": self.ink,
-            "ytick.labelcolor": self.ink, "grid.color": self.grid,
-            "font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left",
-            "axes.spines.top": False, "axes.spines.right": False,
-        }  # fmt: skip
-
-
-LIGHT = Theme(
-    "#ffffff", "#1b2a33", "#5c6b75", "#e3e8eb", "#0173b2", "#b35c00", "#02805d", "#6f7a82", "vlag", "light:#0173b2"
-)
-DARK = Theme(
-    "#12181d", "#e4eaee", "#a3b1bb", "#2b363e", "#5ab4f0", "#f0a04b", "#45c49c", "#9aa6ae", "icefire", "dark:#5ab4f0"
-)
 ARM_COLOURS = dict(zip(ARMS, ("blue", "orange", "green", "grey"), strict=True))
 ARM_MARKERS = dict(zip(ARMS, "osD^", strict=True))
-_theme: ContextVar[Theme] = ContextVar("theme", default=LIGHT)
-
-
-@dataclass(frozen=True)
-class Sketch:
-    """What a drawing function gives: a figure, its alternative text, its caption, the rows of numbers behind it."""
-
-    figure: Figure
-    alt: str
-    caption: str
-    rows: Sequence[Mapping[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure in both themes. As the last value of a notebook cell it shows itself, with all that belongs to it."""
-
-    name: str
-    light: Sketch
-    dark: Sketch
-
-    @property
-    def alt(self) -> str:
-        """What the figure shows, in words."""
-        return self.light.alt
-
-    def as_json(self) -> dict[str, Any]:
-        """What a page needs beside the PNG: dark is another one, in base64; csv the numbers behind the figure."""
-        png, table = to_png(self.light.figure), io.StringIO()
-        if self.light.rows:
-            writer = csv.DictWriter(table, list(self.light.rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.light.rows)
-        return {
-            "name": self.name,
-            "alt": self.alt,
-            "caption": self.light.caption,
-            # Half of what the PNG's header tells: it has twice the pixels of the size at which it is shown.
-            "width": int.from_bytes(png[16:20], "big") // 2,
-            "height": int.from_bytes(png[20:24], "big") // 2,
-            "light": base64.b64encode(png).decode(),
-            "dark": base64.b64encode(to_png(self.dark.figure)).decode(),
-            "csv": table.getvalue(),
-        }
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
-        shown = self.as_json()
-        size = {name: shown[name] for name in ("alt", "width", "height")}
-        return {"image/png": shown.pop("light"), "text/plain": self.alt, MIME: shown}, {"image/png": size}
-
-
-def to_png(figure: Figure) -> bytes:
-    """A figure as PNG of 256 colours, which no eye tells from more, at twice its displayed size."""
-    drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=PIXELS_PER_INCH, bbox_inches="tight")
-    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-    return small.getvalue()
-
-
-@contextmanager
-def themed(theme: Theme) -> Iterator[None]:
-    """Draw in a theme."""
-    token = _theme.set(theme)
-    try:
-        with matplotlib.rc_context(theme.rc()):
-            yield
-    finally:
-        _theme.reset(token)
-
-
-def figure(draw: Callable[..., Sketch]) -> Callable[..., Picture]:
-    """Have a function that draws once in the current theme make a picture in both, named after it or by `name`."""
-
-    @functools.wraps(draw)
-    def both(*args: Any, name: str = "", **kwargs: Any) -> Picture:
-        sketches = []
-        for theme in (LIGHT, DARK):
-            with themed(theme):
-                sketches.append(draw(*args, **kwargs))
-        return Picture(name or draw.__name__, *sketches)
-
-    return both
-
-
-def _axes(rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 3.6), **kw: Any) -> tuple[Figure, Any]:
-    # Figures are made without pyplot, so that none is shown twice or kept for ever.
-    drawn = Figure(figsize=size, layout="constrained")
-    return drawn, drawn.subplots(rows, columns, **kw)
-
-
-def _colour(name: str) -> str:
-    return getattr(_theme.get(), name)
-
-
-def _colour_map(name: str) -> Any:
-    return sns.color_palette(_colour(name), as_cmap=True)
 
 
 def _show(axes: Any, image: Tensor) -> None:
@@ -168,31 +32,6 @@ def _show(axes: Any, image: Tensor) -> None:
     array = image.permute(1, 2, 0).numpy()
     axes.imshow(array.squeeze(-1) if array.shape[-1] == 1 else array, cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
-
-
-def _name_lines(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None:
-    """Write names (name, x and y of the line's end, colour) to the right of the axes, with room between them."""
-    low, high = axes.yaxis.get_transform().transform(axes.get_ylim())
-    at = [(float(axes.yaxis.get_transform().transform(y)) - low) / (high - low) for _, _, y, _ in ends]
-    gap = 1.3 * matplotlib.rcParams["font.size"] / (0.8 * 72 * axes.figure.get_figheight())
-    order, places = sorted(range(len(ends)), key=at.__getitem__), dict(enumerate(at))
-    for below, above in pairwise(order):
-        places[above] = max(places[above], places[below] + gap)
-    shift = max(0.0, places[order[-1]] - 1) if order else 0.0
-    for above, below in pairwise(order[::-1]):  # down again from the upper edge
-        places[above] = min(places[above], 1.0) if shift else places[above]
-        places[below] = min(places[below], places[above] - gap)
-    for i, (name, x, y, colour) in enumerate(ends):
-        axes.annotate(
-            name,
-            (x, y),
-            (1.03, places[i]),
-            xycoords="data",
-            textcoords="axes fraction",
-            color=colour,
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.8, "alpha": 0.7, "shrinkA": 1, "shrinkB": 5},
-        )
 
 
 def _of_many(i: int) -> tuple[str, str, str]:
@@ -206,7 +45,7 @@ def augmentation_grid(images: Tensor, augment: Augment, draws: int = 7, seed: in
     generator = torch.Generator().manual_seed(seed)
     mean, std = augment.mean.view(1, -1, 1, 1), augment.std.view(1, -1, 1, 1)
     views = [(augment(images, generator) * std + mean).clamp(0, 1).mul(255).round().byte() for _ in range(draws)]
-    drawn, axes = _axes(len(images), draws + 1, (0.85 * (draws + 1), 0.9 * len(images)), squeeze=False)
+    drawn, axes = subplots(len(images), draws + 1, (0.85 * (draws + 1), 0.9 * len(images)), squeeze=False)
     for row, image in zip(axes, range(len(images)), strict=True):
         for place, panel in zip(row, [images, *views], strict=True):
             _show(place, panel[image])
@@ -222,11 +61,11 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bo
 
     named: the runs are not seeds of one another, so each line has a colour and its name.
     """
-    drawn, (left, right) = _axes(1, 2, (7.6, 3.2))
+    drawn, (left, right) = subplots(1, 2, (7.6, 3.2))
     ends = []
     for i, (name, history) in enumerate(histories.items()):
         epochs = [h["epoch"] for h in history]
-        colour = _colour(_of_many(i)[0] if named else "blue")
+        colour = themed_colour(_of_many(i)[0] if named else "blue")
         style: dict[str, Any] = {"color": colour, "ls": _of_many(i)[2] if named else "-"}
         style |= {"marker": "o" if len(epochs) < 3 else None, "alpha": 1 if named else 1 - 0.6 * i / len(histories)}
         ends.append((name, epochs[-1], 100 * history[-1]["top1"], colour))
@@ -235,7 +74,7 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bo
     first, last = next(iter(histories.values()))[0], next(iter(histories.values()))[-1]
     chance = {history[-1]["chance_loss"] for history in histories.values()}
     for level in chance:
-        left.axhline(level, color=_colour("muted"), ls="--", lw=1)
+        left.axhline(level, color=themed_colour("muted"), ls="--", lw=1)
     left.annotate(
         f"chance: ln(2N-1) = {last['chance_loss']:.2f}",
         (0.98, last["chance_loss"]),
@@ -244,14 +83,14 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bo
         textcoords="offset points",
         ha="right",
         va="top",
-        color=_colour("muted"),
+        color=themed_colour("muted"),
     )
     left.set(xlabel="epoch", ylabel="NT-Xent (nats)", ylim=(0, 1.06 * max(chance)))
     right.set(xlabel="epoch", ylabel="partner found (% of anchors)", ylim=(0, 100))
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
     if named:
-        _name_lines(right, ends)
+        name_lines(right, ends)
     lines = f"; one line for each of {len(histories)} {'runs' if named else 'seeds'}" if len(histories) > 1 else ""
     each = (f"{name} ends at {h[-1]['loss']:.2f}, {100 * h[-1]['top1']:.0f} %" for name, h in histories.items())
     return Sketch(
@@ -274,11 +113,11 @@ def similarity_matrix(z: Tensor, n: int) -> Sketch:
     """Cosines between the projections (2n x D) of two views of n images: views of one image lie n off the diagonal."""
     z = torch.nn.functional.normalize(z.float(), dim=1)
     cosine = (z @ z.T).numpy()
-    drawn, axes = _axes(size=(5.2, 4.4))
-    colours, bar = _colour_map("diverging"), {"label": "cosine similarity"}
+    drawn, axes = subplots(size=(5.2, 4.4))
+    colours, bar = colour_map("diverging"), {"label": "cosine similarity"}
     sns.heatmap(cosine, vmin=-1, vmax=1, cmap=colours, ax=axes, square=True, cbar_kws=bar)
     index = np.arange(2 * n)
-    positives, edge = np.roll(index, n), _colour("ink")
+    positives, edge = np.roll(index, n), themed_colour("ink")
     axes.scatter(index + 0.5, positives + 0.5, s=90 / n**0.5, facecolors="none", edgecolors=edge, lw=0.8)
     axes.set(xlabel="view", ylabel="anchor", xticks=[n / 2, 1.5 * n], yticks=[n / 2, 1.5 * n])
     axes.set_xticklabels(["first views", "second views"], rotation=0)
@@ -300,30 +139,20 @@ def first_filters(before: Tensor, after: Tensor) -> Sketch:
     n = len(after)
     columns = min(16, n)
     rows = -(-n // columns)
-    drawn, axes = _axes(2 * rows, columns, (0.45 * columns, 0.95 * rows + 0.5), squeeze=False)
+    drawn, axes = subplots(2 * rows, columns, (0.45 * columns, 0.95 * rows + 0.5), squeeze=False)
     for half, (title, kernels) in enumerate((("before training", before), ("after training", after))):
         pictures = kernels.mean(1).numpy()
         limit = np.abs(pictures).max()
         for i, place in enumerate(axes[half * rows : (half + 1) * rows].flat):
             place.set_axis_off()
             if i < n:
-                place.imshow(pictures[i], cmap=_colour_map("diverging"), vmin=-limit, vmax=limit)
+                place.imshow(pictures[i], cmap=colour_map("diverging"), vmin=-limit, vmax=limit)
         axes[half * rows, 0].set_title(title, loc="left")
     return Sketch(
         drawn,
         f"The {n} kernels of the first convolution, before and after training.",
         "Kernels of the first convolution: red positive, blue negative, each half on its own scale.",
     )
-
-
-def class_colours(n: int, theme: Theme) -> list[str]:
-    """As many colours for classes: ten that keep 3:1 against the theme's background, else as even as they get."""
-    if n > 10:
-        lightness = 0.45 if theme is LIGHT else 0.7
-        return [matplotlib.colors.to_hex(c) for c in sns.husl_palette(n, l=lightness)]
-    light = "#1f77b4 #b85c00 #2a7f3f #c11c2c #7d53b5 #7a4a3f #c2378f #6b6b6b #807a10 #0b828f"
-    dark = "#6db3f2 #ff9d5c #6fd08c #ff8a8a #bfa2f0 #c9a196 #f2a0d5 #b5b5b5 #d6cf5a #5fd3e0"
-    return (light if theme is LIGHT else dark).split()[:n]
 
 
 @figure
@@ -334,10 +163,10 @@ def embedding_maps(
 
     wrong: bool N, the images that a probe gets wrong, which are drawn as crosses.
     """
-    palette, paper = class_colours(len(classes), _theme.get()), _colour("paper")
+    palette, paper = class_colours(len(classes), current_theme()), themed_colour("paper")
     wrong = np.zeros(len(labels), bool) if wrong is None else wrong
     size = (3.3 * len(maps), 3.3) if len(maps) > 1 else (5.6, 5.0)
-    drawn, axes = _axes(1, len(maps), size, squeeze=False)
+    drawn, axes = subplots(1, len(maps), size, squeeze=False)
     for place, (title, points) in zip(axes.flat, maps.items(), strict=True):
         for c, name in enumerate(classes):
             own = points[(labels == c) & ~wrong]
@@ -370,7 +199,7 @@ def image_rows(
     images: Tensor, rows: Sequence[Sequence[int]], titles: Sequence[Sequence[str]], alt: str, caption: str
 ) -> Sketch:
     """Rows of images (indices into uint8 N x C x H x W), each with a short title."""
-    drawn, axes = _axes(len(rows), len(rows[0]), (0.95 * len(rows[0]), 1.12 * len(rows)), squeeze=False)
+    drawn, axes = subplots(len(rows), len(rows[0]), (0.95 * len(rows[0]), 1.12 * len(rows)), squeeze=False)
     for places, row, names in zip(axes, rows, titles, strict=True):
         for place, index, name in zip(places, row, names, strict=True):
             _show(place, images[index])
@@ -391,7 +220,7 @@ def label_budget_curve(
 
     curves: a line's name -> prefix of the metrics that it shows, the metrics, number of test images.
     """
-    drawn, axes = _axes(size=(6.6, 3.5))
+    drawn, axes = subplots(size=(6.6, 3.5))
     said, ends, rows = [], [], []
     spreads: dict[str, None] = {}  # in order, each once
     arms = len({prefix for prefix, *_ in curves.values()}) > 1
@@ -403,7 +232,7 @@ def label_budget_curve(
         spreads[uncertainty(values[0], n_test)[1]] = None
         bars = np.stack([np.minimum(bars, 0.9 * error), bars])  # a logarithmic axis has no place for 0
         colour, marker, style = (ARM_COLOURS[prefix], ARM_MARKERS[prefix], "-") if arms else _of_many(i)
-        colour = _colour(colour)
+        colour = themed_colour(colour)
         axes.errorbar(own, error, bars, color=colour, marker=marker, ls=style, ms=5, capsize=3)
         ends.append((name, own[-1], float(error[-1]), colour))
         first, last = values[0]["mean"], values[-1]["mean"]
@@ -422,7 +251,7 @@ def label_budget_curve(
     axes.xaxis.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
-    _name_lines(axes, ends)
+    name_lines(axes, ends)
     return Sketch(
         drawn,
         "Test error against number of labels. " + "; ".join(said) + ".",
@@ -436,12 +265,12 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Sketch:
     """Counts of test images by true and predicted class; the colour shows mistakes, in % of the true class."""
     share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     wrong = share * (1 - np.eye(len(matrix)))
-    drawn, axes = _axes(size=(5.6, 4.6))
+    drawn, axes = subplots(size=(5.6, 4.6))
     sns.heatmap(
         wrong,
         annot=matrix,
         fmt="d",
-        cmap=_colour_map("mistakes"),
+        cmap=colour_map("mistakes"),
         ax=axes,
         square=True,
         xticklabels=classes,
@@ -468,12 +297,12 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Sketch:
 @figure
 def ablation(points: Mapping[str, Sequence[float]], base: str, noise: float, n_labels: int) -> Sketch:
     """Validation accuracy of each point (its values over seeds), and a band: the base +- `noise`."""
-    drawn, axes = _axes(size=(7.0, 0.42 * len(points) + 1.1))
-    reference, blue = float(np.mean(points[base])), _colour("blue")
+    drawn, axes = subplots(size=(7.0, 0.42 * len(points) + 1.1))
+    reference, blue = float(np.mean(points[base])), themed_colour("blue")
     axes.axvspan(reference - noise, reference + noise, color=blue, alpha=0.15, lw=0)
     axes.axvline(reference, color=blue, lw=1)
     for y, (name, values) in enumerate(points.items()):
-        colour = blue if name == base else _colour("ink")
+        colour = blue if name == base else themed_colour("ink")
         axes.plot(values, [y] * len(values), "o", color=colour, ms=4, alpha=0.5)
         axes.plot(np.mean(values), y, "|", color=colour, ms=14, mew=2)
     axes.set(xlabel=f"validation accuracy of a linear probe with {n_labels:,} labels (%)")
@@ -495,10 +324,10 @@ def ablation(points: Mapping[str, Sequence[float]], base: str, noise: float, n_l
 @figure
 def measured_bars(values: Mapping[str, Mapping[str, float]], quantity: str) -> Sketch:
     """Medians of repeated measurements as bars, the first one's in colour, with lines from smallest to largest."""
-    drawn, axes = _axes(size=(7.0, 0.42 * len(values) + 0.9))
+    drawn, axes = subplots(size=(7.0, 0.42 * len(values) + 0.9))
     for y, v in enumerate(values.values()):
-        axes.barh(y, v["median"], color=_colour("blue" if y == 0 else "grey"), height=0.62, lw=0)
-        axes.plot([v["min"], v["max"]], [y, y], color=_colour("ink"), lw=1.5)
+        axes.barh(y, v["median"], color=themed_colour("blue" if y == 0 else "grey"), height=0.62, lw=0)
+        axes.plot([v["min"], v["max"]], [y, y], color=themed_colour("ink"), lw=1.5)
         axes.annotate(f"{v['median']:,.0f}", (v["max"], y), (5, 0), textcoords="offset points", va="center")
     axes.set(xlabel=quantity)
     axes.set_yticks(range(len(values)), list(values))
@@ -518,7 +347,7 @@ def measured_bars(values: Mapping[str, Mapping[str, float]], quantity: str) -> S
 @figure
 def loss_scaling(losses: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Sketch:
     """Time and extra memory of implementations of a loss (number of images -> name -> measurements)."""
-    drawn, panels = _axes(1, 2, (7.8, 3.4))
+    drawn, panels = subplots(1, 2, (7.8, 3.4))
     names = list(dict.fromkeys(name for arms in losses.values() for name in arms))
     said, rows = [], []
     for name, colour, marker in zip(names, ARM_COLOURS.values(), "osD^", strict=False):
@@ -526,7 +355,7 @@ def loss_scaling(losses: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Sketc
         time = [losses[n][name]["milliseconds"]["median"] for n in sizes]
         memory = [max(losses[n][name]["extra_MiB"], 0.1) for n in sizes]
         for axes, values in zip(panels, (time, memory), strict=True):
-            axes.plot([int(n) for n in sizes], values, marker + "-", color=_colour(colour), ms=4, label=name)
+            axes.plot([int(n) for n in sizes], values, marker + "-", color=themed_colour(colour), ms=4, label=name)
         said.append(f"{name} {time[-1]:,.1f} ms and {memory[-1]:,.0f} MiB for {int(sizes[-1]):,} images")
         rows += [
             {"what": name, "images": int(n), "milliseconds": t, "extra_MiB": m}

@@ -6,13 +6,13 @@ import json
 import os
 import random
 import re
-import shutil
 from pathlib import Path
 
 from PIL import Image
 
 from contrastive import load_images
 from contrastive.report.index import write_index
+from contrastive.report.readme import browser_path
 
 from .rows import Row, report
 
@@ -66,7 +66,7 @@ def in_browser(path: Path) -> str:
 
     seen: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_OPTIONS)
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=CHROMIUM_OPTIONS)
         page = browser.new_page()
         page.on("request", lambda r: seen.append(r.url) if not r.url.startswith(("data:", path.as_uri())) else None)
         page.on("console", lambda m: seen.append(m.text) if m.type == "error" else None)
@@ -85,8 +85,3 @@ CHROMIUM_OPTIONS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
     "--disable-component-update",
 ]  # fmt: skip
-
-
-def chromium() -> str | None:
-    """Where the system's Chromium is."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -15,8 +15,8 @@ from typing import Any
 
 import nbformat
 
-from .. import plots
-from ..evaluate import HEADLINE_LABELS
+from .. import pictures, plots
+from ..evaluate import HEADLINE_LABELS, uncertainty
 from ..files import BROKEN, atomic_write, printable, read_json, tell
 from ..settings import UserError
 from .record import MIME, PLAIN_UNITS, format_metric
@@ -80,7 +80,7 @@ def _read(path: Path, name: str) -> Report:
     if notebook.is_file():
         for cell in nbformat.reads(notebook.read_text(), 4).cells:
             for output in cell.get("outputs", []):
-                shown = output.get("data", {}).get(plots.MIME, {})
+                shown = output.get("data", {}).get(pictures.MIME, {})
                 if shown.get("name") == "loss_curve":
                     for row in csv.DictReader(io.StringIO(shown["csv"])):
                         numbers = {key: float(value) for key, value in row.items() if key != "run"}
@@ -107,7 +107,7 @@ def comparison(reports: Sequence[Report]) -> str:
     answers = {
         "answer": _answer(reports, found),
         "numbers": _tiles(reports),
-        "spread": plots.uncertainty(_headline(reports[0])[1], _n_test(reports[0]))[1],
+        "spread": uncertainty(_headline(reports[0])[1], _n_test(reports[0]))[1],
         "figure": picture.name if picture else "",
     }
     outputs = [_output({MIME: {"answers": {"comparison": answers}}, "text/html": ""})]
@@ -138,7 +138,7 @@ def _output(data: dict[str, Any]) -> Any:
     return nbformat.v4.new_output("display_data", data)
 
 
-def _figure(picture: plots.Picture) -> Any:
+def _figure(picture: pictures.Picture) -> Any:
     data, metadata = picture._repr_mimebundle_()
     return nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", data, metadata=metadata)])
 
@@ -262,12 +262,12 @@ def _tiles(reports: Sequence[Report]) -> list[dict[str, str]]:
     for report in reports[:4]:
         name, metric = _headline(report)
         value = format_metric(name, {**metric, "n_seeds": 1})
-        spread = "" if name in PLAIN_UNITS else f"± {plots.uncertainty(metric, _n_test(report))[0]:.2f}"
+        spread = "" if name in PLAIN_UNITS else f"± {uncertainty(metric, _n_test(report))[0]:.2f}"
         tiles.append({"value": value, "spread": spread, "what": f"{report.name}: {_words(name)}"})
     return tiles
 
 
-def _budget_curves(reports: Sequence[Report]) -> plots.Picture | None:
+def _budget_curves(reports: Sequence[Report]) -> pictures.Picture | None:
     curves: dict[str, tuple[str, Any, int]] = {}
     budgets: set[int] = set()
     for report in reports:

@@ -62,13 +62,17 @@ All arms train the same layers; only ratios within one run mean anything. The re
 [benchmarks.json]({numbers})."""
 
 
+def browser_path() -> str | None:
+    """Where the system's Chromium is, if it has one."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
 def photograph(page: Path, into: Path) -> None:
     """A page's first screen as PNG, taken in the system's Chromium."""
     from playwright.sync_api import sync_playwright  # of the `dev` dependencies, as are all that `make readme` needs
 
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=["--no-sandbox", "--disable-gpu"])
         window = browser.new_page(
             viewport={"width": 1280, "height": 760}, color_scheme="light", device_scale_factor=1.5
         )

@@ -16,7 +16,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from ..plots import MIME as FIGURE
+from ..pictures import MIME as FIGURE
 from .explorer import explorer_script
 from .figure import figure_html
 from .record import collect

@@ -115,11 +115,10 @@ def render(
         else:
             cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb\)", r"](\1.html)", cell.source)
     own, page = collect(notebook), Page()
-    title = page_title(notebook)
-    question = ""
+    title, question = page_title(notebook), ""
+    contents = list_headings(notebook)
     if title and notebook.cells[0].cell_type == "markdown":
         question = page.markdown(notebook.cells.pop(0).source)
-    contents = list_headings(notebook)
     scripts = [template("page.js")]
     if any(explorer_script() in output.get("data", {}).get("text/html", "") for output in outputs(notebook)):
         scripts.append(explorer_script())

@@ -8,9 +8,9 @@ import re
 import nbformat
 import pytest
 
-from contrastive import plots
+from contrastive import pictures, plots
 from contrastive.files import write_json
-from contrastive.report.compare import Report, comparison, differences, short_names, write_comparison
+from contrastive.report.compare import Report, comparison, differences, interval_95, short_names, write_comparison
 from contrastive.settings import UserError
 
 from .conftest import contrastive
@@ -24,7 +24,7 @@ def metric(*values):
 
 RESULTS = {
     "status": "ok",
-    "settings": {"preset": "quick", "epochs": 15, "temperature": 0.5, "n_images": 5000},
+    "settings": {"preset": "quick", "epochs": 15, "temperature": 0.5, "n_images": 5000, "ablation_labels": 1000},
     "dataset": {
         "name": "mnist", "sha256": "a" * 64, "test": 10_000, "validation": 5000, "train": 60_000, "pretrain": 5000,
     },
@@ -49,18 +49,35 @@ def changed(**metrics):
 
 def test_differences_and_their_intervals():
     first = Report("first", RESULTS, {})
-    other = Report("other", changed(linear_accuracy__30000=metric(99.0), knn_accuracy=metric(98.1)), {})
-    found = differences(first, other)
-    # two independent binomial proportions of 10,000 images
-    error = 196 * math.sqrt((0.985 * 0.015 + 0.99 * 0.01) / 10_000)
-    assert found["linear_accuracy@30000"].value == pytest.approx(0.5)
-    assert found["linear_accuracy@30000"].interval == pytest.approx(error)
-    assert found["linear_accuracy@30000"].beyond_noise
+    changes = {"linear_accuracy__30000": metric(99.0), "linear_accuracy__100": metric(88.0)}
+    found = differences(first, Report("other", changed(**changes, knn_accuracy=metric(98.1)), {}))
+    headline = found["linear_accuracy@30000"]
+    # binomial proportions of 10,000 images and, for the seeds that were not tried, of as many as there were labels
+    assert headline.value == pytest.approx(0.5)
+    assert headline.interval == pytest.approx(
+        196 * math.sqrt((0.985 * 0.015 + 0.99 * 0.01) * (1 / 10_000 + 1 / 30_000))
+    )
+    assert headline.beyond_noise
+    assert not found["linear_accuracy@100"].beyond_noise  # two points, but of 100 labels
     assert not found["knn_accuracy"].beyond_noise
     assert found["effective_rank"].interval is None  # one seed
-    # three seeds with a variance of 1, twice; and 5,000 validation images
-    error = 196 * math.sqrt(2 * (0.96 * 0.04 / 5000 + 1e-4 / 3))
-    assert found["validation_accuracy[base]"].interval == pytest.approx(error)
+
+
+def test_with_several_seeds_the_interval_is_welchs():
+    from scipy.stats import ttest_ind
+
+    a, b = (400.0, 410.0, 405.0), (420.0, 425.0, 419.0, 440.0)
+    found = interval_95("effective_rank", [(RESULTS, metric(*a)), (RESULTS, metric(*b))])
+    low, high = ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
+    assert found == pytest.approx((high - low) / 2)
+    # an accuracy has that of its images in addition
+    accuracies = [(RESULTS, metric(95.0, 96.0, 97.0)), (RESULTS, metric(95.0, 96.0, 97.0))]
+    assert interval_95("validation_accuracy[base]", accuracies) > 196 * math.sqrt(2 * (0.96 * 0.04 / 5000 + 1e-4 / 3))
+
+
+def test_numbers_that_did_not_change_are_not_counted():
+    page = comparison([Report("first", RESULTS, {}), Report("other", changed(linear_accuracy__30000=metric(99.0)), {})])
+    assert "Of the 1 numbers that differ and can be judged, 1 differ by more than noise." in page
 
 
 def test_a_page_tells_what_differs():
@@ -68,8 +85,8 @@ def test_a_page_tells_what_differs():
     text = re.sub(r"<[^>]+>", " ", page[page.index("<main") :])
     assert re.search(r"temperature\s+0\.5\s+0\.2", text)
     assert "epochs" not in text[text.index("what differs") : text.index("Numbers")]
-    assert "other +0.50 ± 0.31 (more than noise)" in text
-    assert "<strong>+0.50 ± 0.31</strong>" in page
+    assert "other +0.50 ± 0.36 (more than noise)" in text
+    assert "<strong>+0.50 ± 0.36</strong>" in page
     assert "Which data" not in page
 
 
@@ -96,6 +113,11 @@ def test_training_curves_are_taken_from_the_executed_notebook(tmp_path):
 def test_names_tell_folders_apart(tmp_path):
     assert short_names([tmp_path / "a" / "x", tmp_path / "b" / "x"]) == ["a/x", "b/x"]
     assert short_names([tmp_path / "a", tmp_path / "b"]) == ["a", "b"]
+    assert short_names([tmp_path / "läufe", tmp_path / "日本"]) == ["läufe", "日本"]
+    for pair in (("a<", "a>"), ("x" * 99 + "1" + "x" * 99, "x" * 99 + "2" + "x" * 99)):
+        names = short_names([tmp_path / name for name in pair])
+        assert len(set(names)) == 2
+        assert max(map(len, names)) < 50
 
 
 @pytest.fixture
@@ -151,13 +173,13 @@ def test_what_cannot_be_compared_is_one_line(reports, names, said):
     assert not (reports / "page.html").exists()
 
 
-HOSTILE = "<script>window.pwned=1</script> `x` | $y$ [z](javascript:1) <b>"
+HOSTILE = "<script>window.pwned=1</script> `x` | $y$ [z](javascript:1) <b>\u202e\ud800\n"
 
 
 def test_hostile_results_are_shown_and_not_obeyed(reports):
     hostile = changed()
-    hostile["settings"] = {HOSTILE: HOSTILE}
-    hostile["metrics"][HOSTILE] = metric(50.0)
+    hostile["settings"] = {HOSTILE: HOSTILE, "ablation_labels": 1000}
+    hostile["metrics"] = {HOSTILE: metric(50.0)}
     hostile["dataset"]["name"] = hostile["status"] = hostile["provenance"]["command"] = HOSTILE
     (reports / "<b>`c").mkdir()
     (reports / "d").mkdir()
@@ -165,5 +187,20 @@ def test_hostile_results_are_shown_and_not_obeyed(reports):
         write_json(reports / name / "results.json", hostile)
     page = write_comparison([reports / "<b>`c", reports / "d"], reports / "page.html").read_text()
     shown = page[page.index("<main") :]
-    assert "pwned=1" in shown
-    assert not re.search(r"<script|<b>|<math|href=\"javascript", shown)
+    assert "pwned" in shown
+    assert not re.search(r"<script|<b>|<math|href=\"javascript|\u202e", shown)
+
+
+@pytest.mark.parametrize(
+    "notebook",
+    ["", "[]", '{"cells": [{}]}', '{"cells": 5}', "CSV"],
+)
+def test_a_broken_notebook_costs_its_curves_only(reports, notebook):
+    if notebook == "CSV":
+        shown = {"name": "loss_curve", "csv": "run,epoch,loss,top1,chance_loss\n" + "x" * 200_000}
+        notebook = json.dumps({"cells": [{"outputs": [{"data": {pictures.MIME: shown}}]}]})
+    (reports / "b" / "01_pretrain.ipynb").write_text(notebook)
+    page = write_comparison([reports / "a", reports / "b"], reports / "page.html").read_text()
+    assert "Training" not in page
+    with pytest.raises(UserError):  # a name that no file system takes
+        write_comparison([reports / "a", reports / ("x" * 300)], reports / "page.html")

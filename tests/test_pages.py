@@ -14,7 +14,7 @@ from contrastive.files import read_json, write_json
 from contrastive.report.compare import write_comparison
 from contrastive.report.index import write_index
 from contrastive.report.readme import BENCHMARKS, PUBLISHED, browser_path
-from contrastive.report.record import conclude
+from contrastive.report.record import MIME, collect, conclude
 from contrastive.report.render import Page, policy, render, typeset
 
 from .conftest import NOTEBOOKS
@@ -228,14 +228,24 @@ def test_the_map_by_mouse_and_keyboard(opened, report):
     neighbour.focus()
     page.keyboard.press("Enter")
     assert f"Test image {number}:" in explorer.locator(".panel .chosen").inner_text()
+    assert page.evaluate("document.activeElement.closest('.panel') !== null")  # so that Tab goes on from there
 
     shown = explorer.locator("path:visible").count()
     before = explorer.locator("path.right").first.get_attribute("transform")
     svg.focus()
+    page.keyboard.press("Control+0")  # the browser's own
+    page.keyboard.press("ArrowRight")
     page.keyboard.press("+")
     page.wait_for_function(
         "before => document.querySelector('.explorer path.right').getAttribute('transform') !== before", arg=before
     )
+    for key in ("+", "+", *["ArrowLeft", "ArrowUp"] * 10):
+        page.keyboard.press(key)
+    page.wait_for_timeout(500)
+    frame, ring = (explorer.locator(name).bounding_box() for name in ("svg", ".ring"))
+    assert frame["x"] <= ring["x"] + 9 <= frame["x"] + frame["width"]
+    assert frame["y"] <= ring["y"] + 9 <= frame["y"] + frame["height"]
+    page.keyboard.press("Escape")
     explorer.get_by_role("button", name="Mistakes only").click()
     wrong = explorer.locator("path.wrong").count()
     assert 0 < wrong < shown
@@ -291,17 +301,19 @@ def test_without_scripts_nothing_is_missing(opened, site):
 
 def test_on_paper(opened, report):
     page = opened(report[0] / "02_linear_eval.html", color_scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    picture = page.locator("article figure img").first
+    assert picture.evaluate("i => i.currentSrc") == picture.get_attribute("src")
+    page.emulate_media(media="screen", color_scheme="dark")
     page.locator("#theme-switch").click()  # light
     page.locator("#theme-switch").click()  # and dark, remembered
-    page.emulate_media(media="print", color_scheme="light")
+    page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     for hidden in (".bar", "nav.contents", ".explorer .live", "details.code", ".first button"):
         assert not page.locator(hidden).first.is_visible(), hidden
     for shown in (".first .answer", ".explorer .static img", "table.record.provenance"):
         assert page.locator(shown).first.is_visible(), shown
-    assert page.locator("article figure img").first.evaluate("i => i.currentSrc") == page.locator(
-        "article figure img"
-    ).first.get_attribute("src")
+    assert picture.evaluate("i => i.currentSrc") == picture.get_attribute("src")
     assert page.pdf()[:4] == b"%PDF"
 
 
@@ -314,7 +326,7 @@ def test_formulas_are_shown_without_a_script(opened, report):
     assert "<code>\\frac{</code>" in Page().markdown("$\\frac{$")
 
 
-def test_scripts_that_are_not_ours_do_not_run(opened, browser, tmp_path):
+def test_scripts_that_are_not_ours_do_not_run(browser, tmp_path):
     attack = "<script>window.pwned = 1</script><img src=x onerror='window.pwned = 2' alt='x'><p>end</p>"
     outputs = [nbformat.v4.new_output("display_data", {"text/html": attack})]
     cells = [nbformat.v4.new_markdown_cell(f"# Title\n\n{attack}"), nbformat.v4.new_code_cell("x", outputs=outputs)]
@@ -364,11 +376,31 @@ def test_headings_have_addresses_of_their_own():
     html = page.markdown("## Results\n\n## Results\n\n## *A* `b` & c\n\n## ?")
     assert [name for _, name, _ in page.headings] == ["results", "results-2", "a-b-amp-c", "section"]
     assert html.count('class="anchor"') == 4
+    page = Page()
+    page.markdown("## Seed\n\n## Seed 3\n\n## Seed\n\n## Seed 2\n\n## Report")
+    assert [name for _, name, _ in page.headings] == ["seed", "seed-3", "seed-2", "seed-2-2", "report-2"]
+
+
+def test_links_lead_to_pages_that_the_report_has():
+    source = "# T\n\n[other](02_linear_eval.ipynb) and [third](03_ablations.ipynb)"
+    cells = [nbformat.v4.new_markdown_cell("# T"), nbformat.v4.new_markdown_cell(source)]
+    page = render("01_x", nbformat.v4.new_notebook(cells=cells), {}, [], ["01_x", "02_linear_eval"])
+    assert '<a href="02_linear_eval.html">other</a> and third' in page
 
 
 def test_an_answer_is_shown_and_recorded(capsys):
-    conclude("01_x", "It helps.", [("90 %", "± 1", "accuracy")], "one seed", "curve")
+    conclude("01_x", "It helps.", [("90 %", "± 1", "accuracy")], "one seed", "curve", "ten images")
     assert "It helps." in capsys.readouterr().out
+    said = {"answer": "It helps.", "numbers": [{"value": "90 %", "spread": "± 1", "what": "accuracy"}]}
+    said |= {"spread": "one seed", "data": "ten images"}
+    output = nbformat.v4.new_output("display_data", {MIME: {"answers": {"01_x": said}}})
+    cells = [nbformat.v4.new_markdown_cell("# A title"), nbformat.v4.new_code_cell("x", outputs=[output])]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    assert collect(notebook)["answers"]["01_x"]["numbers"][0]["value"] == "90 %"
+    page = render("01_x", notebook, {}, [], ["01_x"])
+    first = page[page.index('class="first"') : page.index("<article")]
+    for text in ("It helps.", "90\N{NO-BREAK SPACE}%", "± 1", "accuracy", "one seed", "ten images"):
+        assert text in first
 
 
 def test_pages_of_a_report_without_an_answer_still_begin_with_their_question():

@@ -99,7 +99,7 @@ def test_a_picture_is_drawn_for_both_themes():
     rows = rows_of(loss_curve({"seed 0": history}))
     assert [float(row["loss"]) for row in rows] == [4, 3, 2]
     page = figure_html(shown, shown["light"])
-    assert 'media="(prefers-color-scheme: dark)"' in page
+    assert 'media="screen and (prefers-color-scheme: dark)"' in page
     assert base64.b64decode(page.partition("data:text/csv;base64,")[2].partition('"')[0]).decode() == shown["csv"]
 
 
@@ -130,6 +130,21 @@ def test_every_figure_has_words_for_those_who_cannot_see_it():
         assert picture.light.alt == picture.dark.alt
     assert "cat taken for dog, 2 times" in pictures[1].alt
     assert "without crop 80.00 %" in pictures[2].alt
+
+
+def test_a_confusion_matrix_without_mistakes_says_so():
+    assert "no mistakes" in plots.confusion(np.diag([3, 4]), ["a", "b"]).alt
+    many = plots.confusion(np.full((60, 60), 2), [f"class {i}" for i in range(60)]).light.figure
+    assert len(many.axes[0].texts) == 0
+    assert len(many.axes[0].get_xticklabels()) == 20
+
+
+def test_photographs_keep_their_colours():
+    ramp = torch.linspace(0, 255, 64).byte()
+    image = torch.stack([ramp.expand(64, 64), ramp.expand(64, 64).T, 255 - ramp.expand(64, 64)])
+    shown = plots.image_rows(image[None], [[0]], [["a"]], "a ramp of many colours", "One.").as_json()
+    drawn = np.array(Image.open(io.BytesIO(base64.b64decode(shown["light"]))).convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(drawn, axis=0)) > 1000
 
 
 @pytest.mark.parametrize("shape", [(7, 1, 28, 28), (45, 3, 20, 10), (3, 1, 100, 50)])

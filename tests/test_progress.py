@@ -38,6 +38,10 @@ def test_steps_are_read_from_what_tqdm_writes():
     assert steps[-1] == ""  # done
     line.write("seed 0:  40%|####  | 6/15 [1:00:12<1:30:18,  2.0s/epoch, loss 4.5]")
     assert line.step == "seed 0 6 of 15, 1:30:18 left in this step"
+    started = time.perf_counter()
+    for text in ("x" * 100_000, " " * 100_000, "%|" * 50_000, "a" * 200 + "40%|" + " " * 200):
+        line.write(text)
+    assert time.perf_counter() - started < 10  # minutes, if a pattern tried all ways to match
     line.on_cell(4)
     assert "cell 5 of 30" in line.line()
     assert "left" not in line.line()

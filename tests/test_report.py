@@ -14,7 +14,7 @@ from contrastive.report import check, record
 from contrastive.report.record import MIME, collect, format_metric
 from contrastive.report.render import render
 from contrastive.report.runner import choose_notebooks, notebook_folder
-from contrastive.report.tables import compare, results_table, savings
+from contrastive.report.tables import answer, key_numbers, results_table, savings, versus
 from contrastive.settings import Settings, UserError
 
 from .conftest import NOTEBOOKS, SMALL, contrastive
@@ -254,5 +254,13 @@ def test_tables_and_sentences_follow_the_numbers():
     assert table[2] == "| 10,000 (50 % of mnist) | **99.00 %** | 98.00 % | 97.00 % | 90.00 % |"
     assert "needs about 1,300 labels for that, 12.9 times as many" in savings(metrics, (100, 10_000), 100)
     assert "does not get there with all 10,000" in savings(metrics, (100, 10_000), 10_000)
-    assert compare(metrics, "linear_accuracy@100", "supervised_accuracy@100", 10_000).startswith("10.00 points better")
-    assert "noise" in compare(metrics, "linear_accuracy@100", "linear_accuracy@100", 10_000)
+    names = "linear_accuracy@100", "supervised_accuracy@100"
+    assert versus(metrics, *names, 10_000, "the other") == "10.00 points better than the other"
+    assert versus(metrics, *names[::-1], 10_000, "the other") == "10.00 points worse than the other"
+    assert "within noise of the other" in versus(metrics, names[0], names[0], 10_000, "the other")
+    said = answer(metrics, (100, 10_000), 10_000, 10_000)
+    assert said.startswith("With 100 labels, the linear probe on the pretrained encoder gets 90.0 %;")
+    assert "gets 99.00 %: 2.00 points better than the random encoder, and 1.00 points better than the CNN" in said
+    tiles = key_numbers(metrics, (100, 10_000), 10_000, 10_000)
+    assert [value for value, *_ in tiles] == ["99.00 %", "97.00 %", "98.00 %", "1,300"]
+    assert tiles[0][1] == "± 0.20"  # 1.96 standard errors of 10,000 images

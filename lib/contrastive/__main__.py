@@ -92,10 +92,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.command == "compare":
             from .report.compare import write_comparison
-            from .report.runner import open_page, reports_root, writable_folder
+            from .report.runner import open_page
 
-            out = Path(args.out) if args.out else writable_folder(reports_root()) / "comparison.html"
-            page = write_comparison([Path(report) for report in args.reports], out)
+            page = write_comparison([Path(report) for report in args.reports], args.out and Path(args.out))
             if args.open:
                 open_page(page)
             return 0

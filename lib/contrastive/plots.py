@@ -73,6 +73,7 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bo
         right.plot(epochs, [100 * h["top1"] for h in history], **style)
     first, last = next(iter(histories.values()))[0], next(iter(histories.values()))[-1]
     chance = {history[-1]["chance_loss"] for history in histories.values()}
+    highest = {max(h["loss"] for h in history) for history in histories.values()}
     for level in chance:
         left.axhline(level, color=themed_colour("muted"), ls="--", lw=1)
     left.annotate(
@@ -85,7 +86,7 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bo
         va="top",
         color=themed_colour("muted"),
     )
-    left.set(xlabel="epoch", ylabel="NT-Xent (nats)", ylim=(0, 1.06 * max(chance)))
+    left.set(xlabel="epoch", ylabel="NT-Xent (nats)", ylim=(0, 1.06 * max(chance | highest)))
     right.set(xlabel="epoch", ylabel="partner found (% of anchors)", ylim=(0, 100))
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -97,8 +98,8 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bo
         drawn,
         f"Loss and contrastive accuracy by epoch: {'; '.join(each)}."
         if named
-        else f"Loss by epoch, from {first['loss']:.2f} to {last['loss']:.2f} nats, below its chance level of "
-        f"{last['chance_loss']:.2f}; contrastive accuracy, ending at {100 * last['top1']:.0f} %.",
+        else f"Loss by epoch, from {first['loss']:.2f} to {last['loss']:.2f} nats; its chance level is "
+        f"{last['chance_loss']:.2f}. Contrastive accuracy, ending at {100 * last['top1']:.0f} %.",
         f"Loss (left) and how often the partner is found (right), in training{lines}.",
         [
             {"run": name} | {key: h[key] for key in ("epoch", "loss", "top1", "chance_loss")}
@@ -264,27 +265,33 @@ def label_budget_curve(
 def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Sketch:
     """Counts of test images by true and predicted class; the colour shows mistakes, in % of the true class."""
     share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    wrong = share * (1 - np.eye(len(matrix)))
-    drawn, axes = subplots(size=(5.6, 4.6))
+    wrong, few = share * (1 - np.eye(len(matrix))), len(matrix) <= 20
+    drawn, axes = subplots(size=(5.6, 4.6) if few else (7.4, 6.2))
     sns.heatmap(
         wrong,
-        annot=matrix,
+        annot=matrix if few else None,  # of many classes, counts could not be read
         fmt="d",
         cmap=colour_map("mistakes"),
         ax=axes,
         square=True,
-        xticklabels=classes,
-        yticklabels=classes,
+        xticklabels=False,
+        yticklabels=False,
         annot_kws={"size": 8},
         cbar_kws={"label": "mistakes (% of the true class)"},
     )
+    step = -(-len(classes) // 25)
+    ticks, names = np.arange(0, len(classes), step) + 0.5, list(classes)[::step]
+    axes.set_xticks(ticks, names, rotation=0 if max(map(len, names)) < 4 else 90)
+    axes.set_yticks(ticks, names, rotation=0)
     axes.set(xlabel="predicted class", ylabel="true class")
-    axes.tick_params(axis="y", rotation=0)
     true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
+    worst = (
+        f"the largest share of mistakes is {classes[true]} taken for {classes[predicted]}, "
+        f"{matrix[true, predicted]} times"
+    )
     return Sketch(
         drawn,
-        f"Confusion matrix of {matrix.sum():,} test images; the largest share of mistakes is {classes[true]} taken for "
-        f"{classes[predicted]}, {matrix[true, predicted]} times.",
+        f"Confusion matrix of {matrix.sum():,} test images; {worst if wrong.any() else 'there are no mistakes'}.",
         f"Counts of {matrix.sum():,} test images by true and predicted class; the colour shows mistakes only.",
         [
             {"true": classes[t], "predicted": classes[p], "images": int(matrix[t, p])}

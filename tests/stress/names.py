@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from contrastive import load_images
+from contrastive.report.explorer import explorer_script
 from contrastive.report.index import write_index
 from contrastive.report.readme import browser_path
 
@@ -54,7 +55,8 @@ def attack_names(row: Row, count: int, dice: random.Random, folder: Path) -> Non
     notebook = json.loads((out / "02_linear_eval.ipynb").read_text())
     shown = [o.get("data", {}) for c in notebook["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
     for kind in ("text/markdown", "text/html"):
-        text = "".join("".join(part.get(kind, "")) for part in shown)
+        text = "".join("".join(part.get(kind, "")) for part in shown).replace(f"<script>{explorer_script()}", "")
+        text = text.replace('<script type="application/json">', "")  # the map's own, in which "<" is escaped
         row.case(f"{kind} in the notebook" if re.search("<script|<img src=x|javascript:", text) else "")
     for path in pages:
         row.case(in_browser(path))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,16 +15,20 @@ from typing import Any
 import nbformat
 
 from .. import pictures, plots
-from ..evaluate import HEADLINE_LABELS, uncertainty
-from ..files import BROKEN, atomic_write, printable, read_json, tell
+from ..data import inert
+from ..evaluate import HEADLINE_LABELS, standard_error, uncertainty
+from ..files import MAX_JSON_BYTES, atomic_write, printable, read_json, tell
 from ..settings import UserError
 from .record import MIME, PLAIN_UNITS, format_metric
 from .render import render
-from .tables import difference
-from .verify import results_file
+from .runner import reports_root, writable_folder
+from .verify import measured_on, results_file
 
+LONGEST = 40  # characters of a name
 AS_DATA = ("name", "sha256", "pretrain", "train", "validation", "test")
-AS_MADE = ("commit", "device", "threads", "precision", "packages")
+AS_MADE = (
+    "commit", "dirty", "training_code_changed_since_run", "platform", "device", "threads", "precision", "packages",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,9 @@ class Report:
     curves: Mapping[str, list[dict[str, float]]]
 
 
-def write_comparison(paths: Sequence[Path], out: Path) -> Path:
-    """Compare reports (folders, or files in them) with the first one, on one page `out`. Raises: UserError."""
+def write_comparison(paths: Sequence[Path], out: Path | None = None) -> Path:
+    """Compare reports (folders, or files in them) with the first one, on one page, `reports/comparison.html` unless
+    said otherwise. Raises: UserError."""
     if len(paths) < 2:
         raise UserError("name at least two reports to compare.")
     files = [results_file(path) for path in paths]
@@ -46,46 +50,54 @@ def write_comparison(paths: Sequence[Path], out: Path) -> Path:
         raise UserError("a report is named twice: name different ones.")
     names = short_names([file.absolute().parent for file in files])
     try:
-        reports = [_read(file, name) for file, name in zip(files, names, strict=True)]
-        page = comparison(reports)
-    except (*BROKEN, ArithmeticError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(
-            f"one of these reports holds numbers that cannot be compared ({type(error).__name__})."
-        ) from None
-    out = Path(os.path.expanduser(out)).absolute()
-    if not out.parent.is_dir():
+        page = comparison([_read(file, name) for file, name in zip(files, names, strict=True)]).encode()
+    except UserError:
+        raise
+    except Exception as error:  # whatever a stranger's file can bring about
+        why = type(error).__name__
+        raise UserError(f"one of these reports holds what cannot be compared ({why}).") from None
+    out = Path(os.path.expanduser(out)).absolute() if out else writable_folder(reports_root()) / "comparison.html"
+    if not os.path.isdir(out.parent):
         raise UserError(f"there is no folder {out.parent}: make it, or choose another file.")
-    atomic_write(out, page.encode())
+    atomic_write(out, page)
     tell(printable(f"Comparison: {out}"))
     return out
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """Each folder's name, with as many of its parents as it takes to tell them apart."""
+    """Each folder's name, inert, with as many of its parents as it takes to tell them apart, or else a number."""
     for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
-        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        names = [inert("/".join(folder.parts[-depth:])) for folder in folders]
         if len(set(names)) == len(names):
             break
-    return [re.sub(r"[^\w ./+-]", "_", name, flags=re.ASCII)[-60:] for name in names]
+    names = [name if len(name) <= LONGEST else f"{name[:20]}...{name[23 - LONGEST :]}" for name in names]
+    return [f"{name} ({i + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _read(path: Path, name: str) -> Report:
     results = read_json(path)
     if not results["metrics"]:
         raise UserError(f"{path} holds no numbers to compare: run 02_linear_eval or 03_ablations.")
-    curves: dict[str, list[dict[str, float]]] = {}
-    notebook = path.with_name("01_pretrain.ipynb")
-    if notebook.is_file():
-        for cell in nbformat.reads(notebook.read_text(), 4).cells:
-            for output in cell.get("outputs", []):
-                shown = output.get("data", {}).get(pictures.MIME, {})
-                if shown.get("name") == "loss_curve":
-                    for row in csv.DictReader(io.StringIO(shown["csv"])):
-                        numbers = {key: float(value) for key, value in row.items() if key != "run"}
-                        curves.setdefault(row["run"], []).append(numbers)
+    try:
+        curves = training_curves(path.with_name("01_pretrain.ipynb"))
+    except Exception:  # as above; curves are not needed
+        curves = {}
     return Report(name, results, curves)
+
+
+def training_curves(notebook: Path) -> dict[str, list[dict[str, float]]]:
+    """Run -> epochs, from the numbers behind an executed notebook's `loss_curve`. Raises what a broken one causes."""
+    if notebook.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError("no notebook of a sane size")
+    curves: dict[str, list[dict[str, float]]] = {}
+    for cell in json.loads(notebook.read_text())["cells"]:
+        for output in cell.get("outputs", []):
+            shown = output.get("data", {}).get(pictures.MIME, {})
+            if shown.get("name") == "loss_curve":
+                for row in csv.DictReader(io.StringIO(shown["csv"])):
+                    numbers = {key: float(row[key]) for key in ("epoch", "loss", "top1", "chance_loss")}
+                    curves.setdefault(inert(row["run"])[:LONGEST], []).append(numbers)
+    return curves
 
 
 def comparison(reports: Sequence[Report]) -> str:
@@ -95,9 +107,9 @@ def comparison(reports: Sequence[Report]) -> str:
     cells = [
         _text(
             f"# Comparison: {first} and {', '.join(others)}\n\n**What differs between these reports, and by more than "
-            "noise?** Differences are from the first report. Their 95 % intervals come from the number of images "
-            "and, with several seeds, from the spread over them; as the images are the same, they are rather "
-            "too wide."
+            "noise?** Differences are from the first report. Their 95 % intervals come from the spread over "
+            "seeds and the number of images. Of a number with one seed, the spread is taken to be that of an accuracy "
+            "on as many images as there were labels."
         ),
         _text("## Settings\n\n" + _settings_table(reports)),
         _text("## Numbers\n\n" + _numbers_table(reports, found)),
@@ -196,17 +208,34 @@ def differences(first: Report, other: Report) -> dict[str, Difference]:
     found = {}
     for name, ours in first.results["metrics"].items():
         theirs = other.results["metrics"].get(name)
-        if theirs is None:
-            continue
-        if name.split("@")[0] in PLAIN_UNITS:  # where one seed tells nothing about the spread
-            value, several = theirs["mean"] - ours["mean"], min(theirs["n_seeds"], ours["n_seeds"]) > 1
-            error = math.hypot(*(m["std"] / math.sqrt(m["n_seeds"]) for m in (theirs, ours))) if several else None
-        else:
-            part = "validation" if name.startswith("validation") else "test"
-            n = min(int(report.results["dataset"][part]) for report in (first, other))
-            value, error = difference({"theirs": theirs, "ours": ours}, "theirs", "ours", n)
-        found[name] = Difference(name, value, None if error is None else 1.96 * error)
+        if theirs is not None:
+            sides = [(first.results, ours), (other.results, theirs)]
+            found[name] = Difference(name, theirs["mean"] - ours["mean"], interval_95(name, sides))
     return found
+
+
+def interval_95(name: str, sides: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> float | None:
+    """Half the width of the 95 % interval of the difference of a metric's two means, from (results, metric) of each.
+
+    By Student's t with Welch's degrees of freedom, for the spread over few seeds is not well known. With one seed, an
+    accuracy's spread is taken as `verify` takes it; of what is no accuracy, nothing is known: None.
+    """
+    from scipy.stats import t
+
+    fixed, over_seeds = 0.0, []
+    for results, metric in sides:
+        n_images, n_labels = measured_on(name, results)
+        several, plain = metric["n_seeds"] > 1, name.split("@")[0] in PLAIN_UNITS
+        if several:
+            over_seeds.append((metric["std"] ** 2 / metric["n_seeds"], metric["n_seeds"] - 1))
+        elif plain:
+            return None
+        if not plain:
+            fixed += standard_error(metric["mean"], n_images) ** 2
+            fixed += standard_error(metric["mean"], n_labels) ** 2 if n_labels and not several else 0.0
+    total = fixed + sum(variance for variance, _ in over_seeds)
+    unsure = sum(variance**2 / freedom for variance, freedom in over_seeds)
+    return float(t.ppf(0.975, total**2 / unsure) if unsure else 1.96) * total**0.5
 
 
 def _numbers_table(reports: Sequence[Report], found: Sequence[Mapping[str, Difference]]) -> str:
@@ -231,17 +260,15 @@ def _answer(reports: Sequence[Report], found: Sequence[Mapping[str, Difference]]
     ]
     unit = "" if name.split("@")[0] in PLAIN_UNITS else ", in points"
     first = f"{_words(name)}, against {reports[0].name}{unit}: {'; '.join(parts)}. " if parts else ""
-    several = [d for own in found for d in own.values() if d.interval is not None]
-    return (
-        f"{first}Of the {len(several)} differences that can be judged, {sum(d.beyond_noise for d in several)} are more "
-        "than noise; of twenty that are none, one would seem so."
-    )
+    judged = [d for own in found for d in own.values() if d.interval is not None and d.value != 0]
+    beyond = sum(d.beyond_noise for d in judged)
+    return f"{first}Of the {len(judged)} numbers that differ and can be judged, {beyond} differ by more than noise."
 
 
 def _words(name: str) -> str:
     """A metric's name as words: `linear_accuracy@600` as `Linear accuracy, 600 labels`."""
     what, at, labels = name.partition("@")
-    return f"{what.replace('_', ' ').capitalize()}" + (f", {int(labels):,} labels" if at else "")
+    return inert(what.replace("_", " ").capitalize()) + (f", {int(labels):,} labels" if at else "")
 
 
 def _n_test(report: Report) -> int:
@@ -262,7 +289,7 @@ def _tiles(reports: Sequence[Report]) -> list[dict[str, str]]:
     for report in reports[:4]:
         name, metric = _headline(report)
         value = format_metric(name, {**metric, "n_seeds": 1})
-        spread = "" if name in PLAIN_UNITS else f"± {uncertainty(metric, _n_test(report))[0]:.2f}"
+        spread = "" if name.split("@")[0] in PLAIN_UNITS else f"± {uncertainty(metric, _n_test(report))[0]:.2f}"
         tiles.append({"value": value, "spread": spread, "what": f"{report.name}: {_words(name)}"})
     return tiles
 

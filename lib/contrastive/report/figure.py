@@ -27,7 +27,8 @@ def figure_html(shown: dict[str, Any], png: str, lead: bool = False) -> str:
     )
     caption = "" if lead else f"<figcaption>{escape(shown['caption'])}{link}</figcaption>"
     return (
-        f'<figure{wide}><div class="canvas"><picture><source class="dark" media="(prefers-color-scheme: dark)" '
+        f'<figure{wide}><div class="canvas"><picture>'
+        '<source class="dark" media="screen and (prefers-color-scheme: dark)" '
         f'srcset="data:image/png;base64,{escape(shown["dark"])}">'
         f'<img src="data:image/png;base64,{escape(png)}" alt="{escape(alt)}" {size}></picture></div>{caption}</figure>'
     )

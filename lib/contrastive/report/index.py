@@ -101,7 +101,7 @@ def sparkline(metrics: dict[str, Any]) -> dict[str, str]:
         errors = [max(100 - metrics[f"{arm}_accuracy@{n}"]["mean"], 0.01) for n in budgets]
         curves[arm] = [(math.log(n), math.log(error)) for n, error in zip(budgets, errors, strict=True)]
     points = [point for curve in curves.values() for point in curve]
-    if not points:
+    if len({labels for labels, _ in points}) < 2:
         return {}
     low, high = ([pick(values) for values in zip(*points, strict=True)] for pick in (min, max))
 

@@ -11,7 +11,8 @@ import time
 from ..files import printable, tell
 
 # What tqdm writes: name, percent, done/total, [elapsed<remaining, ...
-STEP = re.compile(r"([^\r\n|]*?):? +\d+%\|[^|]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
+STEP = re.compile(r"^(.{0,60}?):? {1,4}\d+%\|[^|]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
+LONGEST = 500  # characters of what a cell prints at once that are looked at
 PLAIN_EVERY = 60.0  # seconds between two lines where there is no terminal
 
 
@@ -68,7 +69,10 @@ class Progress:
 
     def write(self, text: str) -> None:
         """Look for the progress of a long step in what a cell prints."""
-        for name, done, total, left in STEP.findall(text):
+        for line in re.split(r"[\r\n]", text[-LONGEST:]):
+            if "%|" not in line or not (found := STEP.match(line)):
+                continue
+            name, done, total, left = found.groups()
             self.step = (
                 "" if done == total else printable(f"{name.strip()} {done} of {total}, {left} left in this step")
             )

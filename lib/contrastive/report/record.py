@@ -27,15 +27,23 @@ def record(**fragment: Any) -> None:
 
 
 def conclude(
-    notebook: str, answer: str, numbers: Sequence[tuple[str, str, str]], spread: str = "", figure: str = ""
+    notebook: str,
+    answer: str,
+    numbers: Sequence[tuple[str, str, str]],
+    spread: str = "",
+    figure: str = "",
+    data: str = "",
+    trained: str = "",
 ) -> None:
     """Show and record a notebook's answer, of which its page's first screen is made.
 
     answer: one or two plain sentences. numbers: the few that carry it, as (value, its spread or "", what it is).
-    spread: what the spreads are, in words. figure: name of the picture, shown in this notebook, that says most.
+    spread: what the spreads are, in words. figure: name of the picture, shown in this notebook, that says most. data,
+    trained: what was used and how it was trained, where it is not what the settings say.
     """
     tiles = [dict(zip(("value", "spread", "what"), number, strict=True)) for number in numbers]
-    record(answers={notebook: {"answer": answer, "numbers": tiles, "spread": spread, "figure": figure}})
+    said = {"answer": answer, "numbers": tiles, "spread": spread, "figure": figure, "data": data, "trained": trained}
+    record(answers={notebook: said})
 
 
 def check(name: str, passed: bool, seen: Any, expected: str) -> dict[str, Any]:

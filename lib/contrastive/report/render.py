@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from html import escape
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,10 @@ class Renderer(IPythonRenderer):
         """A heading with a link to itself."""
         plain = re.sub(r"<[^>]*>", "", text)
         name = base = re.sub(r"\W+", "-", plain.lower()).strip("-") or "section"
-        while name in [other for _, other, _ in self.headings]:
-            name = f"{base}-{sum(other.startswith(base) for _, other, _ in self.headings) + 1}"
+        taken = {"report", *(other for _, other, _ in self.headings)}
+        numbered = (f"{base}-{i}" for i in count(2))
+        while name in taken:
+            name = next(numbered)
         self.headings.append((level, name, plain))
         link = f'<a class="anchor" href="#{escape(name)}" aria-label="Link to {plain}">#</a>' if level > 1 else ""
         return f'<h{level} id="{escape(name)}">{text}{link}</h{level}>\n'
@@ -109,11 +112,15 @@ def render(
 ) -> str:
     """One executed notebook as an HTML page, which begins with what was asked and what came out."""
     notebook = nbformat.from_dict(notebook)
+
+    def to_page(link: re.Match) -> str:
+        return f"[{link[1]}]({link[2]}.html)" if link[2] in siblings else link[1]
+
     for cell in notebook.cells:
         if cell.cell_type == "code":  # stderr holds library chatter; what a reader must know is in banner and checks
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         else:
-            cell.source = re.sub(r"\]\((\d\d_\w+)\.ipynb\)", r"](\1.html)", cell.source)
+            cell.source = re.sub(r"\[([^\]]*)\]\((\d\d_\w+)\.ipynb\)", to_page, cell.source)
     own, page = collect(notebook), Page()
     title, question = page_title(notebook), ""
     contents = list_headings(notebook)
@@ -181,8 +188,8 @@ def first_screen(stem: str, notebook: Any, own: dict[str, Any], results: dict[st
     checks = results.get("checks") or own.get("checks", [])
     first["facts"] = {
         "Spread": said.get("spread", ""),
-        "Data": _data(data) if data else "",
-        "Settings": _settings(settings, made.get("changed", {})) if settings and made else "",
+        "Data": said.get("data") or (_data(data) if data else ""),
+        "Settings": _settings(settings, made, said.get("trained", "")) if settings and made else "",
         "Checks": f"{sum(c['passed'] for c in checks)} of {len(checks)} passed" if checks else "",
         "Made": _made(made) if made else "",
     }
@@ -198,15 +205,21 @@ def _data(data: dict[str, Any]) -> str:
     )
 
 
-def _settings(settings: dict[str, Any], changes: dict[str, str]) -> str:
-    listed = ", ".join(f"{name} {value}" for name, value in changes.items())
-    return f"preset {settings['preset']} ({settings['epochs']} epochs); " + (listed or "nothing changed")
+def _settings(settings: dict[str, Any], made: dict[str, Any], trained: str) -> str:
+    seeds = len(made.get("seeds", []))
+    trained = trained or f"{settings['epochs']} epochs, {seeds} seed{'' if seeds == 1 else 's'}"
+    listed = ", ".join(f"{name} {value}" for name, value in made.get("changed", {}).items())
+    return f"preset {settings['preset']}: {trained}; " + (f"changed: {listed}" if listed else "nothing changed")
 
 
 def _made(made: dict[str, Any]) -> str:
-    seeds = len(made["seeds"])
-    commit = made["commit"][:7] + (" with changes" if made["dirty"] else "")
-    return (
-        f"{made['end'][:10]}, commit {commit}, {seeds} seed{'s' if seeds > 1 else ''}, {made['device']}, "
-        f"{made['threads']} threads, {made['precision']}"
+    commit = str(made.get("commit", ""))[:7] + (" with changes" if made.get("dirty") else "")
+    threads = f"{made['threads']} threads" if "threads" in made else ""
+    parts = (
+        made.get("end", "")[:10],
+        commit and f"commit {commit}",
+        made.get("device"),
+        threads,
+        made.get("precision"),
     )
+    return ", ".join(str(part) for part in parts if part)

@@ -85,6 +85,32 @@ def goal_table(goal: Measured) -> str:
     return _table(("arm", "epochs", "seeds", "seconds", f"accuracy, {goal['n_labels']:,} labels"), rows)
 
 
+def answer(measured: Measured) -> str:
+    """What was found, in a sentence."""
+    speed, best = measured["throughput"], _fastest_other(measured)
+    ours, exact, most = (speed[name]["median"] for name in ("ours", "ours, float32", best))
+    return (
+        f"Pretraining here takes {ours:,.0f} images/s, {ours / most:.1f} times as many as the fastest of the others "
+        f"({best}); in float32, which the others use by default, {exact / most:.1f} times as many."
+    )
+
+
+def key_numbers(measured: Measured) -> list[tuple[str, str, str]]:
+    """The numbers that carry `answer`, for `conclude`."""
+    rates = {"here": measured["throughput"]["ours"], (best := _fastest_other(measured)): measured["throughput"][best]}
+    tiles = [(f"{v['median']:,.0f}", f"{v['min']:,.0f} to {v['max']:,.0f}", f"images/s, {name}")
+             for name, v in rates.items()]  # fmt: skip
+    n, arms = max(((int(n), arms) for n, arms in measured["losses"].items() if len(arms) > 1), key=lambda pair: pair[0])
+    costs = [(f"{_ms(arm['milliseconds']['median'])} ms", "", f"NT-Xent and its gradient on {n:,} images, {name}")
+             for name, arm in arms.items()]  # fmt: skip
+    return tiles + costs[:2]
+
+
+def _fastest_other(measured: Measured) -> str:
+    speed = measured["throughput"]
+    return max((name for name in speed if not name.startswith("ours")), key=lambda name: speed[name]["median"])
+
+
 def time_to_goal(goal: Measured, name: str) -> float:
     """Mean seconds of the shortest runs of an arm that reach the goal; of its longest ones where none does."""
     runs = goal["runs"][name]

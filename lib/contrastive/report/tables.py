@@ -44,12 +44,12 @@ def difference(metrics: Metrics, a: str, b: str, n_test: int) -> tuple[float, fl
     return means[0] - means[1], variance**0.5
 
 
-def compare(metrics: Metrics, a: str, b: str, n_test: int) -> str:
-    """A difference in words, called noise when it is under two standard errors."""
+def versus(metrics: Metrics, a: str, b: str, n_test: int, whom: str) -> str:
+    """A difference in words, which call it noise when it is under two standard errors."""
     points, error = difference(metrics, a, b, n_test)
     if abs(points) <= 2 * error:
-        return f"no better or worse than noise allows ({points:+.2f} points, standard error {error:.2f})"
-    return f"{abs(points):.2f} points {'better' if points > 0 else 'worse'} (standard error {error:.2f})"
+        return f"within noise of {whom} ({points:+.2f} points, standard error {error:.2f})"
+    return f"{abs(points):.2f} points {'better' if points > 0 else 'worse'} than {whom}"
 
 
 def savings(metrics: Metrics, budgets: Sequence[int], n: int) -> str:
@@ -79,14 +79,6 @@ def answer(metrics: Metrics, budgets: Sequence[int], headline: int, n_test: int)
         f"{savings(metrics, budgets, low)} With {headline:,} labels it gets {metrics[ours]['mean']:.2f} %: "
         f"{parts[0]}, and {parts[1]}."
     )
-
-
-def versus(metrics: Metrics, a: str, b: str, n_test: int, whom: str) -> str:
-    """A difference in a few words, which call it noise when it is under two standard errors."""
-    points, error = difference(metrics, a, b, n_test)
-    if abs(points) <= 2 * error:
-        return f"within noise of {whom} ({points:+.2f} points)"
-    return f"{abs(points):.2f} points {'better' if points > 0 else 'worse'} than {whom}"
 
 
 def key_numbers(metrics: Metrics, budgets: Sequence[int], headline: int, n_test: int) -> list[tuple[str, str, str]]:

@@ -70,8 +70,8 @@ def verify(report: Path, changes: dict[str, Any], out: str | None = None, timeou
 
 def results_file(report: Path) -> Path:
     """The results of a report that is named by its folder or a file in it. Raises: UserError."""
-    path = report / "results.json" if report.is_dir() else report.with_name("results.json")
-    if not path.is_file():
+    path = report / "results.json" if os.path.isdir(report) else report.with_name("results.json")
+    if not os.path.isfile(path):
         raise UserError(f"there is no report at {report}: give a folder that holds results.json.")
     return path
 
@@ -83,7 +83,6 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, s
     for name in data:
         a, b = (results.get("dataset", {}).get(name) for results in (old, new))
         verdicts.append(("identical", f"dataset {name}: {a}") if a == b else ("OFF", f"dataset {name}: {a} -> {b}"))
-    n_ablation = old["settings"]["ablation_labels"]
     for name, metric in old["metrics"].items():
         other = new.get("metrics", {}).get(name)
         if other is None:
@@ -91,8 +90,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, s
         elif other["values"] == metric["values"]:
             verdicts.append(("identical", f"{name}: {format_metric(name, metric)}"))
         else:
-            part, n_labels = ("validation", n_ablation) if name.startswith("validation") else ("test", _labels(name))
-            allowed = spread(name, metric, old["dataset"][part], n_labels)
+            allowed = spread(name, metric, *measured_on(name, old))
             verdict = "within spread" if abs(metric["mean"] - other["mean"]) <= allowed else "OFF"
             shown = f"{format_metric(name, metric)} -> {format_metric(name, other)} (allowed: {allowed:.2g})"
             verdicts.append((verdict, f"{name}: {shown}"))
@@ -101,9 +99,12 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, s
     return verdicts + [("OFF", f"check {name!r} had passed") for name in had_passed if name not in passed]
 
 
-def _labels(name: str) -> int | None:
+def measured_on(name: str, results: Mapping[str, Any]) -> tuple[int, int | None]:
+    """The number of images that a metric was measured on, and of labels that it was fitted with, if any."""
+    if name.startswith("validation"):
+        return int(results["dataset"]["validation"]), int(results["settings"]["ablation_labels"])
     _, at, number = name.partition("@")
-    return int(number) if at else None
+    return int(results["dataset"]["test"]), int(number) if at else None
 
 
 def spread(name: str, metric: Mapping[str, Any], n_images: int, n_labels: int | None) -> float:

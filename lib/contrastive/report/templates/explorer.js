@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const SIDE = 640, EDGE = 16, REACH = 28; // of the drawing; how near a pointer has to be
+  const MANY = 24; // classes, above which they get a list in place of buttons
 
   for (const root of document.querySelectorAll(".explorer:not([data-ready])")) start(root);
 
@@ -10,7 +11,8 @@
     const points = data.x.map((x, i) => ({
       i, x, y: data.y[i], label: data.label[i], wrong: data.label[i] !== data.predicted[i],
     }));
-    const colour = (c) => `light-dark(${data.colours[0][c]}, ${data.colours[1][c]})`;
+    const paint = (selection, of) => selection.style("--light", (d) => data.colours[0][of(d)])
+      .style("--dark", (d) => data.colours[1][of(d)]);
     const says = (i) => {
       const truth = data.classes[data.label[i]], guess = data.classes[data.predicted[i]];
       const sure = `${data.sure[i]} % sure`;
@@ -45,22 +47,34 @@
       });
     };
     toggle(`Mistakes only (${points.filter((p) => p.wrong).length})`, () => only.wrong, () => { only.wrong = !only.wrong; });
-    controls.append("span").attr("class", "only").text("Only");
-    data.classes.forEach((name, c) => {
-      const flip = () => only.classes.has(c) ? only.classes.delete(c) : only.classes.add(c);
-      toggle(name, () => only.classes.has(c), flip).attr("class", "class").style("--class", colour(c));
-    });
+    if (data.classes.length <= MANY) {
+      controls.append("span").attr("class", "only").text("Only");
+      data.classes.forEach((name, c) => {
+        const flip = () => only.classes.has(c) ? only.classes.delete(c) : only.classes.add(c);
+        paint(toggle(name, () => only.classes.has(c), flip).attr("class", "class"), () => c);
+      });
+    } else {
+      const list = controls.append("label").attr("class", "only").text("Only ").append("select");
+      list.selectAll("option").data(["all classes", ...data.classes]).join("option").attr("value", (_, i) => i - 1).text((n) => n);
+      list.on("change", (e) => { only.classes = new Set(e.target.value < 0 ? [] : [Number(e.target.value)]); refilter(); });
+    }
 
     function refilter() {
       shown = points.filter((p) => (!only.wrong || p.wrong) && (!only.classes.size || only.classes.has(p.label)));
       const visible = new Set(shown.map((p) => p.i));
-      marks.style("display", (p) => visible.has(p.i) ? null : "none");
       names.style("display", (n) => !only.classes.size || only.classes.has(n.c) ? null : "none");
       count.text(`${shown.length.toLocaleString("en")} of ${points.length.toLocaleString("en")} images shown, ` +
         `${shown.filter((p) => p.wrong).length} of them mistakes of the probe (crosses).`);
       if (current >= 0 && !visible.has(current)) point(-1);
       if (chosen >= 0 && !visible.has(chosen)) choose(-1);
       delaunay = null;
+      reveal();
+    }
+
+    // What is filtered away is seen all the same while it is chosen, or a neighbour of what is.
+    function reveal() {
+      const seen = new Set([...shown.map((p) => p.i), ...(chosen < 0 ? [] : [chosen, ...data.neighbours[chosen]])]);
+      marks.style("display", (p) => seen.has(p.i) ? null : "none");
     }
 
     // --- the drawing
@@ -72,8 +86,8 @@
     const links = inside.append("g").attr("class", "links");
     const dot = d3.symbol(d3.symbolCircle, 34)(), cross = d3.symbol(d3.symbolTimes, 60)();
     const marks = inside.append("g").selectAll("path").data(points).join("path")
-      .attr("d", (p) => p.wrong ? cross : dot).attr("class", (p) => p.wrong ? "wrong" : "right")
-      .style("--class", (p) => colour(p.label));
+      .attr("d", (p) => p.wrong ? cross : dot).attr("class", (p) => p.wrong ? "wrong" : "right");
+    paint(marks, (p) => p.label);
     const ring = inside.append("circle").attr("class", "ring").attr("r", 9);
     const middles = data.classes.map((name, c) => {
       const own = points.filter((p) => p.label === c);
@@ -88,7 +102,10 @@
       .filter((e) => e.type === "wheel" ? e.ctrlKey || e.metaKey : e.touches ? e.touches.length > 1 : !e.button)
       .on("zoom", (e) => { transform = e.transform; delaunay = null; draw(); });
     svg.call(zoom).on("dblclick.zoom", null);
-    const zoomBy = (factor) => (still ? svg : svg.transition().duration(200)).call(zoom.scaleBy, factor);
+    const zoomBy = (factor) => { // around the image that is pointed at, if one is
+      const around = current >= 0 ? at(points[current]) : undefined;
+      (still ? svg : svg.transition().duration(200)).call(zoom.scaleBy, factor, around);
+    };
     const zoomOut = () => (still ? svg : svg.transition().duration(200)).call(zoom.transform, d3.zoomIdentity);
     const buttons = frame.append("div").attr("class", "zoom");
     for (const [sign, name, act] of [["+", "Zoom in", () => zoomBy(2)], ["−", "Zoom out", () => zoomBy(0.5)],
@@ -150,12 +167,17 @@
         const list = panel.append("ul").attr("aria-label", "Nearest neighbours, nearest first");
         for (const j of data.neighbours[i]) {
           const button = list.append("li").append("button").attr("type", "button")
-            .attr("aria-label", `Image ${j}: ${says(j)}`).on("click", () => { point(j, true); choose(j, true); });
+            .attr("aria-label", `Image ${j}: ${says(j)}`).on("click", () => {
+              point(j);
+              choose(j, true);
+              panel.select("button").node().focus(); // the one that had the focus is gone
+            });
           thumbnail(button, j, 56);
           button.append("span").text(data.classes[data.label[j]]);
         }
         if (speak) spoken.text(`Test image ${i}: ${says(i)}. ${told}`);
       }
+      reveal();
       draw();
     }
 
@@ -172,8 +194,14 @@
       .on("click", (e) => { const i = nearest(e); point(i); choose(i, true); })
       .on("blur", () => point(-1))
       .on("keydown", (e) => {
+        if (e.ctrlKey || e.metaKey || e.altKey) return; // the browser's own
         const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[e.key];
-        if (way) point(walk(way), true);
+        if (way) {
+          point(walk(way), true);
+          if (current >= 0 && at(points[current]).some((v) => v < 0 || v > SIDE)) { // bring it into view
+            svg.call(zoom.translateTo, scale(points[current].x), scale(points[current].y));
+          }
+        }
         else if ((e.key === "Enter" || e.key === " ") && current >= 0) choose(current, true);
         else if (e.key === "Escape") { point(-1); choose(-1); }
         else if (e.key === "+" || e.key === "=") zoomBy(2);

@@ -14,7 +14,8 @@
     head.replaceChildren(button);
     button.addEventListener("click", () => {
       const numbers = head.dataset.kind === "number";
-      const up = head.ariaSort ? head.ariaSort === "descending" : !numbers; // the best and the longest first
+      const was = head.getAttribute("aria-sort");
+      const up = was ? was === "descending" : !numbers; // the best and the longest first
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       const key = (row) => row.cells[head.cellIndex]?.dataset.sort;

@@ -2,9 +2,10 @@
 "use strict";
 (() => {
   const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)");
-  const remembered = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
-  const remember = (theme) => { try { localStorage.setItem("theme", theme); } catch { /* private, or not allowed */ } };
-  let theme = remembered();
+  const key = "contrastive-theme"; // pages from disk may share their storage with anything else that is opened from there
+  const remembered = () => { try { return localStorage.getItem(key); } catch { return null; } };
+  const remember = (theme) => { try { localStorage.setItem(key, theme); } catch { /* private, or not allowed */ } };
+  let theme = ["light", "dark"].includes(remembered()) ? remembered() : null;
   const isDark = () => theme ? theme === "dark" : dark.matches;
 
   // Before anything is drawn, so that nothing flashes.
@@ -12,7 +13,7 @@
 
   function paint() {
     if (theme) root.dataset.theme = theme;
-    const media = theme ? (theme === "dark" ? "screen" : "not all") : "(prefers-color-scheme: dark)";
+    const media = theme ? (theme === "dark" ? "screen" : "not all") : "screen and (prefers-color-scheme: dark)";
     for (const source of document.querySelectorAll("source.dark")) source.media = media;
     const button = document.getElementById("theme-switch");
     if (button) button.setAttribute("aria-pressed", String(isDark()));

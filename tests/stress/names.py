@@ -57,7 +57,8 @@ def attack_names(row: Row, count: int, dice: random.Random, folder: Path) -> Non
     for kind in ("text/markdown", "text/html"):
         text = "".join("".join(part.get(kind, "")) for part in shown).replace(f"<script>{explorer_script()}", "")
         text = text.replace('<script type="application/json">', "")  # the map's own, in which "<" is escaped
-        row.case(f"{kind} in the notebook" if re.search("<script|<img src=x|javascript:", text) else "")
+        alive = r"<script|<img src=x|(href|src)=.?javascript:|\]\(javascript:"
+        row.case(f"{kind} in the notebook" if re.search(alive, text) else "")
     for path in pages:
         row.case(in_browser(path))
 

@@ -44,7 +44,7 @@ def first_paints(page: Path) -> list[float]:
         for _ in range(OPENINGS + 1):
             window = browser.new_page()
             window.goto(page.absolute().as_uri())
-            window.wait_for_function(f"{PAINT} !== undefined")
+            window.wait_for_function(f"() => {PAINT} !== undefined")
             times.append(float(window.evaluate(PAINT)))
             window.close()
         browser.close()

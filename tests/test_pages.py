@@ -307,6 +307,10 @@ def test_on_paper(opened, report):
     page.emulate_media(media="screen", color_scheme="dark")
     page.locator("#theme-switch").click()  # light
     page.locator("#theme-switch").click()  # and dark, remembered
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert picture.evaluate("i => i.currentSrc") != picture.get_attribute("src")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")  # what a real print begins with
+    assert picture.evaluate("i => i.currentSrc") == picture.get_attribute("src")
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     for hidden in (".bar", "nav.contents", ".explorer .live", "details.code", ".first button"):

@@ -11,9 +11,9 @@
   // Before anything is drawn, so that nothing flashes.
   if (theme) root.dataset.theme = theme;
 
-  function paint() {
+  function paint(paper = false) {
     if (theme) root.dataset.theme = theme;
-    const media = theme ? (theme === "dark" ? "screen" : "not all") : "screen and (prefers-color-scheme: dark)";
+    const media = paper ? "not all" : theme ? (theme === "dark" ? "screen" : "not all") : "screen and (prefers-color-scheme: dark)";
     for (const source of document.querySelectorAll("source.dark")) source.media = media;
     const button = document.getElementById("theme-switch");
     if (button) button.setAttribute("aria-pressed", String(isDark()));
@@ -21,11 +21,13 @@
 
   document.addEventListener("DOMContentLoaded", () => {
     paint();
+    addEventListener("beforeprint", () => paint(true)); // pictures do not ask again what they are shown on
+    addEventListener("afterprint", () => paint());
     const themes = document.getElementById("theme-switch");
     if (themes) {
       themes.hidden = false;
       themes.addEventListener("click", () => { theme = isDark() ? "light" : "dark"; remember(theme); paint(); });
-      dark.addEventListener("change", paint);
+      dark.addEventListener("change", () => paint());
     }
 
     const codes = document.getElementById("code-switch"), cells = [...document.querySelectorAll("details.code")];

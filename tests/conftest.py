@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from contrastive.report.readme import browser_path
 from contrastive.settings import data_root
+
+from .stress.names import CHROMIUM_OPTIONS
 
 SMALL = ["--preset", "smoke", "-p", "budgets=50,200", "-p", "epochs=8", "-p", "width=4", "-p", "supervised_steps=10"]
 NOTEBOOKS = ("01_pretrain", "02_linear_eval", "03_ablations")
@@ -64,3 +67,39 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
     done = contrastive("report", *SMALL, "--out", str(folder))
     assert done.returncode == 0, done.stderr + done.stdout
     return folder, done
+
+
+@pytest.fixture(scope="module")  # not longer, for a second one cannot be started beside it
+def browser():
+    """The system's Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    if browser_path() is None:
+        pytest.skip("needs Chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=CHROMIUM_OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """A function that opens a page; what it asks the network for, or complains of, fails the test."""
+    contexts, seen = [], []
+
+    def open_page(path, width=1280, script=True, motion="no-preference", **options):
+        context = browser.new_context(
+            viewport={"width": width, "height": 800}, java_script_enabled=script, reduced_motion=motion, **options
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda r: seen.append(r.url) if not r.url.startswith(("data:", path.as_uri())) else None)
+        page.on("console", lambda m: seen.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda e: seen.append(str(e)))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert seen == []

@@ -1,9 +1,7 @@
 """Pages in headless Chromium: quiet, self-contained, usable by mouse, keyboard, finger, printer and screen reader."""
 
-import base64
 import csv
 import io
-import re
 import shutil
 from pathlib import Path
 
@@ -13,27 +11,12 @@ import pytest
 from contrastive.files import read_json, write_json
 from contrastive.report.compare import write_comparison
 from contrastive.report.index import write_index
-from contrastive.report.readme import BENCHMARKS, PUBLISHED, browser_path
-from contrastive.report.record import MIME, collect, conclude
-from contrastive.report.render import Page, policy, render, typeset
+from contrastive.report.readme import BENCHMARKS, PUBLISHED
+from contrastive.report.render import Page, policy, render
 
-from .conftest import NOTEBOOKS
-from .stress.names import CHROMIUM_OPTIONS
 from .test_index import results
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    if browser_path() is None:
-        pytest.skip("needs Chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path(), args=CHROMIUM_OPTIONS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -56,29 +39,6 @@ def site(report, tmp_path_factory):
     (folder / "failed.html").write_text(render("01_failed", notebook, {}, [error], ["01_failed"], "some data"))
     write_index(folder)
     return folder
-
-
-@pytest.fixture
-def opened(browser):
-    """A function that opens a page; what it asks the network for, or complains of, fails the test."""
-    contexts, seen = [], []
-
-    def open_page(path, width=1280, script=True, motion="no-preference", **options):
-        context = browser.new_context(
-            viewport={"width": width, "height": 800}, java_script_enabled=script, reduced_motion=motion, **options
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", lambda r: seen.append(r.url) if not r.url.startswith(("data:", path.as_uri())) else None)
-        page.on("console", lambda m: seen.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda e: seen.append(str(e)))
-        page.goto(path.as_uri())
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert seen == []
 
 
 def pages(site):
@@ -200,93 +160,6 @@ def test_the_numbers_of_a_figure_are_downloaded(opened, report):
     assert ours == {n: pytest.approx(100 - metrics[f"linear_accuracy@{n}"]["mean"]) for n in (50, 200)}
 
 
-def test_the_map_by_mouse_and_keyboard(opened, report):
-    page = opened(report[0] / "02_linear_eval.html")
-    explorer, svg = page.locator(".explorer"), page.locator(".explorer svg")
-    assert not explorer.locator(".static").is_visible()
-    svg.scroll_into_view_if_needed()
-    mark = explorer.locator("path.right").nth(5).bounding_box()
-    page.mouse.move(mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2)
-    assert re.match(r"Test image \d+: label \d", explorer.locator(".tip").inner_text())
-    page.mouse.down()
-    page.mouse.up()
-    assert re.search(r"\d of its 6 nearest neighbours share", explorer.locator(".panel").inner_text())
-    assert explorer.locator(".panel li").count() == explorer.locator(".links line").count() == 6
-
-    svg.focus()
-    page.keyboard.press("Escape")
-    assert explorer.locator(".panel li").count() == 0
-    said = set()
-    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft"):
-        page.keyboard.press(key)
-        said.add(explorer.locator(".spoken").inner_text())
-    assert len(said) >= 3
-    page.keyboard.press("Enter")
-    assert explorer.locator(".panel li").count() == 6
-    neighbour = explorer.locator(".panel li button").first
-    number = re.search(r"\d+", neighbour.get_attribute("aria-label"))[0]
-    neighbour.focus()
-    page.keyboard.press("Enter")
-    assert f"Test image {number}:" in explorer.locator(".panel .chosen").inner_text()
-    assert page.evaluate("document.activeElement.closest('.panel') !== null")  # so that Tab goes on from there
-
-    shown = explorer.locator("path:visible").count()
-    before = explorer.locator("path.right").first.get_attribute("transform")
-    svg.focus()
-    page.keyboard.press("Control+0")  # the browser's own
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("+")
-    page.wait_for_function(
-        "before => document.querySelector('.explorer path.right').getAttribute('transform') !== before", arg=before
-    )
-    for key in ("+", "+", *["ArrowLeft", "ArrowUp"] * 10):
-        page.keyboard.press(key)
-    page.wait_for_timeout(500)
-    frame, ring = (explorer.locator(name).bounding_box() for name in ("svg", ".ring"))
-    assert frame["x"] <= ring["x"] + 9 <= frame["x"] + frame["width"]
-    assert frame["y"] <= ring["y"] + 9 <= frame["y"] + frame["height"]
-    page.keyboard.press("Escape")
-    explorer.get_by_role("button", name="Mistakes only").click()
-    wrong = explorer.locator("path.wrong").count()
-    assert 0 < wrong < shown
-    assert f"{wrong} of them mistakes" in explorer.locator(".count").inner_text()
-    assert explorer.locator('path:not([style*="display: none"])').count() == wrong
-
-
-def test_the_maps_pictures_and_words_belong_together(opened, report):
-    """What the map says of an image is what the notebook's data say, and the picture is that image."""
-    from contrastive import load_images
-
-    images = load_images("digits")
-    page = opened(report[0] / "02_linear_eval.html")
-    svg = page.locator(".explorer svg")
-    svg.focus()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("Enter")
-    said = page.locator(".explorer .chosen p").inner_text()
-    number, label = map(int, re.match(r"Test image (\d+): label (\d)", said).groups())
-    assert images.classes[images.test_labels[number]] == str(label)
-    thumbnail = page.locator(".explorer .chosen .thumbnail")
-    thumbnail.scroll_into_view_if_needed()
-    from PIL import Image
-
-    seen = Image.open(io.BytesIO(thumbnail.screenshot())).convert("L").resize((28, 28), Image.Resampling.BOX)
-    truth = Image.fromarray(images.test[number, 0].numpy()).resize((28, 28), Image.Resampling.BOX)
-    difference = sum(abs(a - b) for a, b in zip(seen.tobytes(), truth.tobytes(), strict=True)) / 28**2
-    assert difference < 12
-
-
-def test_a_tap_shows_an_image(opened, report):
-    page = opened(report[0] / "02_linear_eval.html", 360, has_touch=True, is_mobile=True)
-    svg = page.locator(".explorer svg")
-    svg.scroll_into_view_if_needed()
-    mark = page.locator(".explorer path.right").nth(5).bounding_box()
-    page.touchscreen.tap(mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2)
-    assert page.locator(".explorer .panel li").count() == 6
-    assert page.locator(".explorer .tip").is_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-
-
 def test_without_scripts_nothing_is_missing(opened, site):
     page = opened(site / "report" / "02_linear_eval.html", script=False)
     assert page.locator(".explorer .static img").is_visible()
@@ -369,55 +242,3 @@ def test_an_index_of_500_sorts_and_filters(opened, tmp_path):
     assert (rows.count(), count.inner_text()) == (2, "2 of 500 reports")
     page.locator("#search").fill("nothing like it")
     assert count.inner_text() == "0 of 500 reports"
-
-
-def test_typography():
-    assert typeset("90.0 % of -1.5, +2 and 2026-11-25, 2N-1") == "90.0\u00a0% of \u22121.5, +2 and 2026-11-25, 2N-1"
-
-
-def test_headings_have_addresses_of_their_own():
-    page = Page()
-    html = page.markdown("## Results\n\n## Results\n\n## *A* `b` & c\n\n## ?")
-    assert [name for _, name, _ in page.headings] == ["results", "results-2", "a-b-amp-c", "section"]
-    assert html.count('class="anchor"') == 4
-    page = Page()
-    page.markdown("## Seed\n\n## Seed 3\n\n## Seed\n\n## Seed 2\n\n## Report")
-    assert [name for _, name, _ in page.headings] == ["seed", "seed-3", "seed-2", "seed-2-2", "report-2"]
-
-
-def test_links_lead_to_pages_that_the_report_has():
-    source = "# T\n\n[other](02_linear_eval.ipynb) and [third](03_ablations.ipynb)"
-    cells = [nbformat.v4.new_markdown_cell("# T"), nbformat.v4.new_markdown_cell(source)]
-    page = render("01_x", nbformat.v4.new_notebook(cells=cells), {}, [], ["01_x", "02_linear_eval"])
-    assert '<a href="02_linear_eval.html">other</a> and third' in page
-
-
-def test_an_answer_is_shown_and_recorded(capsys):
-    conclude("01_x", "It helps.", [("90 %", "± 1", "accuracy")], "one seed", "curve", "ten images")
-    assert "It helps." in capsys.readouterr().out
-    said = {"answer": "It helps.", "numbers": [{"value": "90 %", "spread": "± 1", "what": "accuracy"}]}
-    said |= {"spread": "one seed", "data": "ten images"}
-    output = nbformat.v4.new_output("display_data", {MIME: {"answers": {"01_x": said}}})
-    cells = [nbformat.v4.new_markdown_cell("# A title"), nbformat.v4.new_code_cell("x", outputs=[output])]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    assert collect(notebook)["answers"]["01_x"]["numbers"][0]["value"] == "90 %"
-    page = render("01_x", notebook, {}, [], ["01_x"])
-    first = page[page.index('class="first"') : page.index("<article")]
-    for text in ("It helps.", "90\N{NO-BREAK SPACE}%", "± 1", "accuracy", "one seed", "ten images"):
-        assert text in first
-
-
-def test_pages_of_a_report_without_an_answer_still_begin_with_their_question():
-    cells = [nbformat.v4.new_markdown_cell("# A title\n\n**A question?**")]
-    page = render("01_x", nbformat.v4.new_notebook(cells=cells), {}, [], ["01_x"])
-    assert page.index("A question?") < page.index("<article")
-    assert "<title>A title</title>" in page
-
-
-def test_pictures_are_small(report):
-    for name in NOTEBOOKS:
-        notebook = nbformat.read(report[0] / f"{name}.ipynb", 4)
-        for cell in notebook.cells:
-            for output in cell.get("outputs", []):
-                if "image/png" in output.get("data", {}):
-                    assert len(base64.b64decode(output["data"]["image/png"])) < 120_000

@@ -15,7 +15,7 @@ from contrastive import plots
 from contrastive.evaluate import ARMS, uncertainty
 from contrastive.pictures import DARK, LIGHT, class_colours
 from contrastive.plots import label_budget_curve, loss_curve
-from contrastive.report.explorer import COLUMNS, explore, thumbnails
+from contrastive.report import speed
 from contrastive.report.figure import figure_html
 
 
@@ -122,7 +122,7 @@ def test_every_figure_has_words_for_those_who_cannot_see_it():
         plots.ablation({"base": [90.0, 91.0], "without crop": [80.0]}, "base", 1.0, 500),
         plots.similarity_matrix(torch.randn(8, 4), 4),
         plots.first_filters(torch.randn(4, 1, 3, 3), torch.randn(4, 1, 3, 3)),
-        plots.measured_bars({"ours": {"median": 2.0, "min": 1.0, "max": 3.0}}, "pretraining speed, images/s"),
+        speed.measured_bars({"ours": {"median": 2.0, "min": 1.0, "max": 3.0}}, "pretraining speed, images/s"),
     ]
     for picture in pictures:
         assert len(picture.alt) > 30
@@ -145,32 +145,3 @@ def test_photographs_keep_their_colours():
     shown = plots.image_rows(image[None], [[0]], [["a"]], "a ramp of many colours", "One.").as_json()
     drawn = np.array(Image.open(io.BytesIO(base64.b64decode(shown["light"]))).convert("RGB")).reshape(-1, 3)
     assert len(np.unique(drawn, axis=0)) > 1000
-
-
-@pytest.mark.parametrize("shape", [(7, 1, 28, 28), (45, 3, 20, 10), (3, 1, 100, 50)])
-def test_thumbnails_are_the_images(shape):
-    images = torch.randint(0, 256, shape, dtype=torch.uint8)
-    uri, (width, height) = thumbnails(images)
-    sheet = torch.from_numpy(np.array(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))))
-    sheet = sheet.reshape(*sheet.shape[:2], -1)
-    assert max(width, height) <= 48
-    if shape[-1] * 2 == shape[-2]:
-        assert width * 2 == height
-    for i in (0, len(images) - 1):
-        x, y = i % COLUMNS * width, i // COLUMNS * height
-        cut = sheet[y : y + height, x : x + width].permute(2, 0, 1)
-        if shape[-2] <= 48:
-            assert torch.equal(cut, images[i])
-        else:
-            assert cut.float().mean() == pytest.approx(images[i].float().mean(), abs=1)
-
-
-def test_a_map_holds_what_it_was_given():
-    images, points = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), np.array([[0.0, 0], [1, 0], [0, 2], [1, 2]])
-    probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.5, 0.5]])
-    shown = explore(images, points, torch.tensor([0, 0, 1, 1]), probabilities, ["a", "</script>"], [[1], [0], [3], [2]])
-    assert shown.data["predicted"] == [0, 1, 1, 0]
-    assert shown.data["sure"] == [90, 80, 60, 50]
-    assert (shown.data["x"], shown.data["y"]) == ([0, 1000, 0, 1000], [1000, 1000, 0, 0])  # y grows downwards there
-    assert "the 2 that the linear probe gets wrong" in shown.alt
-    assert shown._repr_mimebundle_()["text/html"].count("</script>") == 2  # a name cannot end it

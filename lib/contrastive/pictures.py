@@ -173,9 +173,8 @@ def name_lines(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None
     order, places = sorted(range(len(ends)), key=at.__getitem__), dict(enumerate(at))
     for below, above in pairwise(order):
         places[above] = max(places[above], places[below] + gap)
-    shift = max(0.0, places[order[-1]] - 1) if order else 0.0
+    places[order[-1]] = min(places[order[-1]], 1.0)
     for above, below in pairwise(order[::-1]):  # down again from the upper edge
-        places[above] = min(places[above], 1.0) if shift else places[above]
         places[below] = min(places[below], places[above] - gap)
     for i, (name, x, y, colour) in enumerate(ends):
         axes.annotate(

@@ -21,7 +21,7 @@ from .pictures import (
     name_lines,
     subplots,
     themed_colour,
-)  # fmt: skip
+)
 
 ARM_COLOURS = dict(zip(ARMS, ("blue", "orange", "green", "grey"), strict=True))
 ARM_MARKERS = dict(zip(ARMS, "osD^", strict=True))
@@ -325,57 +325,4 @@ def ablation(points: Mapping[str, Sequence[float]], base: str, noise: float, n_l
             for name, values in points.items()
             for i, value in enumerate(values)
         ],
-    )
-
-
-@figure
-def measured_bars(values: Mapping[str, Mapping[str, float]], quantity: str) -> Sketch:
-    """Medians of repeated measurements as bars, the first one's in colour, with lines from smallest to largest."""
-    drawn, axes = subplots(size=(7.0, 0.42 * len(values) + 0.9))
-    for y, v in enumerate(values.values()):
-        axes.barh(y, v["median"], color=themed_colour("blue" if y == 0 else "grey"), height=0.62, lw=0)
-        axes.plot([v["min"], v["max"]], [y, y], color=themed_colour("ink"), lw=1.5)
-        axes.annotate(f"{v['median']:,.0f}", (v["max"], y), (5, 0), textcoords="offset points", va="center")
-    axes.set(xlabel=quantity)
-    axes.set_yticks(range(len(values)), list(values))
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.grid(axis="y", visible=False)
-    said = ", ".join(f"{name} {v['median']:,.0f}" for name, v in values.items())
-    what = f"{quantity[0].upper()}{quantity[1:]}"
-    return Sketch(
-        drawn,
-        f"{what}: {said}.",
-        f"{what}: medians; thin lines span the smallest and the largest.",
-        [{"what": name} | {which: v[which] for which in ("median", "min", "max")} for name, v in values.items()],
-    )
-
-
-@figure
-def loss_scaling(losses: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Sketch:
-    """Time and extra memory of implementations of a loss (number of images -> name -> measurements)."""
-    drawn, panels = subplots(1, 2, (7.8, 3.4))
-    names = list(dict.fromkeys(name for arms in losses.values() for name in arms))
-    said, rows = [], []
-    for name, colour, marker in zip(names, ARM_COLOURS.values(), "osD^", strict=False):
-        sizes = [n for n in losses if name in losses[n]]
-        time = [losses[n][name]["milliseconds"]["median"] for n in sizes]
-        memory = [max(losses[n][name]["extra_MiB"], 0.1) for n in sizes]
-        for axes, values in zip(panels, (time, memory), strict=True):
-            axes.plot([int(n) for n in sizes], values, marker + "-", color=themed_colour(colour), ms=4, label=name)
-        said.append(f"{name} {time[-1]:,.1f} ms and {memory[-1]:,.0f} MiB for {int(sizes[-1]):,} images")
-        rows += [
-            {"what": name, "images": int(n), "milliseconds": t, "extra_MiB": m}
-            for n, t, m in zip(sizes, time, memory, strict=True)
-        ]
-    for axes, label in zip(panels, ("time of value and gradient (ms)", "extra memory (MiB)"), strict=True):
-        axes.set(xscale="log", yscale="log", xlabel="images in the batch", ylabel=label)
-        axes.set_xticks([int(n) for n in losses], [f"{int(n):,}" for n in losses])
-        axes.xaxis.minorticks_off()
-    panels[0].legend(frameon=False)
-    return Sketch(
-        drawn,
-        f"Cost of NT-Xent by batch size. At the largest measured: {'; '.join(said)}.",
-        "Time (left) and extra memory (right) of NT-Xent and its gradient; both axes are logarithmic.",
-        rows,
     )

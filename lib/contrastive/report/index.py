@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from urllib.parse import quote
 import jinja2
 
 from ..files import atomic_write, locked, printable, read_json
-from ..settings import checkout
 from .record import format_metric
 from .render import TEMPLATES, policy, template
 
@@ -113,13 +111,3 @@ def sparkline(metrics: dict[str, Any]) -> dict[str, str]:
         arm: " ".join(f"{place(p, 0, WIDTH):.1f},{place(p, 1, HEIGHT):.1f}" for p in curve)
         for arm, curve in curves.items()
     }
-
-
-def main() -> int:
-    """Write the checkout's index anew."""
-    print(write_index((checkout() or Path.cwd()) / "reports"))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -109,7 +109,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{k} {v}" for k, v in value.items())
+        return ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(_plain(v) for v in value)
     return str(value)

@@ -1,0 +1,62 @@
+"""From a notebook to a page: typography, headings, links, answers."""
+
+import base64
+
+import nbformat
+
+from contrastive.report.record import MIME, collect, conclude
+from contrastive.report.render import Page, render, typeset
+
+from .conftest import NOTEBOOKS
+
+
+def test_typography():
+    assert typeset("90.0 % of -1.5, +2 and 2026-11-25, 2N-1") == "90.0\u00a0% of \u22121.5, +2 and 2026-11-25, 2N-1"
+
+
+def test_headings_have_addresses_of_their_own():
+    page = Page()
+    html = page.markdown("## Results\n\n## Results\n\n## *A* `b` & c\n\n## ?")
+    assert [name for _, name, _ in page.headings] == ["results", "results-2", "a-b-amp-c", "section"]
+    assert html.count('class="anchor"') == 4
+    page = Page()
+    page.markdown("## Seed\n\n## Seed 3\n\n## Seed\n\n## Seed 2\n\n## Report")
+    assert [name for _, name, _ in page.headings] == ["seed", "seed-3", "seed-2", "seed-2-2", "report-2"]
+
+
+def test_links_lead_to_pages_that_the_report_has():
+    source = "# T\n\n[other](02_linear_eval.ipynb) and [third](03_ablations.ipynb)"
+    cells = [nbformat.v4.new_markdown_cell("# T"), nbformat.v4.new_markdown_cell(source)]
+    page = render("01_x", nbformat.v4.new_notebook(cells=cells), {}, [], ["01_x", "02_linear_eval"])
+    assert '<a href="02_linear_eval.html">other</a> and third' in page
+
+
+def test_an_answer_is_shown_and_recorded(capsys):
+    conclude("01_x", "It helps.", [("90 %", "± 1", "accuracy")], "one seed", "curve", "ten images")
+    assert "It helps." in capsys.readouterr().out
+    said = {"answer": "It helps.", "numbers": [{"value": "90 %", "spread": "± 1", "what": "accuracy"}]}
+    said |= {"spread": "one seed", "data": "ten images"}
+    output = nbformat.v4.new_output("display_data", {MIME: {"answers": {"01_x": said}}})
+    cells = [nbformat.v4.new_markdown_cell("# A title"), nbformat.v4.new_code_cell("x", outputs=[output])]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    assert collect(notebook)["answers"]["01_x"]["numbers"][0]["value"] == "90 %"
+    page = render("01_x", notebook, {}, [], ["01_x"])
+    first = page[page.index('class="first"') : page.index("<article")]
+    for text in ("It helps.", "90\N{NO-BREAK SPACE}%", "± 1", "accuracy", "one seed", "ten images"):
+        assert text in first
+
+
+def test_pages_of_a_report_without_an_answer_still_begin_with_their_question():
+    cells = [nbformat.v4.new_markdown_cell("# A title\n\n**A question?**")]
+    page = render("01_x", nbformat.v4.new_notebook(cells=cells), {}, [], ["01_x"])
+    assert page.index("A question?") < page.index("<article")
+    assert "<title>A title</title>" in page
+
+
+def test_pictures_are_small(report):
+    for name in NOTEBOOKS:
+        notebook = nbformat.read(report[0] / f"{name}.ipynb", 4)
+        for cell in notebook.cells:
+            for output in cell.get("outputs", []):
+                if "image/png" in output.get("data", {}):
+                    assert len(base64.b64decode(output["data"]["image/png"])) < 120_000

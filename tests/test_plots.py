@@ -112,6 +112,8 @@ def test_names_of_lines_keep_clear_of_each_other():
     for a, b in itertools.combinations(boxes, 2):
         assert not a.overlaps(b)
     assert all(figure.bbox.contains(box.x1, box.y1) and figure.bbox.contains(box.x1, box.y0) for box in boxes)
+    low, high = figure.axes[0].bbox.intervaly  # beside the axes, though all the lines end at their lower edge
+    assert all(low - 5 < (box.y0 + box.y1) / 2 < high + 5 for box in boxes)
 
 
 def test_every_figure_has_words_for_those_who_cannot_see_it():

@@ -1,10 +1,11 @@
 """From a notebook to a page: typography, headings, links, answers."""
 
 import base64
+import sys
 
 import nbformat
 
-from contrastive.report.record import MIME, collect, conclude
+from contrastive.report.record import conclude
 from contrastive.report.render import Page, render, typeset
 
 from .conftest import NOTEBOOKS
@@ -31,16 +32,14 @@ def test_links_lead_to_pages_that_the_report_has():
     assert '<a href="02_linear_eval.html">other</a> and third' in page
 
 
-def test_an_answer_is_shown_and_recorded(capsys):
+def test_an_answer_is_shown_and_recorded(monkeypatch):
+    shown = {}
+    monkeypatch.setattr(sys.modules["contrastive.report.record"], "display", lambda data, raw: shown.update(data))
     conclude("01_x", "It helps.", [("90 %", "± 1", "accuracy")], "one seed", "curve", "ten images")
-    assert "It helps." in capsys.readouterr().out
-    said = {"answer": "It helps.", "numbers": [{"value": "90 %", "spread": "± 1", "what": "accuracy"}]}
-    said |= {"spread": "one seed", "data": "ten images"}
-    output = nbformat.v4.new_output("display_data", {MIME: {"answers": {"01_x": said}}})
+    assert "It helps." in shown["text/plain"]
+    output = nbformat.v4.new_output("display_data", shown)
     cells = [nbformat.v4.new_markdown_cell("# A title"), nbformat.v4.new_code_cell("x", outputs=[output])]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    assert collect(notebook)["answers"]["01_x"]["numbers"][0]["value"] == "90 %"
-    page = render("01_x", notebook, {}, [], ["01_x"])
+    page = render("01_x", nbformat.v4.new_notebook(cells=cells), {}, [], ["01_x"])
     first = page[page.index('class="first"') : page.index("<article")]
     for text in ("It helps.", "90\N{NO-BREAK SPACE}%", "± 1", "accuracy", "one seed", "ten images"):
         assert text in first

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from contrastive import losses
-from contrastive.losses import chance_loss, nt_xent, nt_xent_and_top1
+from contrastive.losses import LOSSES, chance_loss, lowest_loss, nt_xent, nt_xent_and_top1
 
 
 def reference(z1, z2, temperature):
@@ -35,6 +35,65 @@ def test_value_and_gradient_equal_a_double_loop(monkeypatch, n, temperature, til
     (3 * expected).backward()
     for z, r in zip(ours, theirs, strict=True):
         torch.testing.assert_close(z.grad.double(), r.grad, atol=1e-5, rtol=1e-4)
+
+
+def softplus(x):
+    return torch.log1p(torch.exp(x))
+
+
+def pairwise_reference(z1, z2, scale, normalize, term, semi_hard):
+    """The mean over anchors of the mean of term(s_p, s) over their negatives, as a double loop in float64."""
+    z = torch.cat([z1, z2]).double()
+    z = F.normalize(z, dim=1) if normalize else z
+    n, total = len(z1), 0.0
+    for i in range(2 * n):
+        positive = z[i] @ z[(i + n) % (2 * n)]
+        negatives = [z[i] @ z[k] for k in range(2 * n) if k not in (i, (i + n) % (2 * n))]
+        terms = [term(positive, s, scale) for s in negatives if not semi_hard or s < positive]
+        if terms:
+            total = total + sum(terms) / len(terms)
+    return total / (2 * n)
+
+
+@pytest.mark.parametrize("semi_hard", [False, True])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize(
+    ("name", "term"),
+    [
+        ("nt_logistic", lambda p, s, t: softplus(-p / t) + softplus(s / t)),
+        ("margin_triplet", lambda p, s, m: torch.clamp(s - p + m, min=0)),
+    ],
+)
+def test_the_papers_other_losses_equal_a_double_loop(name, term, normalize, semi_hard):
+    torch.manual_seed(0)
+    ours = [torch.randn(6, 5, requires_grad=True) for _ in range(2)]
+    theirs = [z.detach().double().requires_grad_() for z in ours]
+    loss, top1 = LOSSES[name + "_semi_hard" * semi_hard](*ours, 0.4, normalize)
+    expected = pairwise_reference(*theirs, 0.4, normalize, term, semi_hard)
+    torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-5)
+    assert top1.item() == nt_xent_and_top1(*ours, 0.4, normalize)[1].item()
+    loss.backward()
+    expected.backward()
+    for z, r in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(z.grad.double(), r.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_without_normalisation_nt_xent_compares_dot_products():
+    torch.manual_seed(0)
+    z1, z2 = (torch.randn(5, 4) for _ in range(2))
+    z = torch.cat([z1, z2]).double()
+    logits = [[(z[i] @ z[k]).item() / 0.7 if i != k else -math.inf for k in range(10)] for i in range(10)]
+    expected = F.cross_entropy(torch.tensor(logits), torch.arange(10).roll(5))
+    assert nt_xent(z1, z2, 0.7, normalize=False).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert nt_xent(3 * z1, z2, 0.7).item() == pytest.approx(nt_xent(z1, z2, 0.7).item(), rel=1e-5)
+
+
+def test_chance_and_lowest_losses_of_the_papers_other_losses():
+    assert chance_loss(256, 0.5, "margin_triplet") == 0.5
+    assert lowest_loss(256, 1.5, "margin_triplet") == pytest.approx(0.5)
+    both = [softplus(torch.tensor(x)).item() for x in (-2.0, 2.0, 0.0)]
+    assert chance_loss(256, 0.5, "nt_logistic_semi_hard") == pytest.approx(both[0] + both[1])
+    assert lowest_loss(256, 0.5, "nt_logistic") == pytest.approx(both[0] + both[2])
 
 
 @pytest.mark.parametrize("temperature", [0.025, 0.0249])

@@ -14,9 +14,10 @@ from contrastive.augment import Augment
 from contrastive.checkpoint import load_state
 from contrastive.data import resolve
 from contrastive.encoders import build_encoder, projection_head
+from contrastive.losses import LOSSES
 from contrastive.pretrain import code_hash, load_method
 from contrastive.probes import weights_hash
-from contrastive.settings import RunError
+from contrastive.settings import OPERATIONS, RunError
 from contrastive.training import Training, initial_method, lr_schedule, parameter_groups, start
 
 module = importlib.import_module("contrastive.pretrain")  # the package has a function of that name
@@ -57,7 +58,7 @@ def test_the_cnn_equals_its_plain_layers(size):
         torch.testing.assert_close(p.grad, q.grad)
 
 
-@pytest.mark.parametrize("augment", ["digits", "simclr"])
+@pytest.mark.parametrize("augment", ["digits", "simclr", "+".join(OPERATIONS)])
 def test_no_operation_of_an_epoch_waits_for_the_device(augment):
     class Log(TorchDispatchMode):
         def __init__(self):
@@ -101,6 +102,42 @@ def test_both_views_share_batch_statistics():
     method.encoder.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
     method(torch.randn(8, 1, 28, 28))
     assert seen == [8]
+
+
+def test_the_second_views_may_have_a_policy_of_their_own():
+    data = torch.randint(0, 256, (128, 1, 28, 28), dtype=torch.uint8)
+    settings = resolve(SMOKE.but(augment="none", second_augment="crop"))
+    training = start(settings, data)
+    first, second = training.views(torch.arange(128), torch.Generator()).chunk(2)
+    plain = training.method.encoder.prepare(data)
+    torch.testing.assert_close(first, plain)
+    assert not any(torch.allclose(a, b) for a, b in zip(second[:8], plain, strict=False))
+
+
+def test_views_may_be_smaller_if_the_map_stays_as_large(fresh_runs):
+    run = pretrain(SMOKE.but(view_size=24, epochs=1), progress=False)
+    training = start(run.settings, load_images("digits").train[:128])
+    assert training.views(torch.arange(4), torch.Generator()).shape == (8, 1, 24, 24)
+    assert load_encoder(run).feature_dim == 9 * 16
+    with pytest.raises(UserError, match="Use 24 to 31"):
+        resolve(SMOKE.but(view_size=20))
+    assert resolve(SMOKE.but(view_size=20, features="mean")).view_size == 20
+
+
+def test_the_map_can_be_averaged(fresh_runs):
+    run = pretrain(SMOKE.but(features="mean", epochs=1), progress=False)
+    encoder, images = load_encoder(run), load_images("digits").test[:5]
+    flat = build_encoder(run.settings.but(features="map"), *MNIST_SHAPE).eval()
+    flat.load_state_dict(encoder.state_dict())
+    x = encoder.prepare(images)
+    torch.testing.assert_close(encoder(x), flat(x).view(5, 9, 16).mean(1))
+
+
+@pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"nt_xent"}))
+def test_every_loss_trains(fresh_runs, loss):
+    run = pretrain(SMOKE.but(loss=loss, epochs=2), progress=False)
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
+    assert run.history[-1]["lowest_loss"] <= run.history[-1]["chance_loss"]
 
 
 def test_contrastive_accuracy_counts_nearest_partners():

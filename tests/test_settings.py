@@ -8,10 +8,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from contrastive import Settings, UserError, notebook_settings
-from contrastive.augment import RANGES
 from contrastive.encoders import ENCODERS
+from contrastive.losses import LOSSES
 from contrastive.methods import METHODS
-from contrastive.settings import POLICIES, PRESETS, RUN_FIELDS, make_settings
+from contrastive.settings import (
+    OPERATIONS,
+    POLICIES,
+    PRESETS,
+    RUN_FIELDS,
+    make_settings,
+    parse_policy,
+    spell_policy,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +31,17 @@ from contrastive.settings import POLICIES, PRESETS, RUN_FIELDS, make_settings
         ({"method": "simclr2"}, "Choose one of: simclr."),
         ({"augment": "simcl"}, "Did you mean 'simclr'?"),
         ({"augment": "simclr-flip"}, "Did you mean 'hflip'?"),
+        ({"augment": "digits-hflip"}, "'hflip'. Choose one of: crop, rotate, jitter."),
+        ({"augment": "digits+elastc"}, "Did you mean 'elastic'?"),
+        ({"augment": "digits+rotate:200"}, "rotate:200: degrees to either side has to be a number from 0 to 180"),
+        ({"augment": "crop:1"}, "crop takes 2 numbers"),
+        ({"augment": "crop:1:0.5"}, "the first number has to be the smaller one"),
+        ({"augment": "digits-crop:0.5:1"}, "crop takes 2 numbers"),
+        ({"augment": "noise:nan"}, "noise:nan"),
+        ({"augment": ""}, "Choose one of: hflip"),
+        ({"second_augment": "simcl"}, "Did you mean 'simclr'?"),
+        ({"view_size": 3}, "view_size=3"),
+        ({"loss": "ntxent"}, "Did you mean 'nt_xent'?"),
         ({"temperature": 0}, "temperature=0"),
         ({"temperature": "warm"}, "temperature='warm'"),
         ({"temperature": math.nan}, "temperature=nan"),
@@ -82,11 +101,30 @@ def test_the_run_name_follows_from_what_decides_the_weights_alone():
 
 
 def test_names_that_settings_allow_are_those_that_exist():
-    assert set(POLICIES) == set(RANGES)
-    for name, registry in (("encoder", ENCODERS), ("method", METHODS)):
+    for name, registry in (("encoder", ENCODERS), ("method", METHODS), ("loss", LOSSES)):
         with pytest.raises(UserError) as caught:
             make_settings(**{name: "?"})
         assert str(caught.value).endswith(f"Choose one of: {', '.join(registry)}.")
+
+
+def test_policies_are_read():
+    assert parse_policy("none") == {}
+    assert parse_policy("digits-crop+blur:0:1") == {
+        "rotate": (15.0,), "jitter": (0.4, 0.4, 0.0, 0.0), "blur": (0.0, 1.0),
+    }  # fmt: skip
+    assert parse_policy("rotate+crop:.3:1") == {"crop": (0.3, 1.0), "rotate": (15.0,)}  # in the order of application
+    assert parse_policy("simclr+hflip:0.1")["hflip"] == (0.1,)
+    for op in OPERATIONS:
+        assert op not in parse_policy(f"simclr+{op}-{op}")
+    for name in POLICIES:
+        assert parse_policy(spell_policy(name)) == parse_policy(name)
+
+
+def test_equal_policies_name_the_same_run():
+    settings = Settings(dataset="digits", augment="simclr")
+    assert settings.run_name == settings.but(augment=POLICIES["simclr"]).run_name
+    assert settings.run_name != settings.but(augment="simclr+hflip:0.4").run_name
+    assert settings.run_name != settings.but(second_augment="simclr-crop").run_name
 
 
 def test_notebook_parameters():

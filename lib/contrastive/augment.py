@@ -7,13 +7,12 @@ parameters each agrees with torchvision's function of the same purpose, image by
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from .settings import POLICIES
+from .settings import parse_policy
 
 
 def hflip(x: Tensor, flip: Tensor) -> Tensor:
@@ -21,36 +20,67 @@ def hflip(x: Tensor, flip: Tensor) -> Tensor:
     return torch.where(flip.view(-1, 1, 1, 1), x.flip(-1), x)
 
 
-def resized_crop(x: Tensor, box: Tensor) -> Tensor:
-    """Cut out `box` (float N x 4: top, left, height, width, in pixels) and resize it, bilinearly, to the full size.
+def resized_crop(x: Tensor, box: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """Cut out `box` (float N x 4: top, left, height, width, in pixels) and resize it, bilinearly, to `size` (by
+    default the size of `x`). What is made smaller is not smoothed first.
 
     Bilinear resizing is separable: rows @ x @ columns, with one small interpolation matrix per image and axis.
     """
     top, left, height, width = box.to(x.dtype).unbind(1)
-    rows = _interpolation(top, height, x.shape[-2])
-    columns = _interpolation(left, width, x.shape[-1])
+    size = size or (x.shape[-2], x.shape[-1])
+    rows = _interpolation(top, height, x.shape[-2], size[0])
+    columns = _interpolation(left, width, x.shape[-1], size[1])
     return torch.einsum("nhi,ncij,nwj->nchw", rows, x, columns)
 
 
-def _interpolation(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """N x size x size: how much each source pixel (last axis) gives to each pixel of the resized crop."""
-    pixel = torch.arange(size, device=start.device, dtype=start.dtype)
-    source = (pixel + 0.5) * (length / size).unsqueeze(1) - 0.5  # centres of pixels, as in torchvision
+def _interpolation(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
+    """N x out x size: how much each source pixel (last axis) gives to each pixel of the resized crop."""
+    pixel = torch.arange(max(size, out), device=start.device, dtype=start.dtype)
+    source = (pixel[:out] + 0.5) * (length / out).unsqueeze(1) - 0.5  # centres of pixels, as in torchvision
     source = start.unsqueeze(1) + source.clamp(min=0).minimum((length - 1).unsqueeze(1))  # the crop's edge repeats
-    return (source.unsqueeze(2) - pixel).abs_().neg_().add_(1).clamp_(min=0)
+    return (source.unsqueeze(2) - pixel[:size]).abs_().neg_().add_(1).clamp_(min=0)
 
 
-def rotate(x: Tensor, degrees: Tensor) -> Tensor:
-    """Turn counter-clockwise about the centre by `degrees` (N), bilinearly; what comes in is 0."""
-    angle = torch.deg2rad(degrees).view(-1, 1, 1)
+def warp(x: Tensor, affine: Tensor, displacement: Tensor | None = None) -> Tensor:
+    """Move pixels, sampling bilinearly; what comes in from outside is 0.
+
+    affine: N x 2 x 3, as `inverse_affine` gives it: from a pixel of the result, counted from the centre, to its source.
+    displacement: N x H x W x 2 (x, y), pixels to add to the sources.
+    """
     height, width = x.shape[-2:]
     across = torch.arange(width, device=x.device, dtype=x.dtype) - (width - 1) / 2
     down = (torch.arange(height, device=x.device, dtype=x.dtype) - (height - 1) / 2).unsqueeze(1)
-    cos, sin = angle.cos(), angle.sin()
-    # The source of each pixel, counted in halves of each side. By hand, since affine_grid's many tiny matrix products
-    # take three times as long as the sampling itself.
-    grid = torch.stack([(cos * across - sin * down) * (2 / width), (sin * across + cos * down) * (2 / height)], dim=3)
+    # By hand, since affine_grid's many tiny matrix products take three times as long as the sampling itself.
+    a, b, c, d, e, f = affine.flatten(1).view(-1, 6, 1, 1).unbind(1)
+    to_right, to_bottom = a * across + b * down + c, d * across + e * down + f
+    if displacement is not None:
+        to_right, to_bottom = to_right + displacement[..., 0], to_bottom + displacement[..., 1]
+    grid = torch.stack([to_right * (2 / width), to_bottom * (2 / height)], dim=3)  # in halves of each side
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def inverse_affine(degrees: Tensor, scale: Tensor, shear: Tensor, shift: Tensor) -> Tensor:
+    """N x 2 x 3, for `warp`: turn counter-clockwise by `degrees`, enlarge by `scale`, slant by `shear` degrees, then
+    move by `shift` (N x 2: right and down, in pixels); each about the centre. torchvision's turns the other way.
+    """
+    angle, slant = torch.deg2rad(degrees), torch.tan(torch.deg2rad(shear))
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    matrix = torch.stack([cos + sin * slant, cos * slant - sin, sin, cos], dim=1).view(-1, 2, 2)
+    return torch.cat([matrix, -(matrix @ shift.unsqueeze(2))], dim=2)
+
+
+def smooth_displacement(knots: Tensor, height: int, width: int) -> Tensor:
+    """N x 2 x k x k displacements, spread evenly over the image, with bicubic values between them: N x H x W x 2."""
+    return F.interpolate(knots, size=(height, width), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+
+
+def stroke(x: Tensor, amount: Tensor) -> Tensor:
+    """Thicken bright strokes (`amount`, N, above 0) or thin them (below 0), by up to a pixel on each side at 1 or -1:
+    a blend of the image with its grey-scale dilation or erosion by 3x3 pixels."""
+    amount = amount.view(-1, 1, 1, 1)
+    thick = torch.where(amount > 0, x, -x)  # erosion is the dilation of the negative
+    thick = F.max_pool2d(thick, 3, stride=1, padding=1)
+    return torch.lerp(x, torch.where(amount > 0, thick, -thick), amount.abs())
 
 
 def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
@@ -105,6 +135,14 @@ def grayscale(x: Tensor, where: Tensor) -> Tensor:
     return torch.where(where.view(-1, 1, 1, 1), grey(x), x) if x.shape[1] == 3 else x
 
 
+def erase(x: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
+    """Make a square of `side` pixels black, its corner at `top`, `left` (N each, pixels): cutout (1708.04552)."""
+    rows = torch.arange(x.shape[-2], device=x.device) - top.unsqueeze(1)
+    columns = torch.arange(x.shape[-1], device=x.device) - left.unsqueeze(1)
+    inside = ((rows >= 0) & (rows < side)).unsqueeze(2) & ((columns >= 0) & (columns < side)).unsqueeze(1)
+    return x.masked_fill(inside.unsqueeze(1), 0)
+
+
 def normalize(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Subtract `mean` and divide by `std` (one number per channel)."""
     return (x - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
@@ -122,67 +160,74 @@ def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     return torch.lerp(other, x, factor.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
-@dataclass(frozen=True)
-class Policy:
-    """What is drawn at random, and from which range. An operation whose range is None is left out."""
-
-    hflip: float | None = None  # probability
-    crop: tuple[float, float] | None = None  # share of the area that is kept; aspect ratio 3/4 to 4/3
-    rotate: float | None = None  # up to so many degrees to either side
-    jitter: tuple[float, float, float, float] | None = None  # brightness, contrast, saturation, hue: +- so much
-    blur: tuple[float, float] | None = None  # standard deviation in pixels, for half of the images
-    grayscale: float | None = None  # probability
-    jitter_probability: float = 0.8
-
-
-RANGES = {
-    # The recipe as written, with the ranges of the SimCLR paper (2002.05709, appendix A; strength 0.5 as on
-    # small images): the crop's area, and probabilities of 0.5, 0.8, 0.5 and 0.2.
-    "simclr": Policy(0.5, (0.08, 1.0), None, (0.4, 0.4, 0.4, 0.1), (0.1, 2.0), 0.2),
-    # What suits digits: upright but slightly turned, never mirrored, all strokes in the picture.
-    "digits": Policy(crop=(0.5, 1.0), rotate=15.0, jitter=(0.4, 0.4, 0.0, 0.0)),
-}
-
-
-def policy(name: str) -> Policy:
-    """The policy of a name such as `simclr`, or `simclr-hflip` for the one without flips."""
-    base, *left_out = name.split("-")
-    ranges = RANGES[base]
-    return Policy(**{op: getattr(ranges, op) for op in POLICIES[base] if op not in left_out})
+JITTERED, BLURRED = 0.8, 0.5  # shares of the images, as in the SimCLR paper
+KNOTS = 5  # of elastic, along each side
 
 
 class Augment:
     """One random view of each image of a batch: uint8 N x C x H x W in, normalised float32 out, on the same device.
 
+    policy: as `settings.parse_policy` reads it. size: height and width of the views; by default those of the images.
     Every draw comes from the generator that is passed in, which has to live on the images' device.
     """
 
-    def __init__(self, name: str, mean: Tensor, std: Tensor):
-        self.policy, self.mean, self.std = policy(name), mean, std
+    def __init__(self, policy: str, mean: Tensor, std: Tensor, size: tuple[int, int] | None = None):
+        self.ranges, self.mean, self.std, self.size = parse_policy(policy), mean, std, size
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         """The views of `images`."""
-        n, _, height, width = images.shape
-        p = self.policy
+        n, has = len(images), self.ranges
+        height, width = self.size or images.shape[-2:]
 
         def uniform(low: float, high: float) -> Tensor:
             return torch.rand(n, generator=generator, device=images.device) * (high - low) + low
 
         x = images.float() / 255
-        if p.hflip is not None:
-            x = hflip(x, uniform(0, 1) < p.hflip)
-        if p.crop is not None:
-            x = resized_crop(x, crop_box(uniform, p.crop, height, width))
-        if p.rotate is not None:
-            x = rotate(x, uniform(-p.rotate, p.rotate))
-        if p.jitter is not None:
-            x = self._jitter(x, p.jitter, uniform)
-        if p.blur is not None:
-            sigma = torch.where(uniform(0, 1) < 0.5, uniform(*p.blur), 0)
+        if "hflip" in has:
+            x = hflip(x, uniform(0, 1) < has["hflip"][0])
+        if "crop" in has:
+            low, high = has["crop"]
+            x = resized_crop(x, crop_box(uniform, (low, high), x.shape[-2], x.shape[-1]), (height, width))
+        elif x.shape[-2:] != (height, width):
+            whole = torch.zeros(n, 4, device=x.device)
+            whole[:, 2], whole[:, 3] = x.shape[-2:]
+            x = resized_crop(x, whole, (height, width))
+        if has.keys() & {"rotate", "scale", "shear", "shift", "elastic"}:
+            x = self._warp(x, uniform, generator)
+        if "stroke" in has:
+            x = stroke(x, uniform(-has["stroke"][0], has["stroke"][0]))
+        if "jitter" in has:
+            x = self._jitter(x, has["jitter"], uniform)
+        if "blur" in has:
+            sigma = torch.where(uniform(0, 1) < BLURRED, uniform(*has["blur"]), 0)
             x = gaussian_blur(x, sigma, kernel_size=max(3, round(0.1 * height) // 2 * 2 + 1))
-        if p.grayscale is not None:
-            x = grayscale(x, uniform(0, 1) < p.grayscale)
+        if "noise" in has:
+            strength = uniform(0, has["noise"][0]).view(-1, 1, 1, 1)
+            x = (x + strength * torch.randn(x.shape, generator=generator, device=x.device)).clamp_(0, 1)
+        if "grayscale" in has:
+            x = grayscale(x, uniform(0, 1) < has["grayscale"][0])
+        if "erase" in has:
+            side = round(has["erase"][0] * min(height, width))
+            x = erase(x, uniform(1 - side, height).floor(), uniform(1 - side, width).floor(), side)
         return normalize(x, self.mean.to(x.device), self.std.to(x.device))
+
+    def _warp(self, x: Tensor, uniform, generator: Generator) -> Tensor:
+        """All that moves pixels, in one sampling, so that they are blurred once."""
+        has, (height, width) = self.ranges, x.shape[-2:]
+
+        def within(op: str) -> Tensor:
+            limit = has.get(op, (0.0,))[0]
+            return uniform(-limit, limit)
+
+        low, high = has.get("scale", (1.0, 1.0))
+        scale = torch.exp(uniform(math.log(low), math.log(high)))
+        shift = torch.stack([within("shift") * width, within("shift") * height], dim=1)
+        affine = inverse_affine(within("rotate"), scale, within("shear"), shift)
+        displacement = None
+        if "elastic" in has:
+            knots = torch.randn((len(x), 2, KNOTS, KNOTS), generator=generator, device=x.device)
+            displacement = smooth_displacement(knots * (has["elastic"][0] * min(height, width)), height, width)
+        return warp(x, affine, displacement)
 
     def _jitter(self, x: Tensor, strengths: tuple[float, ...], uniform) -> Tensor:
         """The adjustments in a random order for each image, as torchvision's ColorJitter does per call.
@@ -191,7 +236,7 @@ class Augment:
         the images whose turn it is not: no image is looked at on its own, and a GPU is never waited for.
         """
         adjustments = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
-        apply = uniform(0, 1) < self.policy.jitter_probability
+        apply = uniform(0, 1) < JITTERED
         chosen = []
         for adjust, strength in zip(adjustments, strengths, strict=True):
             if strength == 0 or (x.shape[1] == 1 and adjust in (adjust_saturation, adjust_hue)):
@@ -199,6 +244,8 @@ class Augment:
             neutral = 0.0 if adjust is adjust_hue else 1.0
             value = torch.where(apply, uniform(neutral - strength, neutral + strength), neutral)
             chosen.append((adjust, value, neutral, uniform(0, 1)))
+        if not chosen:
+            return x
         turns = torch.stack([key for *_, key in chosen]).argsort(0).argsort(0)
         for place in range(len(chosen)):
             for turn, (adjust, value, neutral, _) in zip(turns, chosen, strict=True):

@@ -229,6 +229,15 @@ def resolve(settings: Settings) -> Settings:
         raise UserError(f"{images.name} has {len(images.test)} test images: at least 8 are needed.")
     if min(images.train.shape[-2:]) < 16:
         raise UserError(f"the images of {images.name} are smaller than 16x16 pixels, too small for the encoders.")
+    height, width = images.train.shape[-2:]
+    if settings.view_size and settings.features == "map":
+        seen = settings.view_size, round(settings.view_size * width / height)
+        if (seen[0] // 8, seen[1] // 8) != (height // 8, width // 8):
+            raise UserError(
+                f"parameter view_size={settings.view_size}: {images.name} has {height}x{width} images, and their "
+                f"map in the encoder has to be as large as that of the views. "
+                f"Use {height // 8 * 8} to {height // 8 * 8 + 7}."
+            )
     n_rest = len(images.train) - _n_validation(images)
     n_images = settings.n_images if settings.n_images is not None else min(5000, n_rest)
     split(images, n_images, settings.seed)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from .augment import Augment
 from .encoders import Encoder
 from .pretrain import Run, load_method
 from .settings import Settings
+from .training import augmentations
 
 # What a trained network has and a collapsed one has not. Runs on digits and MNIST that collapsed (learning rates of 1
 # and 10, on MNIST also 0.1) had projections with a spread of at most 0.10 and an effective rank below 2, and a loss
@@ -60,9 +60,8 @@ def map_2d(features: Tensor, seed: int) -> np.ndarray:
 def diagnose(encoder: Encoder, images: Tensor, settings: Settings) -> dict[str, float]:
     """All of the above for the features of uint8 images; positive pairs are two random views of each."""
     encoder.eval()
-    augment = Augment(settings.augment, encoder.mean, encoder.std)
     draws = Generator(images.device).manual_seed(settings.seed)
-    a, b = (encoder(augment(images, draws)) for _ in range(2))
+    a, b = (encoder(augment(images, draws)) for augment in augmentations(settings, encoder, images))
     h = encoder(encoder.prepare(images))
     return {
         "alignment": alignment(a, b),

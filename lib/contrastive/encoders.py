@@ -61,21 +61,23 @@ class Flatten(nn.Module):
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
-def cnn(channels: int, size: tuple[int, int], width: int = 32) -> tuple[nn.Module, int]:
+def cnn(channels: int, size: tuple[int, int], width: int = 32, mean: bool = False) -> tuple[nn.Module, int]:
     """The simple CNN: three times 3x3 convolution, 2x2 max-pooling, BatchNorm, ReLU, with w, 2w and 4w channels.
 
-    For 28x28 grey images and w = 32 it has 92,896 parameters and 1,152 features: the 3 x 3 x 128 map is kept, not
-    averaged, which is worth several points to a linear probe. Pooling comes before BatchNorm since it leaves that
-    a quarter of the work; for positive scales the two commute.
+    For 28x28 grey images and w = 32 it has 92,896 parameters and 1,152 features: the 3 x 3 x 128 map is kept, which is
+    worth several points to a linear probe, or averaged if `mean` is true. Pooling comes before BatchNorm since it
+    leaves that a quarter of the work; for positive scales the two commute.
     """
     layers: list[nn.Module] = []
     for out in (width, 2 * width, 4 * width):
         layers += [PooledConv(channels, out), nn.MaxPool2d(2), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
         channels = out
+    if mean:
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), Flatten()), channels
     return nn.Sequential(*layers, Flatten()), channels * (size[0] // 8) * (size[1] // 8)
 
 
-# name -> function of (channels, (height, width), width) that gives the network and its number of features
+# name -> function of (channels, (height, width), width, mean) that gives the network and its number of features
 ENCODERS: dict[str, Callable[..., tuple[nn.Module, int]]] = {"cnn": cnn}
 
 
@@ -83,7 +85,9 @@ def build_encoder(
     settings: Settings, shape: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Encoder:
     """A new encoder with random weights for images of `shape` (channels, height, width)."""
-    body, feature_dim = ENCODERS[settings.encoder](shape[0], shape[1:], settings.width)
+    body, feature_dim = ENCODERS[settings.encoder](
+        shape[0], (shape[1], shape[2]), settings.width, settings.features == "mean"
+    )
     return Encoder(body, feature_dim, mean, std).to(memory_format=torch.channels_last)
 
 

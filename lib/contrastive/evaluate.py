@@ -22,14 +22,13 @@ from safetensors.torch import load, save
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from .augment import Augment
 from .data import Images, load_images, split
 from .diagnostics import diagnose
 from .files import DamagedError, atomic_write, locked, read_json, say, write_json
 from .pretrain import TRAINING_CODE, Run, code_hash, load_encoder
 from .probes import embed, fit_probe, knn_predict, percent_right, weights_hash
 from .settings import Settings
-from .training import initial_method, keep_freed_memory, lr_schedule, parameter_groups
+from .training import augmentations, initial_method, keep_freed_memory, lr_schedule, parameter_groups
 
 # What is compared on the same labels: prefix of the metric -> name
 ARMS = {
@@ -64,7 +63,7 @@ def train_from_scratch(settings: Settings, data: Tensor, labels: Tensor) -> nn.S
     batch = min(128, len(data))
     steps = max(settings.supervised_steps, math.ceil(len(data) / batch))
     schedule = lr_schedule(settings.but(epochs=steps, warmup_epochs=min(50, steps // 5), schedule="cosine", lr=2e-3), 1)
-    augment = Augment(settings.augment, encoder.mean, encoder.std)
+    augment, _ = augmentations(settings, encoder, data)
     optimizer = torch.optim.AdamW(parameter_groups(model, 1e-2), fused=True)
     shuffle, draws = Generator().manual_seed(settings.seed), Generator(device).manual_seed(settings.seed)
     order = torch.empty(0, dtype=torch.long)

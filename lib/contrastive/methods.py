@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .encoders import Encoder, projection_head
-from .losses import nt_xent_and_top1
+from .losses import LOSSES
 from .settings import Settings
 
 
@@ -16,6 +16,7 @@ class SimCLR(nn.Module):
     def __init__(self, encoder: Encoder, settings: Settings):
         super().__init__()
         self.encoder, self.temperature = encoder, settings.temperature
+        self.loss, self.l2_normalize = LOSSES[settings.loss], settings.l2_normalize
         self.head = projection_head(settings.head, encoder.feature_dim, settings.projection_dim)
 
     def forward(self, views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -23,7 +24,7 @@ class SimCLR(nn.Module):
         sees both. Returns the loss and, for the log, the share of anchors whose positive is their nearest view.
         """
         z1, z2 = self.head(self.encoder(views)).chunk(2)
-        loss, top1 = nt_xent_and_top1(z1, z2, self.temperature)
+        loss, top1 = self.loss(z1, z2, self.temperature, self.l2_normalize)
         return loss, {"top1": top1}
 
 

@@ -9,13 +9,43 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-POLICIES = {"simclr": ("hflip", "crop", "jitter", "blur", "grayscale"), "digits": ("crop", "rotate", "jitter")}
+# Operations of an augmentation policy: their numbers, each with its least, its largest and its usual value
+OPERATIONS: dict[str, dict[str, tuple[float, float, float]]] = {
+    "hflip": {"probability": (0, 1, 0.5)},
+    "crop": {"least share of the area": (0.01, 1, 0.08), "largest share": (0.01, 1, 1)},
+    "rotate": {"degrees to either side": (0, 180, 15)},
+    "scale": {"least zoom": (0.1, 10, 0.8), "largest zoom": (0.1, 10, 1.25)},
+    "shear": {"degrees to either side": (0, 60, 15)},
+    "shift": {"share of the side, each way": (0, 1, 0.1)},
+    "elastic": {"standard deviation, as a share of the side": (0, 1, 0.04)},
+    "stroke": {"pixels on each side of a stroke": (0, 1, 0.5)},
+    "jitter": {
+        "brightness": (0, 1, 0.4),
+        "contrast": (0, 1, 0.4),
+        "saturation": (0, 1, 0.4),
+        "hue": (0, 0.5, 0.1),
+    },
+    "blur": {"least standard deviation in pixels": (0, 10, 0.1), "largest": (0, 10, 2)},
+    "noise": {"largest standard deviation": (0, 1, 0.1)},
+    "grayscale": {"probability": (0, 1, 0.2)},
+    "erase": {"share of the side": (0, 1, 0.3)},
+}
+
+POLICIES = {
+    # The recipe as written, with the ranges of the SimCLR paper (2002.05709, appendix A; strength 0.5 as on
+    # small images): the crop's area, and probabilities of 0.5, 0.8, 0.5 and 0.2.
+    "simclr": "hflip:0.5+crop:0.08:1+jitter:0.4:0.4:0.4:0.1+blur:0.1:2+grayscale:0.2",
+    # What suits digits: upright but slightly turned, never mirrored, all strokes in the picture.
+    "digits": "crop:0.5:1+rotate:15+jitter:0.4:0.4:0:0",
+    "none": "",
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Seconds on bundled data: shows that everything works, not how well.
@@ -49,6 +79,50 @@ def nearest(name: str, options: Any, what: str) -> str:
     return f"unknown {what} {str(name)!r}.{hint} Choose one of: {', '.join(options)}."
 
 
+def parse_policy(text: str) -> dict[str, tuple[float, ...]]:
+    """An augmentation policy -> operation -> its numbers, in the order of OPERATIONS, which is that of application.
+
+    A policy is a name of POLICIES or an operation, to which others are added and from which they are taken away, each
+    with its usual numbers or with numbers of its own: `simclr-hflip`, `digits+elastic:0.05`, `crop:0.3:1+blur`.
+    Raises: ValueError.
+    """
+    chosen: dict[str, tuple[float, ...]] = {}
+    first, *rest = re.split(r"([+-])", text)
+    if first in POLICIES:
+        chosen = parse_policy(POLICIES[first]) if POLICIES[first] else {}
+    else:
+        rest = ["+", first, *rest]
+    for sign, term in zip(rest[::2], rest[1::2], strict=True):
+        op, *numbers = term.split(":")
+        if op not in OPERATIONS or (sign == "-" and op not in chosen):
+            known = [*OPERATIONS, *POLICIES] if term == first else OPERATIONS if sign == "+" else chosen
+            raise ValueError(nearest(op, known, f"operation of the augmentation policy {text!r}:"))
+        if sign == "-" and not numbers:
+            del chosen[op]
+            continue
+        asked = OPERATIONS[op]
+        values = numbers or [str(usual) for *_, usual in asked.values()]
+        if sign == "-" or len(values) != len(asked):
+            raise ValueError(f"{sign}{term}: {op} takes {len(asked)} numbers, {', '.join(asked)}, as in {_usual(op)}")
+        for value, (what, (low, high, _)) in zip(values, asked.items(), strict=True):
+            if not re.fullmatch(r"\d+(\.\d+)?|\.\d+", value) or not low <= float(value) <= high:
+                raise ValueError(f"{term}: {what} has to be a number from {low:g} to {high:g}, as in {_usual(op)}")
+        chosen[op] = tuple(float(value) for value in values)
+        if op in ("crop", "scale", "blur") and chosen[op][0] > chosen[op][1]:
+            raise ValueError(f"{term}: the first number has to be the smaller one")
+    return {op: chosen[op] for op in OPERATIONS if op in chosen}
+
+
+def _usual(op: str) -> str:
+    return ":".join([op, *(f"{usual:g}" for *_, usual in OPERATIONS[op].values())])
+
+
+def spell_policy(text: str) -> str:
+    """The same policy with every operation and number written out: equal policies give equal texts."""
+    ranges = parse_policy(text)
+    return "+".join(":".join([op, *(f"{value:g}" for value in values)]) for op, values in ranges.items()) or "none"
+
+
 def _number(value: Any) -> Any:
     # YAML and shells hand numbers over as text, which pydantic reads; a bool that counts as 1 is always a mistake.
     if isinstance(value, bool):
@@ -73,11 +147,18 @@ class Settings(BaseModel):
     n_images: Int | None = Field(None, ge=2, description="unlabelled images (default: 5000, or all if there are fewer)")
     method: Literal["simclr"] = Field("simclr", description="how views become a loss")
     encoder: Literal["cnn"] = Field("cnn", description="the network whose features are kept")
+    features: Literal["map", "mean"] = Field("map", description="the encoder's last map, whole or averaged over places")
     width: Int = Field(32, ge=1, le=1024, description="channels of the encoder's first layer; the next have 2x and 4x")
     head: Literal["mlp", "linear", "none"] = Field("mlp", description="the projection head, used in pretraining only")
     projection_dim: Int = Field(128, ge=2, le=8192, description="width of what the head puts out")
-    augment: str = Field("digits", description="policy simclr or digits; an operation is left out as in simclr-hflip")
-    temperature: Float = Field(0.5, gt=0, le=100, description="NT-Xent's temperature")
+    augment: str = Field("digits", description="policy simclr, digits or none; changed as in simclr-hflip+rotate:15")
+    second_augment: str | None = Field(None, description="policy of the second views (default: that of the first)")
+    view_size: Int | None = Field(None, ge=16, le=1024, description="height of the views (default: that of the images)")
+    loss: Literal["nt_xent", "nt_logistic", "nt_logistic_semi_hard", "margin_triplet", "margin_triplet_semi_hard"] = (
+        Field("nt_xent", description="what makes views of one image agree")
+    )
+    l2_normalize: bool = Field(True, description="whether the loss compares directions only, by cosine")
+    temperature: Float = Field(0.5, gt=0, le=100, description="of NT-Xent and NT-Logistic; a triplet loss's margin")
     batch_size: Int = Field(256, ge=2, description="images per step; each gives two views")
     epochs: Int = Field(15, ge=1, description="passes over the unlabelled images")
     lr: Float = Field(3e-3, gt=0, le=10, description="Adam's peak learning rate")
@@ -124,15 +205,11 @@ class Settings(BaseModel):
             raise ValueError("each number of labels has to be at least 20")
         return value and tuple(sorted(set(value)))
 
-    @field_validator("augment")
+    @field_validator("augment", "second_augment")
     @classmethod
-    def _check_augment(cls, value: str) -> str:
-        policy, *left_out = value.split("-")
-        if policy not in POLICIES:
-            raise ValueError(nearest(policy, POLICIES, "augmentation policy"))
-        for op in left_out:
-            if op not in POLICIES[policy]:
-                raise ValueError(nearest(op, POLICIES[policy], f"operation of policy {policy}"))
+    def _check_augment(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_policy(value)
         return value
 
     @field_validator("device")
@@ -150,8 +227,11 @@ class Settings(BaseModel):
         return make_settings(**{**self.model_dump(), **changes})
 
     def canonical_json(self) -> str:
-        """The parameters that decide the weights, as JSON with sorted keys."""
-        return json.dumps({name: getattr(self, name) for name in RUN_FIELDS}, sort_keys=True)
+        """The parameters that decide the weights, as JSON with sorted keys and policies spelled out."""
+        decisive = {name: getattr(self, name) for name in RUN_FIELDS}
+        decisive["augment"] = spell_policy(self.augment)
+        decisive["second_augment"] = self.second_augment and spell_policy(self.second_augment)
+        return json.dumps(decisive, sort_keys=True)
 
     @property
     def run_name(self) -> str:

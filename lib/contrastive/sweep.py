@@ -11,7 +11,7 @@ from tqdm import tqdm
 from .evaluate import standard_error, validation_accuracy
 from .files import DamagedError, locked, read_json, say, write_json
 from .pretrain import TRAINING_CODE, Run, code_hash, pretrain
-from .settings import POLICIES, Settings
+from .settings import Settings, parse_policy
 
 TEMPERATURES = (0.1, 0.2, 0.5, 1.0)
 HEADS = ("none", "linear", "mlp")
@@ -26,10 +26,11 @@ def ablation_base(settings: Settings) -> Settings:
 
 def ablation_points(base: Settings) -> dict[str, dict[str, Settings]]:
     """Group -> point -> settings, each one value away from `base`, which is a point of every group."""
-    policy = base.augment.split("-")[0]
     groups = {
         "temperature": {f"temperature {t:g}": base.but(temperature=t) for t in TEMPERATURES},
-        "augmentation": {f"without {op}": base.but(augment=f"{policy}-{op}") for op in POLICIES[policy]},
+        "augmentation": {
+            f"without {op}": base.but(augment=f"{base.augment}-{op}") for op in parse_policy(base.augment)
+        },
         "head": {f"head {kind}": base.but(head=kind) for kind in HEADS},
     }
     return {

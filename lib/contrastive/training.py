@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from .augment import Augment
 from .data import load_images
-from .encoders import build_encoder
+from .encoders import Encoder, build_encoder
 from .losses import chance_loss, lowest_loss
 from .methods import SimCLR, build_method
 from .settings import RunError, Settings
@@ -85,7 +85,7 @@ class Training:
     settings: Settings
     data: Tensor  # uint8 N x C x H x W, on the device
     method: SimCLR
-    augment: Augment
+    augments: tuple[Augment, Augment]  # of the first and of the second views
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]
 
@@ -159,12 +159,13 @@ class Training:
     def finish(self, position: Position) -> dict[str, float]:
         """An epoch's entry in the history, after its last step. Waits for the device. Raises: as `check`."""
         self.check(position)
-        loss, top1, gradient_norm = (position.sums / self.steps).tolist()
+        mean_loss, top1, gradient_norm = (position.sums / self.steps).tolist()
+        loss = self.settings.batch_size, self.settings.temperature, self.settings.loss
         return {
             "epoch": position.epoch + 1,
-            "loss": loss,
-            "chance_loss": chance_loss(self.settings.batch_size),
-            "lowest_loss": lowest_loss(self.settings.batch_size, self.settings.temperature),
+            "loss": mean_loss,
+            "chance_loss": chance_loss(*loss),
+            "lowest_loss": lowest_loss(*loss),
             "top1": top1,
             "gradient_norm": gradient_norm,
             "lr": self.schedule((position.epoch + 1) * self.steps - 1),
@@ -174,8 +175,12 @@ class Training:
 
     def views(self, index: Tensor, draws: Generator) -> Tensor:
         """Two random views of the images at `index`: float32 2N x C x H x W, the first ones, then the second ones."""
-        images = self.data[index].repeat(2, 1, 1, 1)
-        return self.augment(images, draws).contiguous(memory_format=torch.channels_last)
+        first, second = self.augments
+        if first is second:
+            views = first(self.data[index].repeat(2, 1, 1, 1), draws)
+        else:
+            views = torch.cat([augment(self.data[index], draws) for augment in self.augments])
+        return views.contiguous(memory_format=torch.channels_last)
 
     def step(self, views: Tensor, lr: float) -> Tensor:
         """One step of the optimiser. Returns loss, contrastive accuracy and the norm of all gradients together
@@ -200,10 +205,21 @@ def start(settings: Settings, images: Tensor) -> Training:
         settings,
         data,
         method,
-        Augment(settings.augment, method.encoder.mean, method.encoder.std),
+        augmentations(settings, method.encoder, images),
         torch.optim.Adam(parameter_groups(method, settings.weight_decay), lr=settings.lr, fused=True),
         lr_schedule(settings, len(data) // settings.batch_size),
     )
+
+
+def augmentations(settings: Settings, encoder: Encoder, images: Tensor) -> tuple[Augment, Augment]:
+    """What makes the first and the second views of images (... x H x W), the same object if the two are alike."""
+    height, width = images.shape[-2:]
+    side = settings.view_size
+    size = None if side is None else (side, round(side * width / height))
+    first = Augment(settings.augment, encoder.mean, encoder.std, size)
+    if settings.second_augment is None:
+        return first, first
+    return first, Augment(settings.second_augment, encoder.mean, encoder.std, size)
 
 
 def _mix(seed: int, epoch: int) -> int:

@@ -1,0 +1,168 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats as scipy_stats
+
+from contrastive.stats import (
+    calibration_error,
+    fit_temperature,
+    interval,
+    label_savings,
+    labels_needed,
+    macro_auc,
+    paired_difference,
+)
+
+
+def tries(rng, seeds, images, easy, spread=0.0, hard=None):
+    """Right or wrong, seeds x images: seeds differ by `spread` (in logits), images by `hard` (shared by all seeds)."""
+    hard = rng.normal(0, 2, images) if hard is None else hard
+    logits = easy + spread * rng.normal(size=(seeds, 1)) + hard
+    return (rng.random((seeds, images)) < 1 / (1 + np.exp(-logits))).astype(float)
+
+
+def test_with_one_seed_the_test_is_mcnemars():
+    a, b = np.zeros((1, 100)), np.zeros((1, 100))
+    a[0, :30] = b[0, 20:50] = 1
+    b[0, 50:60] = 1
+    difference = paired_difference(a, b)
+    # 20 images only a has right, 30 only b: exact test of a fair coin, as statsmodels and R's mcnemar.exact do
+    assert difference.points == pytest.approx(-10)
+    assert difference.p == pytest.approx(2 * scipy_stats.binom.cdf(20, 50, 0.5))
+    assert paired_difference(a, a).p == 1
+    assert (paired_difference(a, a).low, paired_difference(a, a).high) == (0, 0)
+
+
+def test_with_one_seed_the_interval_is_the_bootstraps():
+    rng = np.random.default_rng(1)
+    a, b = tries(rng, 1, 500, 2.0), tries(rng, 1, 500, 1.0)
+    ours = paired_difference(a, b)
+    reference = scipy_stats.bootstrap(((a - b)[0],), np.mean, method="percentile", n_resamples=9999, random_state=0)
+    assert ours.low == pytest.approx(100 * reference.confidence_interval.low, abs=0.4)
+    assert ours.high == pytest.approx(100 * reference.confidence_interval.high, abs=0.4)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "images", "spread"),
+    [(1, 300, 0.0), (5, 300, 0.0), (5, 300, 0.4), (3, 100, 0.2)],
+)
+def test_the_interval_covers_the_truth_in_simulation(seeds, images, spread):
+    rng = np.random.default_rng(0)
+    # The truth: the difference over all seeds and all images there might be.
+    many = np.random.default_rng(9)
+    hard, of_seed = many.normal(0, 2, 400_000), spread * many.normal(size=(2, 400_000))
+    truth = 100 * np.diff(
+        [(1 / (1 + np.exp(-(e + s + hard)))).mean() for e, s in zip((1.5, 2.0), of_seed, strict=True)]
+    )
+    covered = 0
+    for _ in range(300):
+        hard = rng.normal(0, 2, images)
+        b, a = (tries(rng, seeds, images, easy, spread, hard) for easy in (1.5, 2.0))
+        found = paired_difference(a, b)
+        covered += found.low <= truth[0] <= found.high
+    # 95 % of 300, give or take three standard errors; more is allowed, since with few seeds the width is cautious
+    assert covered >= 300 * 0.95 - 3 * (300 * 0.95 * 0.05) ** 0.5
+    assert covered < 300
+
+
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_p_values_are_below_five_percent_as_often_as_they_should(seeds):
+    rng, rejected = np.random.default_rng(0), 0
+    for _ in range(300):
+        hard = rng.normal(0, 2, 200)
+        rejected += (
+            paired_difference(*(tries(rng, seeds, 200, 1.5, 0.3 * (seeds > 1), hard) for _ in range(2))).p < 0.05
+        )
+    assert rejected <= 300 * 0.05 + 3 * (300 * 0.05 * 0.95) ** 0.5
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    a, b = np.ones((4, 1000)), np.ones((4, 1000))
+    b[:, :100] = 0  # ten points worse for every seed
+    assert paired_difference(a, b).high - paired_difference(a, b).low < 5
+    b[0] = 1
+    b[1, :200] = 0  # ten points on average
+    wide = paired_difference(a, b)
+    assert wide.points == pytest.approx(10)
+    assert wide.high - wide.low > 20
+    assert not wide.is_clear
+
+
+def test_interval_of_a_mean_is_students():
+    values = [98.1, 98.4, 98.2, 98.9, 98.3]
+    low, high = scipy_stats.t.interval(0.95, 4, np.mean(values), scipy_stats.sem(values))
+    assert 2 * interval(values) == pytest.approx(high - low)
+    assert math.isnan(interval([98.1]))
+
+
+def test_labels_needed_interpolates_between_powers():
+    curve = {100: 80.0, 10_000: 90.0}
+    assert labels_needed(curve, 85.0) == pytest.approx(1000)
+    assert labels_needed(curve, 79.0) == 100
+    assert labels_needed(curve, 91.0) is None
+
+
+def test_label_savings_cover_the_truth_in_simulation():
+    def accuracy(logit):
+        return (1 / (1 + np.exp(-(logit + hard_all)))).mean()
+
+    hard_all = np.random.default_rng(9).normal(0, 2, 200_000)
+    logits = {100: 0.5, 1000: 1.5, 10_000: 2.5}
+    truth = labels_needed({n: accuracy(logit) for n, logit in logits.items()}, accuracy(1.2))
+    rng, covered = np.random.default_rng(0), 0
+    for i in range(100):
+        hard = rng.normal(0, 2, 400)
+        ours = tries(rng, 5, 400, 1.2, 0.1, hard)
+        found = label_savings(
+            ours, {n: tries(rng, 5, 400, logit, 0.1, hard) for n, logit in logits.items()}, 50, seed=i
+        )
+        covered += found.low <= truth <= found.high
+        assert found.low <= found.needed <= found.high
+    assert 88 <= covered < 100
+
+
+def test_label_savings_know_their_limits():
+    low, high = np.zeros((1, 100)), np.ones((1, 100))
+    better = label_savings(high, {10: low, 100: low}, 10)
+    assert (better.needed, better.low, better.high) == (math.inf, math.inf, math.inf)
+    worse = label_savings(low, {10: high, 100: high}, 10)
+    assert (worse.needed, worse.low, worse.high, worse.least, worse.most) == (10, 10, 10, 10, 100)
+
+
+def test_calibration_error_equals_a_loop_over_bins():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (500, 4))
+    labels = np.array([rng.choice(4, p=np.exp(0.5 * x) / np.exp(0.5 * x).sum()) for x in logits])  # twice too sure
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    expected = 0.0
+    for low in np.arange(15) / 15:
+        inside = (probabilities.max(1) > low) & (probabilities.max(1) <= low + 1 / 15)
+        if inside.any():
+            right = (probabilities.argmax(1) == labels)[inside].mean()
+            expected += 100 * inside.mean() * abs(right - probabilities.max(1)[inside].mean())
+    assert calibration_error(probabilities, labels) == pytest.approx(expected)
+    temperature = fit_temperature(logits, labels)
+    assert temperature == pytest.approx(2, rel=0.25)
+    scaled = torch.tensor(logits / temperature).softmax(1).numpy()
+    assert calibration_error(scaled, labels) < 0.5 * expected
+    assert calibration_error(np.eye(3), np.arange(3)) == 0
+
+
+def test_temperature_is_where_cross_entropy_is_least():
+    torch.manual_seed(0)
+    logits = torch.randn(300, 5)
+    labels, logits = (logits + torch.randn(300, 5)).argmax(1), 3 * logits
+    best = fit_temperature(logits.double().numpy(), labels.numpy())
+    losses = [
+        torch.nn.functional.cross_entropy(logits.double() / t, labels).item() for t in (0.98 * best, best, 1.02 * best)
+    ]
+    assert losses[1] == min(losses)
+
+
+def test_macro_auc_of_known_rankings():
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]])
+    assert macro_auc(probabilities, np.array([0, 0, 1, 1])) == pytest.approx(75)
+    assert macro_auc(probabilities, np.array([0, 0, 0, 1])) == pytest.approx(100)
+    assert math.isnan(macro_auc(probabilities, np.zeros(4, int)))

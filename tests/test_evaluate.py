@@ -1,24 +1,32 @@
+import importlib
+
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Normalizer
 
 from contrastive import Settings, load_encoder, load_images, pretrain
+from contrastive.corruptions import CORRUPTIONS
 from contrastive.data import split
 from contrastive.diagnostics import alignment, effective_rank, feature_std, uniformity
 from contrastive.evaluate import (
+    ARMS,
+    MORE_ARMS,
+    comparisons,
     evaluate,
     headline_labels,
-    labels_needed,
     most_confused,
+    savings,
     standard_error,
     summary,
     validation_accuracy,
 )
 from contrastive.probes import (
+    USUAL_STRENGTH,
     embed,
     fit_probe,
     knn_predict,
@@ -27,10 +35,12 @@ from contrastive.probes import (
     nearest_neighbours,
     weights_hash,
 )
+from contrastive.supervised import predict, train_classifier
 from contrastive.training import initial_method
 
 from .conftest import HAVE_MNIST
 
+module = importlib.import_module("contrastive.evaluate")
 SMOKE = Settings(preset="smoke", epochs=2, width=4, budgets=(50, 200), supervised_steps=10)
 
 
@@ -66,13 +76,12 @@ def test_logistic_regression_equals_scikit_learn(strength, n):
 def test_probe_does_as_well_as_scikit_learn_and_chooses_on_the_validation_part():
     fit, choose, test = blobs(300, 0), blobs(100, 1), blobs(1000, 2)
     probe = fit_probe(fit, choose, 4)
-    scaler = StandardScaler().fit(fit[0].numpy())
-    torch.testing.assert_close(probe.mean, torch.from_numpy(scaler.mean_).float())
-    torch.testing.assert_close(probe.scale, torch.from_numpy(scaler.scale_).float(), atol=1e-4, rtol=1e-4)
+    scaler = Normalizer()
     x, y = (np.concatenate([a.numpy(), b.numpy()]) for a, b in zip(fit, choose, strict=True))
-    model = LogisticRegression(C=1 / (probe.strength * len(x)), max_iter=5000).fit(scaler.transform(x), y)
-    theirs = 100 * model.score(scaler.transform(test[0].numpy()), test[1].numpy())
-    assert probe.accuracy(*test) == pytest.approx(theirs, abs=0.3)
+    scale = x.shape[1] ** 0.5
+    model = LogisticRegression(C=1 / (probe.strength * len(x)), max_iter=5000).fit(scale * scaler.transform(x), y)
+    theirs = 100 * model.score(scale * scaler.transform(test[0].numpy()), test[1].numpy())
+    assert probe.accuracy(*test) == pytest.approx(theirs, abs=0.1)
 
 
 def test_the_strength_follows_the_validation_part():
@@ -81,10 +90,17 @@ def test_the_strength_follows_the_validation_part():
     assert fit_probe((x, y), (x, y), 4).strength < fit_probe((x, y), (x, torch.full((200,), 0)), 4).strength
 
 
-def test_a_feature_without_spread_does_no_harm():
+def test_an_image_without_features_does_no_harm():
     x, y = blobs(100, 0)
-    x[:, 3] = 7.0
+    x[7] = 0.0
     assert torch.isfinite(fit_probe((x[:80], y[:80]), (x[80:], y[80:]), 4).probabilities(x)).all()
+
+
+def test_lengths_do_not_count():
+    fit, choose, test = blobs(300, 0), blobs(100, 1), blobs(50, 2)
+    ours = fit_probe(fit, choose, 4).probabilities(test[0])
+    scaled = fit_probe((fit[0] * torch.rand(300, 1).add(0.5), fit[1]), choose, 4).probabilities(3 * test[0])
+    torch.testing.assert_close(ours, scaled, atol=1e-3, rtol=1e-2)
 
 
 def test_knn_equals_scikit_learn():
@@ -125,19 +141,111 @@ def test_evaluation_leaves_the_encoder_frozen_and_is_done_once():
     assert evaluate(run, progress=False).metrics == evaluation.metrics  # measured anew, the same
 
 
+def test_what_is_counted_is_what_is_compared():
+    run = pretrain(SMOKE, progress=False)
+    twice = Settings(**{**run.settings.model_dump(), "label_draws": 2, "budgets": (10, 50, 200, 1437)})
+    evaluation = evaluate(pretrain(twice, progress=False), progress=False)
+    assert {n: evaluation.draws[f"linear_accuracy@{n}"] for n in (10, 50, 200, 1437)} == {10: 2, 50: 2, 200: 2, 1437: 1}
+    for name, right in evaluation.right.items():
+        share = right.double().mean().item() / evaluation.draws[name]
+        assert evaluation.metrics[name] == pytest.approx(100 * share)
+    compared = comparisons([evaluation])
+    assert set(compared) == {
+        f"linear_accuracy@{n} - {arm}_accuracy@{n}" for n in (10, 50, 200, 1437) for arm in ARMS if arm != "linear"
+    }
+    for name, difference in compared.items():
+        a, b = (evaluation.metrics[side] for side in name.split(" - "))
+        assert difference["points"] == pytest.approx(a - b)
+        assert difference["low"] <= difference["points"] <= difference["high"]
+    assert set(savings([evaluation])) == {"10", "50", "200", "1437"}
+
+
+def test_a_full_evaluation_measures_every_arm(monkeypatch):
+    monkeypatch.setattr(module, "COMPONENTS", 20)
+    run = pretrain(SMOKE.but(evaluation="full", transfer="digits", budgets=(50, 200)), progress=False)
+    evaluation = evaluate(run, progress=False)
+    metrics = evaluation.metrics
+    for arm in (*ARMS, *MORE_ARMS):
+        assert 10 < metrics[f"{arm}_accuracy@200"] <= 100, arm
+        assert len(evaluation.right[f"{arm}_accuracy@50"]) == 360
+    assert {"knn_accuracy", "knn_accuracy_k10", "knn_accuracy_k100", "knn_accuracy_k200"} <= set(metrics)
+    for arm in ("linear", "random_encoder", "supervised"):
+        own = [metrics[f"{arm}_accuracy[{name}]"] for name in CORRUPTIONS]
+        assert metrics[f"{arm}_accuracy[corrupted]"] == pytest.approx(np.mean(own))
+        assert np.mean(own) < metrics[f"{arm}_accuracy@200"]
+    assert evaluation.encoder_unchanged
+    # Another data set that is the same one: all of its labels, so better than with 200.
+    assert metrics["linear_accuracy[transfer]"] > metrics["linear_accuracy@200"]
+    # Principal components are those that scikit-learn finds.
+    images = load_images("digits")
+    splits = split(images, run.settings.n_images, run.settings.seed)
+    pixels = images.train.flatten(1).numpy() / 255.0
+    pca = PCA(20).fit(pixels[splits.pretrain])
+    fit, choose = splits.budget(200)
+    train = torch.from_numpy(pca.transform(pixels)).float()
+    probe = fit_probe(*((train[i], images.train_labels[i]) for i in (fit, choose)), 10)
+    test = torch.from_numpy(pca.transform(images.test.flatten(1).numpy() / 255.0)).float()
+    assert probe.accuracy(test, images.test_labels) == pytest.approx(metrics["pca_accuracy@200"], abs=0.6)
+
+
+def test_calibration_and_auc_are_of_the_headline_probe():
+    evaluation = evaluate(pretrain(SMOKE, progress=False), progress=False)
+    labels, probabilities = load_images("digits").test_labels.numpy(), evaluation.probabilities.double().numpy()
+    probabilities /= probabilities.sum(1, keepdims=True)
+    sure, right = probabilities.max(1), probabilities.argmax(1) == labels
+    bins = np.minimum((sure * 15).astype(int), 14)
+    gaps = [abs(right[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
+    assert evaluation.metrics["calibration_error@200"] == pytest.approx(100 * sum(gaps), abs=0.05)
+    auc = 100 * roc_auc_score(labels, probabilities, multi_class="ovr")
+    assert evaluation.metrics["macro_auc@200"] == pytest.approx(auc, abs=0.3)  # of scaled probabilities
+
+
+def test_few_labels_leave_none_to_choose_with():
+    images = load_images("digits")
+    splits = split(images, 512, 0)
+    fit, choose = splits.budget(10)
+    assert sorted(images.train_labels[fit].tolist()) == list(range(10))
+    assert len(choose) == 0
+    x, y = blobs(40, 0)
+    probe = fit_probe((x, y), (x[:0], y[:0]), 4)
+    assert (probe.strength, probe.temperature) == (USUAL_STRENGTH, 1.0)
+    assert probe.accuracy(x, y) > 80
+
+
+def test_another_draw_has_the_same_images_in_another_order():
+    images = load_images("digits")
+    first, second = (split(images, 512, 0, draw) for draw in (0, 1))
+    assert torch.equal(first.pretrain, second.pretrain)
+    for a, b in ((first.rest, second.rest), (first.validation, second.validation)):
+        assert not torch.equal(a, b)
+        assert sorted(a.tolist()) == sorted(b.tolist())
+    fit, choose = second.budget(100)
+    counts = torch.bincount(images.train_labels[torch.cat([fit, choose])])
+    assert counts.tolist() == [10] * 10
+    assert set(second.budget(100)[0].tolist()) <= set(second.budget(600)[0].tolist())
+
+
+def test_fine_tuning_starts_from_the_pretrained_weights_and_leaves_them():
+    run = pretrain(SMOKE, progress=False)
+    images, encoder = load_images("digits"), load_encoder(run)
+    before = weights_hash(encoder)
+    data, labels = images.train[:50], images.train_labels[:50]
+    model = train_classifier(run.settings.but(supervised_steps=1), data, labels, 10, encoder, augmented=False)
+    assert weights_hash(encoder) == before
+    start, end = (dict(m.named_parameters())["body.0.weight"] for m in (encoder, model[0]))
+    assert 0 < (end - start).abs().max() < 0.01  # one step away
+    scratch = train_classifier(run.settings.but(supervised_steps=1), data, labels, 10, augmented=False)
+    begun = initial_method(run.settings).encoder
+    assert (scratch[0].body[0].weight - begun.body[0].weight).abs().max() < 0.01
+    assert predict(model, images.test[:7]).sum(1).allclose(torch.ones(7))
+
+
 def test_embedding_is_in_eval_mode_and_independent_of_the_batch():
     encoder = load_encoder(pretrain(SMOKE, progress=False)).train()
     images = load_images("digits").test[:20]
     whole = embed(encoder, images)
     assert not encoder.training
     torch.testing.assert_close(whole, embed(encoder, images, batch_size=3), atol=1e-4, rtol=1e-4)
-
-
-def test_labels_needed_interpolates_between_powers():
-    curve = {100: 80.0, 10_000: 90.0}
-    assert labels_needed(curve, 85.0) == pytest.approx(1000)
-    assert labels_needed(curve, 79.0) == 100
-    assert labels_needed(curve, 91.0) is None
 
 
 def test_statistics():

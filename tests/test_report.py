@@ -14,7 +14,7 @@ from contrastive.report import check, record
 from contrastive.report.record import MIME, collect, format_metric
 from contrastive.report.render import render
 from contrastive.report.runner import choose_notebooks, notebook_folder
-from contrastive.report.tables import answer, key_numbers, results_table, savings, versus
+from contrastive.report.tables import answer, key_numbers, more_arms_table, results_table, savings, versus
 from contrastive.settings import Settings, UserError
 
 from .conftest import NOTEBOOKS, SMALL, contrastive
@@ -252,15 +252,35 @@ def test_tables_and_sentences_follow_the_numbers():
     }
     table = results_table(metrics, (100, 10_000), 20_000, "mnist").splitlines()
     assert table[2] == "| 10,000 (50 % of mnist) | **99.00 %** | 98.00 % | 97.00 % | 90.00 % |"
-    assert "needs about 1,300 labels for that, 12.9 times as many" in savings(metrics, (100, 10_000), 100)
-    assert "does not get there with all 10,000" in savings(metrics, (100, 10_000), 10_000)
-    names = "linear_accuracy@100", "supervised_accuracy@100"
-    assert versus(metrics, *names, 10_000, "the other") == "10.00 points better than the other"
-    assert versus(metrics, *names[::-1], 10_000, "the other") == "10.00 points worse than the other"
-    assert "within noise of the other" in versus(metrics, names[0], names[0], 10_000, "the other")
-    said = answer(metrics, (100, 10_000), 10_000, 10_000)
+    saved = {
+        "100": {"n": 100, "needed": 1290.0, "low": 900.0, "high": 2000.0, "least": 100, "most": 10_000},
+        "10000": {"n": 10_000, "needed": None, "low": None, "high": None, "least": 100, "most": 10_000},
+    }
+    said = savings(metrics, saved, 100)
+    assert "needs about 1,300 labels for that (95 %: 900 to 2,000), 12.9 times as many" in said
+    assert "does not get there with all 10,000 (95 %: more than 10,000)" in savings(metrics, saved, 10_000)
+    lost = {"100": saved["100"] | {"needed": 100.0, "low": 100.0, "high": 100.0}}
+    assert savings(metrics, lost, 100).endswith("does as well with 100 or fewer: no label is saved.")
+    better = {"points": 10.0, "low": 9.0, "high": 11.0, "p": 0.0}
+    worse = {"points": -10.0, "low": -11.0, "high": -9.0, "p": 0.0}
+    assert versus(better, "the other") == "10.00 points better than the other (95 %: +9.00 to +11.00)"
+    assert versus(worse, "the other") == "10.00 points worse than the other (95 %: -11.00 to -9.00)"
+    assert "within noise of the other (+1.00" in versus(
+        {"points": 1.0, "low": -0.1, "high": 2.1, "p": 0.1}, "the other"
+    )
+    compared = {
+        f"linear_accuracy@10000 - {arm}_accuracy@10000": {"points": d, "low": d - 0.5, "high": d + 0.5, "p": 0.0}
+        for arm, d in (("random_encoder", 2.0), ("supervised", 0.4))
+    }
+    said = answer(metrics, compared, saved, 10_000)
     assert said.startswith("With 100 labels, the linear probe on the pretrained encoder gets 90.0 %;")
-    assert "gets 99.00 %: 2.00 points better than the random encoder, and 1.00 points better than the CNN" in said
-    tiles = key_numbers(metrics, (100, 10_000), 10_000, 10_000)
+    assert "gets 99.00 %: 2.00 points better than the random encoder (95 %: +1.50 to +2.50), and within noise" in said
+    tiles = key_numbers(metrics, saved, 10_000, 10_000)
     assert [value for value, *_ in tiles] == ["99.00 %", "97.00 %", "98.00 %", "1,300"]
     assert tiles[0][1] == "± 0.20"  # 1.96 standard errors of 10,000 images
+    assert more_arms_table(metrics, (100, 10_000), 20_000, "mnist") == ""
+    metrics["pca_accuracy@100"] = metric(95.0)
+    assert more_arms_table(metrics, (100, 10_000), 20_000, "mnist").splitlines()[2:] == [
+        "| 10,000 (50 % of mnist) | **99.00 %** | – |",
+        "| 100 (0.5 % of mnist) | 90.00 % | **95.00 %** |",
+    ]

@@ -20,6 +20,7 @@ from .settings import Settings, UserError, data_root, nearest
 
 NAMES = ("auto", "mnist", "digits")
 MAX_CLASSES = 1000
+LEAST_TO_CHOOSE = 50  # labels: a fifth of fewer would say little
 MNIST_STATISTICS = ((0.1307,), (0.3081,))  # the recipe's constants
 
 
@@ -60,9 +61,9 @@ class Splits:
         """Indices of the n labels of a budget: those to fit on and, a fifth of them, those to choose with.
 
         Balanced, and nested: a larger budget holds every smaller one. Only the second part is guaranteed
-        never to have been pretrained on.
+        never to have been pretrained on. Of fewer than LEAST_TO_CHOOSE labels none is spared to choose with.
         """
-        n_choose = max(min(n // 5, len(self.validation)), n - len(self.rest))
+        n_choose = max(min(n // 5, len(self.validation)) if n >= LEAST_TO_CHOOSE else 0, n - len(self.rest))
         return self.rest[: n - n_choose], self.validation[:n_choose]
 
 
@@ -184,8 +185,11 @@ def _digits(note: str = "") -> Images:
     return _images("digits", [part[index].numpy() for index in (train, test) for part in (images, labels)], note)
 
 
-def split(images: Images, n_images: int, seed: int) -> Splits:
-    """Draw by seed the validation images and, from the others, the unlabelled ones. Raises: UserError."""
+def split(images: Images, n_images: int, seed: int, draw: int = 0) -> Splits:
+    """Draw by seed the validation images and, from the others, the unlabelled ones. Raises: UserError.
+
+    draw: another one gives the same three sets, with label budgets that are drawn anew from them.
+    """
     rng = np.random.default_rng([seed, 0x5EED])
     labels = images.train_labels.numpy()
     order = _balanced_order(labels, rng)
@@ -197,6 +201,9 @@ def split(images: Images, n_images: int, seed: int) -> Splits:
             f"{n_validation:,} kept for validation. Ask for at most {len(rest)}."
         )
     pretrain = rng.permutation(rest)[:n_images]  # without a look at the labels
+    if draw > 0:
+        rng = np.random.default_rng([seed, 0xD4A3, draw])
+        validation, rest = (part[_balanced_order(labels[part], rng)] for part in (validation, rest))
     return Splits(*(torch.from_numpy(part) for part in (pretrain, validation, rest)))
 
 
@@ -250,6 +257,19 @@ def resolve(settings: Settings) -> Settings:
         raise UserError(
             f"parameter budgets={settings.budgets[-1]}: {images.name} has {len(images.train):,} training labels."
         )
+    if settings.budgets and settings.budgets[0] < len(images.classes):
+        raise UserError(
+            f"parameter budgets={settings.budgets[0]}: {images.name} has {len(images.classes)} classes, and each needs "
+            "a label."
+        )
+    if settings.transfer is not None:
+        other = load_images(settings.transfer)
+        if other.train.shape[1:] != images.train.shape[1:]:
+            sizes = [f"{x.train.shape[1]} channels of {x.train.shape[2]}x{x.train.shape[3]}" for x in (images, other)]
+            raise UserError(
+                f"parameter transfer={settings.transfer}: the images of {images.name} have {sizes[0]} pixels, those of "
+                f"{other.name} {sizes[1]}. Choose a data set of the same form."
+            )
     return settings.but(
         dataset=str(Path(os.path.expanduser(settings.dataset)).resolve()) if is_path else images.name,
         n_images=n_images,

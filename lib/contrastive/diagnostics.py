@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from .encoders import Encoder
+from .methods import SimCLR
 from .pretrain import Run, load_method
 from .settings import Settings
 from .training import augmentations
@@ -57,18 +57,25 @@ def map_2d(features: Tensor, seed: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def diagnose(encoder: Encoder, images: Tensor, settings: Settings) -> dict[str, float]:
-    """All of the above for the features of uint8 images; positive pairs are two random views of each."""
-    encoder.eval()
+def diagnose(method: SimCLR, images: Tensor, settings: Settings) -> dict[str, float]:
+    """All of the above for the features h of uint8 images and, their names ending in _z, for the projections z.
+
+    Positive pairs are two random views of each image.
+    """
+    encoder = method.eval().encoder
     draws = Generator(images.device).manual_seed(settings.seed)
     a, b = (encoder(augment(images, draws)) for augment in augmentations(settings, encoder, images))
     h = encoder(encoder.prepare(images))
-    return {
-        "alignment": alignment(a, b),
-        "uniformity": uniformity(h),
-        "effective_rank": effective_rank(h),
-        "feature_std": feature_std(h),
-    }
+    measured: dict[str, float] = {}
+    for suffix, head in {"": nn.Identity(), "_z": method.head}.items():
+        x = head(h)
+        measured |= {
+            f"alignment{suffix}": alignment(head(a), head(b)),
+            f"uniformity{suffix}": uniformity(x),
+            f"effective_rank{suffix}": effective_rank(x),
+            f"feature_std{suffix}": feature_std(x),
+        }
+    return measured
 
 
 @torch.no_grad()

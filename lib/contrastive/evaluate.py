@@ -8,27 +8,28 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from tqdm import tqdm
 
-from .data import Images, load_images, split
+from .corruptions import CORRUPTIONS, corrupt
+from .data import load_images, split
 from .diagnostics import diagnose
 from .files import DamagedError, atomic_write, locked, read_json, say, write_json
-from .pretrain import TRAINING_CODE, Run, code_hash, load_encoder
-from .probes import embed, fit_probe, knn_predict, percent_right, weights_hash
-from .settings import Settings
-from .training import augmentations, initial_method, keep_freed_memory, lr_schedule, parameter_groups
+from .pretrain import TRAINING_CODE, Run, code_hash, load_encoder, load_method
+from .probes import Probe, embed, fit_probe, knn_predict, percent_right, weights_hash
+from .scattering import scattering
+from .stats import calibration_error, label_savings, macro_auc, paired_difference
+from .supervised import predict, train_classifier
+from .training import initial_method, keep_freed_memory
 
 # What is compared on the same labels: prefix of the metric -> name
 ARMS = {
@@ -37,7 +38,24 @@ ARMS = {
     "random_encoder": "random, frozen + linear",
     "raw_pixel": "raw pixels + linear",
 }
+# Measured besides if `evaluation` is full
+MORE_ARMS = {
+    "finetuned": "pretrained, fine-tuned",
+    "supervised_plain": "same CNN from scratch, without augmentations",
+    "pca": "principal components + linear",
+    "scattering": "scattering transform + linear",
+    "projection": "pretrained, projections z + linear",
+}
+TRAINED_ARMS = {
+    "supervised": "CNN from scratch",
+    "supervised_plain": "CNN without augmentations",
+    "finetuned": "CNN fine-tuned",
+}
 HEADLINE_LABELS = 30_000
+DRAWN_UP_TO = 5000  # labels: of more, two draws would hold much the same
+NEIGHBOURS, USUAL_K = (10, 100, 200), 20
+COMPONENTS = 100
+EVALUATION_CODE = ("probes", "stats", "supervised", "corruptions", "scattering", "diagnostics", "evaluate")
 
 
 def most_confused(probabilities: Tensor, labels: Tensor, n_classes: int) -> tuple[list, np.ndarray]:
@@ -50,39 +68,6 @@ def most_confused(probabilities: Tensor, labels: Tensor, n_classes: int) -> tupl
     return rows, counts.view(n_classes, n_classes).numpy()
 
 
-def train_from_scratch(settings: Settings, data: Tensor, labels: Tensor) -> nn.Sequential:
-    """The same CNN with a linear layer, trained on labels alone, with the augmentations of the pretraining.
-
-    data: uint8 N x C x H x W; labels: int64 N. At least `supervised_steps` steps and one pass, in batches of 128.
-    """
-    device = data.device
-    encoder = initial_method(settings).encoder.to(device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model = nn.Sequential(encoder, nn.Linear(encoder.feature_dim, int(labels.max()) + 1).to(device)).train()
-    batch = min(128, len(data))
-    steps = max(settings.supervised_steps, math.ceil(len(data) / batch))
-    schedule = lr_schedule(settings.but(epochs=steps, warmup_epochs=min(50, steps // 5), schedule="cosine", lr=2e-3), 1)
-    augment, _ = augmentations(settings, encoder, data)
-    optimizer = torch.optim.AdamW(parameter_groups(model, 1e-2), fused=True)
-    shuffle, draws = Generator().manual_seed(settings.seed), Generator(device).manual_seed(settings.seed)
-    order = torch.empty(0, dtype=torch.long)
-    for step in range(steps):
-        if len(order) < batch:
-            order = torch.randperm(len(data), generator=shuffle).to(device)
-        index, order = order[:batch], order[batch:]
-        for group in optimizer.param_groups:
-            group["lr"] = schedule(step)
-        views = augment(data[index], draws).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            logits = model(views)
-        loss = F.cross_entropy(logits.float(), labels[index])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model
-
-
 # --- The evaluation of a run --------------------------------------------------------------------------------------
 
 
@@ -91,11 +76,15 @@ class Evaluation:
     """What `evaluate` measured of one run: metrics (percent where they are accuracies) and seconds it took.
 
     probabilities: of the headline probe, float32, one row per test image. headline: its number of labels.
+    right: for each accuracy that compares arms, such as linear_accuracy@600, how many of its `draws` of labels got each
+    test image right, uint8.
     """
 
     metrics: dict[str, float]
     headline: int
+    draws: dict[str, int]
     probabilities: Tensor
+    right: dict[str, Tensor]
     seconds: float
     encoder_unchanged: bool
 
@@ -108,18 +97,18 @@ def headline_labels(budgets: tuple[int, ...]) -> int:
 def evaluate(run: Run, progress: bool = True) -> Evaluation:
     """Measure a run's frozen encoder and its controls on the test images; or load what was measured before."""
     settings = run.settings
-    asked = {
-        "budgets": settings.budgets,
-        "supervised_steps": settings.supervised_steps,
+    names = ("budgets", "supervised_steps", "label_draws", "evaluation", "transfer")
+    asked = {name: getattr(settings, name) for name in names} | {
         "encoder": weights_hash(load_encoder(run)),
-        "code": code_hash((*TRAINING_CODE, "probes", "evaluate", "diagnostics")),
+        "code": code_hash((*TRAINING_CODE, *EVALUATION_CODE)),
     }
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
     with locked(run.folder, "evaluating it"):
         if (evaluation := _measured(run.folder, key)) is None:
             evaluation = _evaluate(run, progress)
-            values = {name: value for name, value in vars(evaluation).items() if name != "probabilities"}
-            content = save({"probabilities": evaluation.probabilities.contiguous()})
+            values = {name: v for name, v in vars(evaluation).items() if name not in ("probabilities", "right")}
+            tensors = {"probabilities": evaluation.probabilities.contiguous()}
+            content = save(tensors | {f"right/{name}": right for name, right in evaluation.right.items()})
             atomic_write(run.folder / "predictions.safetensors", content)
             digest = hashlib.sha256(content).hexdigest()
             write_json(run.folder / "results.json", {"key": key, "predictions": digest, "evaluation": values})
@@ -135,7 +124,10 @@ def _measured(folder: Path, key: str) -> Evaluation | None:
         content = (folder / "predictions.safetensors").read_bytes()
         if hashlib.sha256(content).hexdigest() != saved["predictions"]:
             raise DamagedError(f"{folder / 'predictions.safetensors'} is damaged: its checksum is wrong.")
-        return Evaluation(probabilities=load(content)["probabilities"], **saved["evaluation"])
+        tensors = load(content)
+        probabilities = tensors.pop("probabilities")
+        right = {name.removeprefix("right/"): tensor for name, tensor in tensors.items()}
+        return Evaluation(probabilities=probabilities, right=right, **saved["evaluation"])
     except FileNotFoundError:
         return None
     except DamagedError as damage:
@@ -148,60 +140,172 @@ def _measured(folder: Path, key: str) -> Evaluation | None:
 def _evaluate(run: Run, progress: bool) -> Evaluation:
     started = time.perf_counter()
     keep_freed_memory()
-    settings, images = run.settings, load_images(run.settings)
-    assert settings.budgets is not None
-    assert settings.n_images is not None
-    splits = split(images, settings.n_images, settings.seed)
-    device = torch.device(settings.device)
-    encoder = load_encoder(run).to(device)
-    before = weights_hash(encoder)
-    n_classes, headline = len(images.classes), headline_labels(settings.budgets)
-    train_labels, test_labels = images.train_labels.to(device), images.test_labels.to(device)
-    metrics: dict[str, float] = {}
-    probabilities = torch.empty(0)
-
-    def bar(what: str, items: Iterable) -> Iterable:
-        return tqdm(items, desc=what, disable=not progress, mininterval=1, file=sys.stdout)
-
-    random_encoder = initial_method(settings).encoder.to(device)
-    for name, features_of in {
-        "linear": lambda x: embed(encoder, x),
-        "random_encoder": lambda x: embed(random_encoder, x),
-        "raw_pixel": lambda x: x.to(device).flatten(1).float() / 255,
-    }.items():
-        train, test = features_of(images.train), features_of(images.test)
-        for n in bar(f"probe on {name.replace('_', ' ')}", settings.budgets):
-            fit, choose = (part.to(device) for part in splits.budget(n))
-            probe = fit_probe((train[fit], train_labels[fit]), (train[choose], train_labels[choose]), n_classes)
-            scores = probe.probabilities(test)
-            metrics[f"{name}_accuracy@{n}"] = percent_right(scores, test_labels)
-            if name == "linear" and n == headline:
-                probabilities = scores.cpu()
-        if name == "linear":
-            bank = torch.cat(splits.budget(headline)).to(device)
-            scores = knn_predict(train[bank], train_labels[bank], test, n_classes)
-            metrics["knn_accuracy"] = percent_right(scores, test_labels)
-            metrics |= diagnose(encoder, images.test[:2000].to(device), settings)
-        del train, test  # before the next arm needs as much
-    unchanged = weights_hash(encoder) == before
-
-    data = images.train.to(device)
-    for n in bar("CNN from scratch", settings.budgets):
-        index = torch.cat(splits.budget(n)).to(device)
-        model = train_from_scratch(settings, data[index], train_labels[index])
-        metrics[f"supervised_accuracy@{n}"] = percent_right(_predict(model, images), test_labels)
-    metrics["majority_class_accuracy"] = (
-        100.0 * (test_labels == train_labels.cpu().mode().values.to(device)).sum().item() / len(test_labels)
-    )
-    return Evaluation(metrics, headline, probabilities, time.perf_counter() - started, unchanged)
+    evaluator = _Evaluator(run, progress)
+    before = weights_hash(evaluator.encoder)
+    evaluator.probe_arms()
+    evaluator.neighbours()
+    evaluator.trained_arms()
+    if run.settings.evaluation == "full":
+        evaluator.corruptions()
+    if run.settings.transfer is not None:
+        evaluator.transfer(run.settings.transfer)
+    e = evaluator
+    unchanged = weights_hash(e.encoder) == before
+    seconds = time.perf_counter() - started
+    return Evaluation(e.metrics, e.headline, e.draws, e.probabilities, e.right, seconds, unchanged)
 
 
-@torch.no_grad()
-def _predict(model: nn.Sequential, images: Images) -> Tensor:
-    model.eval()
-    encoder: Any = model[0]
-    head = model[1]
-    return torch.cat([head(encoder(encoder.prepare(batch))) for batch in images.test.split(512)])
+class _Evaluator:
+    """One run's evaluation on its way: each method adds to `metrics` and `right`."""
+
+    def __init__(self, run: Run, progress: bool):
+        self.settings, self.images, self.progress = run.settings, load_images(run.settings), progress
+        assert self.settings.budgets is not None
+        self.budgets, self.full = self.settings.budgets, self.settings.evaluation == "full"
+        self.headline = headline_labels(self.budgets)
+        self.device = torch.device(self.settings.device)
+        self.method = load_method(run).to(self.device)
+        self.encoder = load_encoder(run).to(self.device)
+        self.random_encoder = initial_method(self.settings).encoder.to(self.device)
+        self.n_classes = len(self.images.classes)
+        self.train_labels = self.images.train_labels.to(self.device)
+        self.test_labels = self.images.test_labels.to(self.device)
+        self.splits = [
+            split(self.images, self.settings.n_images or 0, self.settings.seed, draw)
+            for draw in range(self.settings.label_draws)
+        ]
+        self.metrics: dict[str, float] = {}
+        self.draws: dict[str, int] = {}
+        self.right: dict[str, Tensor] = {}
+        self.probabilities = torch.empty(0)
+        self.at_headline: dict[str, Callable[[Tensor], Tensor]] = {}  # arm -> probabilities of images
+
+    def labels(self, n: int) -> list[tuple[Tensor, Tensor]]:
+        """The draws of n labels: indices to fit on and to choose with."""
+        few = n <= DRAWN_UP_TO and n < len(self.images.train)
+        return [part.budget(n) for part in (self.splits if few else self.splits[:1])]
+
+    def bar(self, what: str, items: Sequence[int]) -> Iterable[int]:
+        """The items, with progress."""
+        return tqdm(items, desc=what, disable=not self.progress, mininterval=1, file=sys.stdout)
+
+    def count(self, name: str, scores: Tensor) -> None:
+        """Count one more draw of an accuracy, from the scores of the test images."""
+        right = (scores.argmax(1) == self.test_labels).to(torch.uint8).cpu()
+        self.right[name] = self.right[name] + right if name in self.right else right
+        self.draws[name] = self.draws.get(name, 0) + 1
+        self.metrics[name] = 100.0 * self.right[name].sum().item() / (len(right) * self.draws[name])
+
+    def probe_arms(self) -> None:
+        """Linear probes on features that are given, with every budget."""
+        frozen: dict[str, Callable[[Tensor], Tensor]] = {
+            "linear": lambda x: embed(self.encoder, x),
+            "random_encoder": lambda x: embed(self.random_encoder, x),
+            "raw_pixel": lambda x: _pixels(x).to(self.device),
+        }
+        if self.full:
+            frozen |= {"projection": lambda x: self.method.head(embed(self.encoder, x)), "pca": self.principal()}
+            if min(self.images.train.shape[-2:]) >= 8:
+                frozen["scattering"] = lambda x: scattering(x).to(self.device)
+        for arm, features_of in frozen.items():
+            budgets = [n for n in self.budgets if n <= DRAWN_UP_TO or arm != "scattering"]  # which takes long
+            if not budgets:
+                continue
+            needed = torch.cat([torch.cat(parts) for n in budgets for parts in self.labels(n)]).unique()
+            place = torch.full((len(self.images.train),), -1)
+            place[needed] = torch.arange(len(needed))
+            with torch.no_grad():
+                train, test = features_of(self.images.train[needed]), features_of(self.images.test)
+            labels = self.train_labels[needed.to(self.device)]
+            for n in self.bar(f"probe on {arm.replace('_', ' ')}", budgets):
+                for draw, parts in enumerate(self.labels(n)):
+                    fit, choose = (place[part].to(self.device) for part in parts)
+                    probe = fit_probe((train[fit], labels[fit]), (train[choose], labels[choose]), self.n_classes)
+                    self.count(f"{arm}_accuracy@{n}", probe.scores(test))
+                    if n == self.headline and draw == 0:
+                        self.at_headline[arm] = lambda x, f=features_of, p=probe: p.probabilities(f(x))  # type: ignore
+                        if arm == "linear":
+                            self.calibration(probe, test)
+            del train, test  # before the next arm needs as much
+
+    def principal(self) -> Callable[[Tensor], Tensor]:
+        """Principal components of the unlabelled images, as a function of images."""
+        pixels = _pixels(self.images.train[self.splits[0].pretrain]).double()
+        mean = pixels.mean(0)
+        _, directions = torch.linalg.eigh((pixels - mean).T @ (pixels - mean))  # in ascending order
+        kept = directions[:, -COMPONENTS:]
+        return lambda x: ((_pixels(x) - mean.float()) @ kept.float()).to(self.device)
+
+    def calibration(self, probe: Probe, test: Tensor) -> None:
+        """How far the headline probe's probabilities can be believed; and its AUC."""
+        scores, labels = probe.scores(test).double().cpu(), self.images.test_labels.numpy()
+        self.probabilities = scores.softmax(1).float()
+        n, scaled = self.headline, (scores / probe.temperature).softmax(1).numpy()
+        self.metrics |= {
+            f"calibration_error@{n}": calibration_error(self.probabilities.numpy(), labels),
+            f"calibration_error_scaled@{n}": calibration_error(scaled, labels),
+            f"macro_auc@{n}": macro_auc(scaled, labels),
+        }
+
+    def neighbours(self) -> None:
+        """kNN on frozen features, and what can be said of them without labels."""
+        parts = torch.cat(self.splits[0].budget(self.headline))
+        bank, test = embed(self.encoder, self.images.train[parts]), embed(self.encoder, self.images.test)
+        labels = self.train_labels[parts.to(self.device)]
+        for k in (USUAL_K, *(NEIGHBOURS if self.full else ())):
+            if k <= len(bank):
+                name = "knn_accuracy" if k == USUAL_K else f"knn_accuracy_k{k}"
+                self.metrics[name] = percent_right(knn_predict(bank, labels, test, self.n_classes, k), self.test_labels)
+        self.metrics |= diagnose(self.method, self.images.test[:2000].to(self.device), self.settings)
+
+    def trained_arms(self) -> None:
+        """The whole network trained on labels."""
+        arms: dict[str, dict[str, Any]] = {"supervised": {}}
+        if self.full:
+            arms |= {"supervised_plain": {"augmented": False}, "finetuned": {"pretrained": self.encoder}}
+        data = self.images.train.to(self.device)
+        for arm, how in arms.items():
+            budgets = [n for n in self.budgets if n <= DRAWN_UP_TO or n == self.headline or arm == "supervised"]
+            for n in self.bar(TRAINED_ARMS[arm], budgets):
+                for draw, parts in enumerate(self.labels(n)):
+                    index = torch.cat(parts).to(self.device)
+                    model = train_classifier(
+                        self.settings, data[index], self.train_labels[index], self.n_classes, **how
+                    )
+                    self.count(f"{arm}_accuracy@{n}", predict(model, self.images.test))
+                    if n == self.headline and draw == 0:
+                        self.at_headline[arm] = lambda x, m=model: predict(m, x)  # type: ignore
+        counts = torch.bincount(self.images.train_labels)
+        right = (self.images.test_labels == counts.argmax()).sum().item()
+        self.metrics["majority_class_accuracy"] = 100.0 * right / len(self.images.test_labels)
+
+    def corruptions(self) -> None:
+        """What is left of the headline's accuracies on corrupted test images."""
+        arms = [arm for arm in ("linear", "random_encoder", "supervised") if arm in self.at_headline]
+        of_arm: dict[str, list[float]] = {arm: [] for arm in arms}
+        for name in self.bar("corrupted images", list(CORRUPTIONS)):  # type: ignore[arg-type]
+            corrupted = corrupt(name, self.images.test, self.settings.seed)  # type: ignore[arg-type]
+            for arm in arms:
+                of_arm[arm].append(percent_right(self.at_headline[arm](corrupted), self.test_labels))
+                self.metrics[f"{arm}_accuracy[{name}]"] = of_arm[arm][-1]
+        self.metrics |= {f"{arm}_accuracy[corrupted]": statistics.fmean(values) for arm, values in of_arm.items()}
+
+    def transfer(self, dataset: str) -> None:
+        """Linear probes on other images, with all of their labels."""
+        other = load_images(dataset)
+        order = torch.randperm(len(other.train), generator=Generator().manual_seed(self.settings.seed))
+        choose, fit = order[: len(order) // 5], order[len(order) // 5 :]
+        arms = {"linear": lambda x: embed(self.encoder, x), "random_encoder": lambda x: embed(self.random_encoder, x)}
+        for arm, features_of in (arms | {"raw_pixel": lambda x: _pixels(x).to(self.device)}).items():
+            train, labels = features_of(other.train), other.train_labels.to(self.device)
+            probe = fit_probe((train[fit], labels[fit]), (train[choose], labels[choose]), len(other.classes))
+            test_labels = other.test_labels.to(self.device)
+            self.metrics[f"{arm}_accuracy[transfer]"] = probe.accuracy(features_of(other.test), test_labels)
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """uint8 images as float32 rows in [0, 1]."""
+    return images.flatten(1).float() / 255
 
 
 def validation_accuracy(run: Run, n_labels: int) -> float:
@@ -220,6 +324,41 @@ def validation_accuracy(run: Run, n_labels: int) -> float:
     )
     validation = embed(encoder, images.train[splits.validation])
     return probe.accuracy(validation, images.train_labels[splits.validation].to(settings.device))
+
+
+def comparisons(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
+    """Each arm's accuracies less the linear probe's on the same labels, by `stats.paired_difference`, as JSON: named
+    as in `linear_accuracy@600 - supervised_accuracy@600`."""
+    found = {}
+    for ours in evaluations[0].right:
+        arm, _, n = ours.partition("_accuracy@")
+        for other in evaluations[0].right if arm == "linear" else ():
+            if other.endswith(f"_accuracy@{n}") and other != ours:
+                difference = paired_difference(_shares(evaluations, ours), _shares(evaluations, other))
+                found[f"{ours} - {other}"] = vars(difference)
+    return found
+
+
+def savings(evaluations: Sequence[Evaluation], other: str = "supervised") -> dict[str, dict[str, float | None]]:
+    """For each number of labels of the linear probe, how many the other arm needs: `stats.label_savings`, as JSON.
+
+    None stands for more than were tried.
+    """
+    curve = {
+        int(name.partition("@")[2]): _shares(evaluations, name)
+        for name in evaluations[0].right
+        if name.startswith(f"{other}_accuracy@")
+    }
+    found = {}
+    for n in curve:
+        saved = vars(label_savings(_shares(evaluations, f"linear_accuracy@{n}"), curve, n))
+        found[str(n)] = {name: None if math.isinf(value) else value for name, value in saved.items()}
+    return found
+
+
+def _shares(evaluations: Sequence[Evaluation], name: str) -> np.ndarray:
+    """Seeds x test images: in which share of the draws of labels each image was right."""
+    return np.stack([e.right[name].numpy() / e.draws[name] for e in evaluations])
 
 
 def aggregate(evaluations: list[Evaluation]) -> dict[str, dict[str, Any]]:
@@ -245,17 +384,3 @@ def uncertainty(metric: Mapping[str, Any], n_test: int) -> tuple[float, str]:
     if metric["n_seeds"] > 1:
         return metric["std"], f"one standard deviation over {metric['n_seeds']} seeds"
     return 1.96 * standard_error(metric["mean"], n_test), f"95 % interval from {n_test:,} test images, one seed"
-
-
-def labels_needed(curve: dict[int, float], accuracy: float) -> float | None:
-    """Number of labels at which a label-budget curve reaches `accuracy`, interpolated on a logarithmic axis of labels.
-
-    curve: labels -> accuracy. None when it does not get there; its first point when it is there already.
-    """
-    points = sorted(curve.items())
-    if points[0][1] >= accuracy:
-        return float(points[0][0])
-    for (n0, a0), (n1, a1) in pairwise(points):
-        if a0 < accuracy <= a1:
-            return math.exp(math.log(n0) + (accuracy - a0) / (a1 - a0) * (math.log(n1) - math.log(n0)))
-    return None

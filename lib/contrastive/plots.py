@@ -302,6 +302,37 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Sketch:
 
 
 @figure
+def robustness(metrics: Mapping[str, Mapping[str, Any]], arms: Sequence[str]) -> Sketch:
+    """Accuracy on test images with each corruption, for some arms: metrics such as `linear_accuracy[shot_noise]`."""
+    prefix = f"{arms[0]}_accuracy["
+    names = [m.removeprefix(prefix).removesuffix("]") for m in metrics if m.startswith(prefix)]
+    names = sorted(set(names) - {"transfer", "corrupted"}, key=lambda n: metrics[f"{prefix}{n}]"]["mean"])
+    drawn, axes = subplots(size=(7.0, 0.32 * len(names) + 1.2))
+    rows = []
+    for arm in arms:
+        values = [metrics[f"{arm}_accuracy[{name}]"] for name in names]
+        style = {"fmt": ARM_MARKERS[arm], "color": themed_colour(ARM_COLOURS[arm]), "ms": 5, "capsize": 3}
+        axes.errorbar(
+            [v["mean"] for v in values], range(len(names)), xerr=[v["std"] for v in values], label=ARMS[arm], **style
+        )
+        rows += [
+            {"corruption": n, "what": ARMS[arm], "accuracy_percent": v["mean"], "std": v["std"]}
+            for n, v in zip(names, values, strict=True)
+        ]
+    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    axes.set(xlabel="test accuracy (%)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.18), ncols=len(arms), frameon=False, fontsize=8)
+    worst = f"the hardest is {names[0].replace('_', ' ')}, {metrics[f'{prefix}{names[0]}]']['mean']:.1f} %"
+    bars = " Bars: one standard deviation over seeds." if values[0]["n_seeds"] > 1 else ""
+    return Sketch(
+        drawn,
+        f"Accuracy on {len(names)} kinds of corrupted test images, for {len(arms)} classifiers; {worst}.",
+        f"Test accuracy on corrupted images, trained on clean ones.{bars}",
+        rows,
+    )
+
+
+@figure
 def ablation(points: Mapping[str, Sequence[float]], base: str, noise: float, n_labels: int) -> Sketch:
     """Validation accuracy of each point (its values over seeds), and a band: the base +- `noise`."""
     drawn, axes = subplots(size=(7.0, 0.42 * len(points) + 1.1))

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .encoders import Encoder
+from .stats import fit_temperature
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # L2 penalties on the mean loss, tried from the strongest
+USUAL_STRENGTH = 1e-2
 CHOOSE_WITH = 10_000
 
 
@@ -35,21 +37,35 @@ def weights_hash(module: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Probe:
-    """A multinomial logistic regression on standardised features. `strength` is the L2 penalty."""
+    """A multinomial logistic regression on features of unit length. `strength` is the L2 penalty; `temperature` divides
+    the scores of calibrated probabilities, and is 1 when there were no labels to choose it with."""
 
     weight: Tensor
     bias: Tensor
-    mean: Tensor
-    scale: Tensor
     strength: float
+    temperature: float = 1.0
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Logits, float32 N x classes."""
+        return linear_scores(unit_length(features), self.weight, self.bias)
 
     def probabilities(self, features: Tensor) -> Tensor:
-        """Class probabilities, float32 N x classes."""
-        return F.linear((features - self.mean) / self.scale, self.weight, self.bias).softmax(1)
+        """Class probabilities as the regression gives them, float32 N x classes."""
+        return self.scores(features).softmax(1)
 
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
         """Share of right predictions, in percent."""
         return percent_right(self.probabilities(features), labels)
+
+
+def unit_length(features: Tensor) -> Tensor:
+    """Each image's features, scaled to a root mean square of 1.
+
+    Contrastive losses compare directions, so lengths say little of the class. On validation images of MNIST this was
+    better than standardising each feature with the labelled images' statistics (which are poor when these are few), for
+    trained and random encoders and for pixels alike, with 100 to 5,000 labels. It uses no statistics of any split.
+    """
+    return F.normalize(features, dim=1) * features.shape[1] ** 0.5
 
 
 def percent_right(scores: Tensor, labels: Tensor) -> float:
@@ -58,17 +74,19 @@ def percent_right(scores: Tensor, labels: Tensor) -> float:
 
 
 def fit_probe(fit: tuple[Tensor, Tensor], choose: tuple[Tensor, Tensor], n_classes: int) -> Probe:
-    """Fit the linear probe: strength chosen by accuracy on `choose`, then refitted on both parts together.
+    """Fit the linear probe: strength chosen by accuracy on `choose`, then refitted on both parts together. Without any
+    images to choose with, the strength is USUAL_STRENGTH.
 
-    fit, choose: (features float32 N x D, labels int64 N). Features are standardised with the statistics of `fit`.
+    fit, choose: (features float32 N x D, labels int64 N).
     The strength is chosen with at most CHOOSE_WITH images of `fit`, and scaled to the number refitted on, as a prior
     on the weights would be.
     """
     features, labels = fit
-    mean, scale = features.mean(0), features.std(0, correction=0)
-    # A feature without spread in `fit` says nothing: its scale of 1 leaves it near 0.
-    scale = torch.where(scale < 1e-6, 1.0, scale)
-    x, x_choose = (features - mean) / scale, (choose[0] - mean) / scale
+    x, x_choose = unit_length(features), unit_length(choose[0])
+    if len(x_choose) == 0:
+        start = torch.zeros(n_classes, x.shape[1], device=x.device), torch.zeros(n_classes, device=x.device)
+        weight, bias = logistic_regression(x, labels, USUAL_STRENGTH, *start)
+        return Probe(weight, bias, USUAL_STRENGTH)
     n = min(len(x), CHOOSE_WITH)
     weight, bias = torch.zeros(n_classes, x.shape[1], device=x.device), torch.zeros(n_classes, device=x.device)
     best: tuple[float, float, Tensor, Tensor] | None = None
@@ -79,10 +97,11 @@ def fit_probe(fit: tuple[Tensor, Tensor], choose: tuple[Tensor, Tensor], n_class
             best = right, strength, weight, bias
     assert best is not None
     _, strength, weight, bias = best
+    temperature = fit_temperature(F.linear(x_choose, weight, bias).double().cpu().numpy(), choose[1].cpu().numpy())
     x = torch.cat([x, x_choose])
     strength *= n / len(x)
     weight, bias = logistic_regression(x, torch.cat([labels, choose[1]]), strength, weight, bias)
-    return Probe(weight, bias, mean, scale, strength)
+    return Probe(weight, bias, strength, temperature)
 
 
 def linear_scores(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -173,6 +173,11 @@ class Settings(BaseModel):
     budgets: tuple[Int, ...] | None = Field(
         None, description="numbers of labels to evaluate with (default: 100,600,5000,30000 and all)"
     )
+    label_draws: Int = Field(1, ge=1, le=20, description="draws of the labels of each budget up to 5,000")
+    evaluation: Literal["basic", "full"] = Field(
+        "basic", description="full: also fine-tuning, more controls, corrupted images, calibration of features"
+    )
+    transfer: str | None = Field(None, description="another data set to try the frozen encoder on, such as digits")
     supervised_steps: Int = Field(200, ge=1, description="least training steps of the CNN trained from scratch")
     checkpoint_seconds: Float = Field(30, ge=0, le=86400, description="training time between two checkpoints, at least")
     ablation_epochs: Int = Field(5, ge=1, description="epochs of each point of 03_ablations")
@@ -201,8 +206,8 @@ class Settings(BaseModel):
     @field_validator("budgets")
     @classmethod
     def _check_budgets(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if value is not None and (not value or min(value) < 20):
-            raise ValueError("each number of labels has to be at least 20")
+        if value is not None and (not value or min(value) < 2):
+            raise ValueError("each number of labels has to be at least 2")
         return value and tuple(sorted(set(value)))
 
     @field_validator("augment", "second_augment")

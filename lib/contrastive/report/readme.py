@@ -44,7 +44,7 @@ Test accuracy after pretraining on {settings["n_images"]:,} unlabelled images of
 {metrics["knn_accuracy"]["mean"]:.2f} %. "Random initialisation" has two readings, and both are here: a frozen random
 encoder under the same linear classifier, and the same network trained from scratch, with the same augmentations.
 
-{savings(metrics, budgets, few)}
+{savings(metrics, results["savings"], few)}
 
 The reports: {pages}; numbers: [results.json]({(PUBLISHED / "results.json").relative_to(ROOT).as_posix()})."""
 

@@ -12,8 +12,15 @@ from IPython.display import display
 MIME = "application/vnd.contrastive.results+json"
 # Metrics that are not percentages: name -> unit and decimals
 PLAIN_UNITS = {
-    "alignment": ("", 3), "uniformity": ("", 3), "effective_rank": ("dimensions", 1), "feature_std": ("", 3),
-}  # fmt: skip
+    name + of: unit
+    for of in ("", "_z")
+    for name, unit in {
+        "alignment": ("", 3),
+        "uniformity": ("", 3),
+        "effective_rank": ("dimensions", 1),
+        "feature_std": ("", 3),
+    }.items()
+}
 
 
 def record(**fragment: Any) -> None:

@@ -1,98 +1,144 @@
-"""Tables and sentences that are computed from a report's metrics, for notebooks and README alike."""
+"""Tables and sentences that are computed from a report's results, for notebooks and README alike."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..evaluate import ARMS, labels_needed, standard_error, uncertainty
+from ..evaluate import ARMS, MORE_ARMS, uncertainty
 from .record import format_metric
 
 Metrics = Mapping[str, Mapping[str, Any]]
+Compared = Mapping[str, Mapping[str, float]]  # as `evaluate.comparisons` gives them
+Saved = Mapping[str, Mapping[str, float | None]]  # as `evaluate.savings` gives them
 
 
 def results_table(metrics: Metrics, budgets: Sequence[int], n_train: int, dataset: str) -> str:
     """Test accuracy by number of labels (rows, from all to few) and by what was done with them, in Markdown."""
-    lines = [
-        "| labels | " + " | ".join(ARMS.values()) + " |",
-        "|:--|" + "--:|" * len(ARMS),
-    ]
+    return _by_labels(metrics, budgets, ARMS, n_train, dataset)
+
+
+def more_arms_table(metrics: Metrics, budgets: Sequence[int], n_train: int, dataset: str) -> str:
+    """The same for the arms of a full evaluation, beside the linear probe; empty if there are none."""
+    measured = {arm: name for arm, name in MORE_ARMS.items() if any(m.startswith(f"{arm}_accuracy@") for m in metrics)}
+    return _by_labels(metrics, budgets, {"linear": ARMS["linear"], **measured}, n_train, dataset) if measured else ""
+
+
+def _by_labels(metrics: Metrics, budgets: Sequence[int], arms: Mapping[str, str], n_train: int, dataset: str) -> str:
+    lines = ["| labels | " + " | ".join(arms.values()) + " |", "|:--|" + "--:|" * len(arms)]
     for n in sorted(budgets, reverse=True):
         share = f" ({100 * n / n_train:.3g} % of {dataset})" if n < n_train else f" (all of {dataset})"
-        best = max(ARMS, key=lambda prefix: metrics[f"{prefix}_accuracy@{n}"]["mean"])
+        own = {arm: metrics[f"{arm}_accuracy@{n}"] for arm in arms if f"{arm}_accuracy@{n}" in metrics}
+        best = max(own, key=lambda arm: own[arm]["mean"])
         cells = []
-        for prefix in ARMS:
-            name = f"{prefix}_accuracy@{n}"
-            text = format_metric(name, dict(metrics[name]))
-            cells.append(f"**{text}**" if prefix == best else text)
+        for arm in arms:
+            text = format_metric(f"{arm}_accuracy@{n}", dict(own[arm])) if arm in own else "–"
+            cells.append(f"**{text}**" if arm == best else text)
         lines.append(f"| {n:,}{share} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def curve(metrics: Metrics, prefix: str, budgets: Sequence[int]) -> dict[int, float]:
-    """Labels -> mean accuracy of one arm."""
-    return {n: metrics[f"{prefix}_accuracy@{n}"]["mean"] for n in budgets}
+def versus(difference: Mapping[str, float], whom: str) -> str:
+    """A difference in words, which call it noise when its 95 % interval holds 0."""
+    points, low, high = (difference[name] for name in ("points", "low", "high"))
+    if low <= 0 <= high:
+        return f"within noise of {whom} ({points:+.2f} points, 95 %: {low:+.2f} to {high:+.2f})"
+    return (
+        f"{abs(points):.2f} points {'better' if points > 0 else 'worse'} than {whom} (95 %: {low:+.2f} to {high:+.2f})"
+    )
 
 
-def difference(metrics: Metrics, a: str, b: str, n_test: int) -> tuple[float, float]:
-    """Difference of two metrics' means, in points, and its standard error: from the test images and from the seeds."""
-    means, variance = [], 0.0
-    for name in (a, b):
-        metric = metrics[name]
-        means.append(metric["mean"])
-        variance += standard_error(metric["mean"], n_test) ** 2 + metric["std"] ** 2 / metric["n_seeds"]
-    return means[0] - means[1], variance**0.5
+def against(compared: Compared, n: int, arm: str) -> Mapping[str, float]:
+    """How much better the linear probe is than another arm, with n labels."""
+    return compared[f"linear_accuracy@{n} - {arm}_accuracy@{n}"]
 
 
-def versus(metrics: Metrics, a: str, b: str, n_test: int, whom: str) -> str:
-    """A difference in words, which call it noise when it is under two standard errors."""
-    points, error = difference(metrics, a, b, n_test)
-    if abs(points) <= 2 * error:
-        return f"within noise of {whom} ({points:+.2f} points, standard error {error:.2f})"
-    return f"{abs(points):.2f} points {'better' if points > 0 else 'worse'} than {whom}"
-
-
-def savings(metrics: Metrics, budgets: Sequence[int], n: int) -> str:
+def savings(metrics: Metrics, saved: Saved, n: int) -> str:
     """How many labels the same CNN needs from scratch to do as well as the probe with n, in words."""
-    accuracy = metrics[f"linear_accuracy@{n}"]["mean"]
-    needed = labels_needed(curve(metrics, "supervised", budgets), accuracy)
+    accuracy, own = metrics[f"linear_accuracy@{n}"]["mean"], saved[str(n)]
+    needed, most = own["needed"], own["most"]
     start = f"With {n:,} labels, the linear probe on the pretrained encoder gets {accuracy:.1f} %"
     if needed is None:
-        return f"{start}; the same CNN trained from scratch does not get there with all {max(budgets):,}."
+        return f"{start}; the same CNN trained from scratch does not get there with all {most:,}{_between(own)}."
     if needed <= n:
-        few = f"{n:,} or fewer" if needed == min(budgets) else f"about {round_labels(needed):,}"
-        return f"{start}; the same CNN trained from scratch does as well with {few}: no label is saved."
+        return (
+            f"{start}; the same CNN trained from scratch does as well with {_labels(needed, own)}: no label is saved."
+        )
     return (
-        f"{start}; the same CNN trained from scratch needs about {round_labels(needed):,} labels for that, "
+        f"{start}; the same CNN trained from scratch needs {_labels(needed, own)} labels for that{_between(own)}, "
         f"{needed / n:.1f} times as many."
     )
 
 
-def answer(metrics: Metrics, budgets: Sequence[int], headline: int, n_test: int) -> str:
+def _labels(n: float | None, own: Mapping[str, float | None]) -> str:
+    least, most = own["least"] or 0, own["most"] or 0
+    if n is None:
+        return f"more than {most:,}"
+    return f"{least:,} or fewer" if n <= least else f"about {round_labels(n):,}"
+
+
+def _between(own: Mapping[str, float | None]) -> str:
+    """The interval of a number of labels, in brackets."""
+    least, most = own["least"] or 0, own["most"] or 0
+    low, high = own["low"], own["high"]
+    ends = (
+        "more" if low is None else f"{least:,} or fewer" if low <= least else f"{round_labels(low):,}",
+        f"more than {most:,}" if high is None else f"{round_labels(high):,}",
+    )
+    return f" (95 %: {ends[0]} to {ends[1]})" if low is not None else f" (95 %: {ends[1]})"
+
+
+def answer(metrics: Metrics, compared: Compared, saved: Saved, headline: int) -> str:
     """What a linear evaluation found, in two sentences: the labels saved where they are fewest; and the headline."""
-    ours, low = f"linear_accuracy@{headline}", min(budgets)
+    low = min(map(int, saved))
     parts = [
-        versus(metrics, ours, f"{control}_accuracy@{headline}", n_test, whom)
-        for control, whom in (("random_encoder", "the random encoder"), ("supervised", "the CNN from scratch"))
+        versus(against(compared, headline, arm), whom)
+        for arm, whom in (("random_encoder", "the random encoder"), ("supervised", "the CNN from scratch"))
     ]
+    accuracy = metrics[f"linear_accuracy@{headline}"]["mean"]
     return (
-        f"{savings(metrics, budgets, low)} With {headline:,} labels it gets {metrics[ours]['mean']:.2f} %: "
-        f"{parts[0]}, and {parts[1]}."
+        f"{savings(metrics, saved, low)} With {headline:,} labels it gets {accuracy:.2f} %: {parts[0]}, and {parts[1]}."
     )
 
 
-def key_numbers(metrics: Metrics, budgets: Sequence[int], headline: int, n_test: int) -> list[tuple[str, str, str]]:
+def key_numbers(metrics: Metrics, saved: Saved, headline: int, n_test: int) -> list[tuple[str, str, str]]:
     """The numbers that carry `answer`, for `conclude`."""
     arms = {"linear": "pretrained encoder", "random_encoder": "random encoder", "supervised": "same CNN from scratch"}
     tiles = [number(metrics[f"{arm}_accuracy@{headline}"], f"{name}, {headline:,} labels", n_test)
              for arm, name in arms.items()]  # fmt: skip
-    low = min(budgets)
-    needed = labels_needed(curve(metrics, "supervised", budgets), metrics[f"linear_accuracy@{low}"]["mean"])
-    if needed is None:
-        value = f"over {max(budgets):,}"
-    else:
-        value = f"{round_labels(needed):,}" + (" or fewer" if needed <= min(budgets) else "")
+    low = min(map(int, saved))
+    value = _labels(saved[str(low)]["needed"], saved[str(low)]).removeprefix("about ")
     return [*tiles, (value, "", f"labels that the CNN needs from scratch to match {low:,} on the pretrained encoder")]
+
+
+def robustness(metrics: Metrics, headline: int) -> str:
+    """What corrupted images leave of the headline's accuracies, in words; empty if that was not measured."""
+    arms = {"linear": "the linear probe", "supervised": "the CNN from scratch", "random_encoder": "the random encoder"}
+    parts = [
+        f"{name} {format_metric('', dict(metrics[f'{arm}_accuracy[corrupted]']))} "
+        f"(clean: {metrics[f'{arm}_accuracy@{headline}']['mean']:.2f} %)"
+        for arm, name in arms.items()
+        if f"{arm}_accuracy[corrupted]" in metrics
+    ]
+    return f"On average over the corruptions, with {headline:,} labels: {', '.join(parts)}." if parts else ""
+
+
+def transfer(metrics: Metrics, dataset: str | None) -> str:
+    """How well another data set's classes can be read from the frozen features, in words; empty if not measured."""
+    arms = {"linear": "the pretrained encoder", "random_encoder": "the random one", "raw_pixel": "raw pixels"}
+    parts = [f"{name} {format_metric('', dict(metrics[f'{arm}_accuracy[transfer]']))}"
+             for arm, name in arms.items() if f"{arm}_accuracy[transfer]" in metrics]  # fmt: skip
+    return f"Linear probes on all labels of {dataset}, an encoder frozen: {', '.join(parts)}." if parts else ""
+
+
+def calibration(metrics: Metrics, headline: int) -> str:
+    """How far the headline probe's probabilities can be believed, in words."""
+    plain, scaled = (metrics[f"calibration_error{kind}@{headline}"]["mean"] for kind in ("", "_scaled"))
+    auc = metrics[f"macro_auc@{headline}"]["mean"]
+    return (
+        f"The probe's probabilities are off by {plain:.2f} points on average (expected calibration error in 15 bins), "
+        f"and by {scaled:.2f} once a temperature, chosen with labels held out, scales them. Macro AUC: {auc:.2f} %."
+    )
 
 
 def number(metric: Mapping[str, Any], what: str, n_test: int) -> tuple[str, str, str]:

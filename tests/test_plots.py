@@ -11,7 +11,7 @@ import torch
 from matplotlib.text import Text
 from PIL import Image
 
-from contrastive import plots
+from contrastive import grid_plots, plots
 from contrastive.evaluate import ARMS, uncertainty
 from contrastive.pictures import DARK, LIGHT, class_colours
 from contrastive.plots import label_budget_curve, loss_curve
@@ -121,7 +121,7 @@ def test_every_figure_has_words_for_those_who_cannot_see_it():
     pictures = [
         plots.embedding_maps({"": points}, labels, ["cat", "dog"], labels == 1),
         plots.confusion(np.array([[8, 2], [0, 9]]), ["cat", "dog"]),
-        plots.ablation({"base": [90.0, 91.0], "without crop": [80.0]}, "base", 1.0, 500),
+        grid_plots.ablation({"base": [90.0, 91.0], "without crop": [80.0]}, "base", 1.0, 500),
         plots.similarity_matrix(torch.randn(8, 4), 4),
         plots.first_filters(torch.randn(4, 1, 3, 3), torch.randn(4, 1, 3, 3)),
         speed.measured_bars({"ours": {"median": 2.0, "min": 1.0, "max": 3.0}}, "pretraining speed, images/s"),
@@ -132,6 +132,42 @@ def test_every_figure_has_words_for_those_who_cannot_see_it():
         assert picture.light.alt == picture.dark.alt
     assert "cat taken for dog, 2 times" in pictures[1].alt
     assert "without crop 80.00 %" in pictures[2].alt
+
+
+def test_lines_of_a_grid_show_means_and_intervals():
+    points = [(t, "yes", [90.0 + t, 92.0 + t]) for t in (0.1, 1.0)] + [(1.0, "no", [80.0])]
+    picture = grid_plots.grid_lines(points, "temperature", "l2_normalize", 500)
+    axes = picture.light.figure.axes[0]
+    assert axes.get_xscale() == "log"
+    lines = {tuple(np.round(np.asarray(line.get_ydata(), float), 3).tolist()) for line in axes.lines if len(line.get_xdata()) in (1, 2)}
+    assert {(91.1, 92.0), (80.0,)} <= lines
+    rows = rows_of(picture)
+    assert [float(r["validation_accuracy_percent"]) for r in rows] == [90.1, 92.1, 91.0, 93.0, 80.0]
+    kinds = grid_plots.grid_lines([("none", "", [1.0, 2.0]), ("mlp", "", [3.0, 4.0])], "head", "", 500).light.figure
+    assert [label.get_text() for label in kinds.axes[0].get_xticklabels()] == ["none", "mlp"]
+
+
+def test_a_heat_map_has_every_combination_and_leaves_the_others_empty():
+    points = [("crop", "crop", [90.0, 92.0]), ("blur", "crop", [95.0, 96.0]), ("blur", "blur", [80.0, 82.0])]
+    picture = grid_plots.grid_heatmap(points, "one", "other", 500)
+    assert "the best is blur with crop, 95.50 %" in picture.alt
+    shown = picture.light.figure.axes[0].collections[0].get_array()
+    assert np.ma.filled(np.ma.masked_invalid(shown).reshape(2, 2), -1).tolist() == [[91.0, 95.5], [-1.0, 81.0]]
+
+
+def test_corruptions_are_shown_from_the_hardest():
+    def of(value, std=0.0):
+        return {"mean": value, "std": std, "n_seeds": 2, "values": [value, value]}
+
+    metrics = {
+        f"{arm}_accuracy[{name}]": of(value + bonus, 0.5)
+        for arm, bonus in (("linear", 1.0), ("supervised", 0.0))
+        for name, value in (("stripe", 60.0), ("shear", 90.0), ("corrupted", 75.0), ("transfer", 99.0))
+    }
+    picture = plots.robustness(metrics, ("linear", "supervised"))
+    assert "2 kinds of corrupted" in picture.alt
+    assert "the hardest is stripe, 61.0 %" in picture.alt
+    assert [label.get_text() for label in picture.light.figure.axes[0].get_yticklabels()] == ["stripe", "shear"]
 
 
 def test_a_confusion_matrix_without_mistakes_says_so():

@@ -189,6 +189,11 @@ def name_lines(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None
         )
 
 
+def style_of_many(i: int) -> tuple[str, str, str]:
+    """Colour, marker and style of the i-th of many lines."""
+    return ("blue", "orange", "green", "grey")[i % 4], "osD^"[i % 4], ("-", "--", ":", "-.")[i // 4 % 4]
+
+
 def class_colours(n: int, theme: Theme) -> list[str]:
     """As many colours for classes: ten that keep 3:1 against the theme's background, else as even as they get."""
     if n > 10:

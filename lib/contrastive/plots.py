@@ -19,6 +19,7 @@ from .pictures import (
     current_theme,
     figure,
     name_lines,
+    style_of_many,
     subplots,
     themed_colour,
 )
@@ -32,11 +33,6 @@ def _show(axes: Any, image: Tensor) -> None:
     array = image.permute(1, 2, 0).numpy()
     axes.imshow(array.squeeze(-1) if array.shape[-1] == 1 else array, cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
-
-
-def _of_many(i: int) -> tuple[str, str, str]:
-    """Colour, marker and style of the i-th of many lines."""
-    return list(ARM_COLOURS.values())[i % 4], list(ARM_MARKERS.values())[i % 4], ("-", "--", ":", "-.")[i // 4 % 4]
 
 
 @figure
@@ -65,8 +61,8 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bo
     ends = []
     for i, (name, history) in enumerate(histories.items()):
         epochs = [h["epoch"] for h in history]
-        colour = themed_colour(_of_many(i)[0] if named else "blue")
-        style: dict[str, Any] = {"color": colour, "ls": _of_many(i)[2] if named else "-"}
+        colour = themed_colour(style_of_many(i)[0] if named else "blue")
+        style: dict[str, Any] = {"color": colour, "ls": style_of_many(i)[2] if named else "-"}
         style |= {"marker": "o" if len(epochs) < 3 else None, "alpha": 1 if named else 1 - 0.6 * i / len(histories)}
         ends.append((name, epochs[-1], 100 * history[-1]["top1"], colour))
         left.plot(epochs, [h["loss"] for h in history], **style)
@@ -232,7 +228,7 @@ def label_budget_curve(
         bars = np.array([uncertainty(v, n_test)[0] for v in values])
         spreads[uncertainty(values[0], n_test)[1]] = None
         bars = np.stack([np.minimum(bars, 0.9 * error), bars])  # a logarithmic axis has no place for 0
-        colour, marker, style = (ARM_COLOURS[prefix], ARM_MARKERS[prefix], "-") if arms else _of_many(i)
+        colour, marker, style = (ARM_COLOURS[prefix], ARM_MARKERS[prefix], "-") if arms else style_of_many(i)
         colour = themed_colour(colour)
         axes.errorbar(own, error, bars, color=colour, marker=marker, ls=style, ms=5, capsize=3)
         ends.append((name, own[-1], float(error[-1]), colour))
@@ -329,31 +325,4 @@ def robustness(metrics: Mapping[str, Mapping[str, Any]], arms: Sequence[str]) ->
         f"Accuracy on {len(names)} kinds of corrupted test images, for {len(arms)} classifiers; {worst}.",
         f"Test accuracy on corrupted images, trained on clean ones.{bars}",
         rows,
-    )
-
-
-@figure
-def ablation(points: Mapping[str, Sequence[float]], base: str, noise: float, n_labels: int) -> Sketch:
-    """Validation accuracy of each point (its values over seeds), and a band: the base +- `noise`."""
-    drawn, axes = subplots(size=(7.0, 0.42 * len(points) + 1.1))
-    reference, blue = float(np.mean(points[base])), themed_colour("blue")
-    axes.axvspan(reference - noise, reference + noise, color=blue, alpha=0.15, lw=0)
-    axes.axvline(reference, color=blue, lw=1)
-    for y, (name, values) in enumerate(points.items()):
-        colour = blue if name == base else themed_colour("ink")
-        axes.plot(values, [y] * len(values), "o", color=colour, ms=4, alpha=0.5)
-        axes.plot(np.mean(values), y, "|", color=colour, ms=14, mew=2)
-    axes.set(xlabel=f"validation accuracy of a linear probe with {n_labels:,} labels (%)")
-    axes.set_yticks(range(len(points)), list(points))
-    axes.invert_yaxis()
-    said = ", ".join(f"{name} {np.mean(values):.2f} %" for name, values in points.items())
-    return Sketch(
-        drawn,
-        f"Validation accuracy by setting: {said}. 95 % interval of a difference: plus or minus {noise:.2f}.",
-        f"Dots: runs; bars: their mean; band: where a difference from the base is within noise (95 %: ±{noise:.2f}).",
-        [
-            {"point": name, "run": i, "validation_accuracy_percent": value}
-            for name, values in points.items()
-            for i, value in enumerate(values)
-        ],
     )

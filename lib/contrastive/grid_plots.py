@@ -1,0 +1,112 @@
+"""The figures of ablations and grids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seaborn as sns
+
+from .pictures import Sketch, colour_map, figure, name_lines, style_of_many, subplots, themed_colour
+from .stats import interval
+
+
+@figure
+def ablation(points: Mapping[str, Sequence[float]], base: str, noise: float, n_labels: int) -> Sketch:
+    """Validation accuracy of each point (its values over seeds), and a band: the base +- `noise`."""
+    drawn, axes = subplots(size=(7.0, 0.42 * len(points) + 1.1))
+    reference, blue = float(np.mean(points[base])), themed_colour("blue")
+    axes.axvspan(reference - noise, reference + noise, color=blue, alpha=0.15, lw=0)
+    axes.axvline(reference, color=blue, lw=1)
+    for y, (name, values) in enumerate(points.items()):
+        colour = blue if name == base else themed_colour("ink")
+        axes.plot(values, [y] * len(values), "o", color=colour, ms=4, alpha=0.5)
+        axes.plot(np.mean(values), y, "|", color=colour, ms=14, mew=2)
+    axes.set(xlabel=f"validation accuracy of a linear probe with {n_labels:,} labels (%)")
+    axes.set_yticks(range(len(points)), list(points))
+    axes.invert_yaxis()
+    said = ", ".join(f"{name} {np.mean(values):.2f} %" for name, values in points.items())
+    return Sketch(
+        drawn,
+        f"Validation accuracy by setting: {said}. 95 % interval of a difference: plus or minus {noise:.2f}.",
+        f"Dots: runs; bars: their mean; band: where a difference from the base is within noise (95 %: ±{noise:.2f}).",
+        [
+            {"point": name, "run": i, "validation_accuracy_percent": value}
+            for name, values in points.items()
+            for i, value in enumerate(values)
+        ],
+    )
+
+
+@figure
+def grid_lines(
+    points: Sequence[tuple[Any, str, Sequence[float]]], x_label: str, line_label: str, n_labels: int
+) -> Sketch:
+    """Validation accuracy against one setting, a line for each value of another: (x, line, values over seeds).
+
+    Numbers are placed on a logarithmic axis, other values side by side. Bars: the 95 % interval of a mean over seeds.
+    """
+    drawn, axes = subplots(size=(6.6, 3.4))
+    numeric = all(isinstance(x, int | float) and not isinstance(x, bool) and x > 0 for x, *_ in points)
+    xs = list(dict.fromkeys(x for x, *_ in points))
+    place = {x: x if numeric else i for i, x in enumerate(xs)}
+    ends, rows, said = [], [], []
+    for i, line in enumerate(dict.fromkeys(line for _, line, _ in points)):
+        own = [(x, values) for x, of, values in points if of == line]
+        colour, marker, style = style_of_many(i)
+        means = [float(np.mean(values)) for _, values in own]
+        bars = [interval(values) if len(values) > 1 else 0.0 for _, values in own]
+        axes.errorbar([place[x] for x, _ in own], means, bars, color=themed_colour(colour), marker=marker, ls=style,
+                      ms=5, capsize=3)  # fmt: skip
+        ends.append((line, place[own[-1][0]], means[-1], themed_colour(colour)))
+        said.append(f"{line}: " + ", ".join(f"{m:.2f} % at {x}" for (x, _), m in zip(own, means, strict=True)))
+        rows += [{"line": line, x_label: x, "run": k, "validation_accuracy_percent": v}
+                 for x, values in own for k, v in enumerate(values)]  # fmt: skip
+    if numeric:
+        axes.set(xscale="log")
+        axes.xaxis.minorticks_off()
+    axes.set_xticks([place[x] for x in xs], [f"{x:g}" if numeric else str(x) for x in xs])
+    axes.set(xlabel=x_label.replace("_", " "), ylabel=f"validation accuracy (%),\n{n_labels:,} labels")
+    if len(ends) > 1:
+        name_lines(axes, ends)
+    lines = f", a line for each {line_label.replace('_', ' ')}" if len(ends) > 1 else ""
+    return Sketch(
+        drawn,
+        f"Validation accuracy against {x_label.replace('_', ' ')}. {'; '.join(said)}.",
+        f"Validation accuracy of a linear probe against {x_label.replace('_', ' ')}{lines}. Bars: 95 % interval of the "
+        "mean over seeds.",
+        rows,
+    )
+
+
+@figure
+def grid_heatmap(
+    points: Sequence[tuple[str, str, Sequence[float]]], x_label: str, y_label: str, n_labels: int
+) -> Sketch:
+    """Validation accuracy of every combination of two things: (x, y, values over seeds), as a matrix of means."""
+    xs, ys = (list(dict.fromkeys(point[axis] for point in points)) for axis in (0, 1))
+    means = np.full((len(ys), len(xs)), np.nan)
+    for x, y, values in points:
+        means[ys.index(y), xs.index(x)] = np.mean(values)
+    drawn, axes = subplots(size=(0.72 * len(xs) + 2.6, 0.5 * len(ys) + 1.5))
+    sns.heatmap(
+        means, annot=True, fmt=".1f", cmap=colour_map("mistakes"), ax=axes, xticklabels=xs, yticklabels=ys,
+        annot_kws={"size": 8}, cbar_kws={"label": f"validation accuracy (%), {n_labels:,} labels"},
+    )  # fmt: skip
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.set_yticklabels(ys, rotation=0)
+    best = max(points, key=lambda point: np.mean(point[2]))
+    spreads = [float(np.std(values, ddof=1)) for *_, values in points if len(values) > 1]
+    spread = f"; over seeds it has a standard deviation of {np.mean(spreads):.2f} on average" if spreads else ""
+    return Sketch(
+        drawn,
+        f"Validation accuracy of {len(points)} combinations; the best is {best[0]} with {best[1]}, "
+        f"{np.mean(best[2]):.2f} %.",
+        f"Validation accuracy of a linear probe (%), the mean over seeds{spread}.",
+        [
+            {x_label: x, y_label: y, "run": k, "validation_accuracy_percent": v}
+            for x, y, values in points
+            for k, v in enumerate(values)
+        ],
+    )

@@ -139,7 +139,11 @@ def test_lines_of_a_grid_show_means_and_intervals():
     picture = grid_plots.grid_lines(points, "temperature", "l2_normalize", 500)
     axes = picture.light.figure.axes[0]
     assert axes.get_xscale() == "log"
-    lines = {tuple(np.round(np.asarray(line.get_ydata(), float), 3).tolist()) for line in axes.lines if len(line.get_xdata()) in (1, 2)}
+    lines = {
+        tuple(np.round(np.asarray(line.get_ydata(), float), 3).tolist())
+        for line in axes.lines
+        if len(line.get_xdata()) in (1, 2)
+    }
     assert {(91.1, 92.0), (80.0,)} <= lines
     rows = rows_of(picture)
     assert [float(r["validation_accuracy_percent"]) for r in rows] == [90.1, 92.1, 91.0, 93.0, 80.0]

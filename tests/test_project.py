@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from contrastive.files import read_json
-from contrastive.report.readme import BEGIN, END, PUBLISHED, generated
+from contrastive.report.readme import (
+    BEGIN,
+    BEGIN_POLICIES,
+    END,
+    END_POLICIES,
+    PUBLISHED,
+    generated,
+    generated_policies,
+)
 from contrastive.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +62,14 @@ def test_readme_is_generated_from_the_published_results():
     assert results["status"] == "ok"
     assert results["dataset"]["name"] == "mnist"
     assert results["provenance"]["dirty"] is False
+
+
+def test_readme_tells_the_augmentation_policies_as_they_are():
+    text = (ROOT / "README.md").read_text()
+    assert (
+        text[text.index(BEGIN_POLICIES) + len(BEGIN_POLICIES) : text.index(END_POLICIES)].strip()
+        == generated_policies()
+    )
 
 
 def test_readme_tells_every_parameter():

@@ -274,14 +274,18 @@ def resolve(settings: Settings) -> Settings:
         dataset=str(Path(os.path.expanduser(settings.dataset)).resolve()) if is_path else images.name,
         n_images=n_images,
         ablation_labels=min(settings.ablation_labels, n_rest),
-        budgets=settings.budgets or _default_budgets(len(images.train)),
+        budgets=settings.budgets
+        or _default_budgets(len(images.train), len(images.classes), settings.evaluation == "full"),
         device=_device(settings.device),
         precision=_precision(settings.precision, _device(settings.device)),
     )
 
 
-def _default_budgets(n_train: int) -> tuple[int, ...]:
-    return (*(n for n in (100, 600, 5000, 30000) if n < n_train), n_train)
+def _default_budgets(n_train: int, n_classes: int, full: bool) -> tuple[int, ...]:
+    numbers = {100, 600, 5000, 30000}
+    if full:  # a few of each class, and one and ten percent
+        numbers |= {n_classes, 5 * n_classes, 10 * n_classes, 1000, n_train // 100, n_train // 10}
+    return (*sorted(n for n in numbers if n_classes <= n < n_train), n_train)
 
 
 def _device(name: str) -> str:

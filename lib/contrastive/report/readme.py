@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from ..files import atomic_write, read_json
-from ..settings import checkout
+from ..settings import OPERATIONS, POLICIES, checkout
 from .index import write_index
 from .speed import conditions, goal_conditions, speed_table
 from .tables import results_table, savings
@@ -23,6 +23,7 @@ PICTURE = PUBLISHED / "first_screen.png"
 ALT = "A report's first screen: question, answer, key numbers, test error by labels, data, settings, checks, command"
 BEGIN, END = "<!-- results: made by `make readme` -->", "<!-- end of results -->"
 BENCHMARKS = ROOT / "reports" / "published" / "benchmarks.json"
+BEGIN_POLICIES, END_POLICIES = "<!-- policies: made by `make readme` -->", "<!-- end of policies -->"
 BEGIN_SPEED, END_SPEED = "<!-- speed: made by `make readme` -->", "<!-- end of speed -->"
 
 
@@ -62,6 +63,28 @@ All arms train the same layers; only ratios within one run mean anything. The re
 [benchmarks.json]({numbers})."""
 
 
+def generated_policies() -> str:
+    """The part of README about augmentation policies."""
+    rows = [
+        f"| `{op}` | {', '.join(f'{what} ({usual:g})' for what, (*_, usual) in numbers.items())} |"
+        for op, numbers in OPERATIONS.items()
+    ]
+    table = "\n".join(rows)
+    return f"""\
+An augmentation policy is a name or an operation, to which others are added and from which they are taken away, each
+with its usual numbers or with numbers of its own: `simclr-hflip`, `digits+elastic:0.03`, `crop:0.3:1+rotate:20+stroke`.
+Whatever their order in the text, they are applied in this one:
+
+| operation | its numbers (the usual ones) |
+|:--|:--|
+{table}
+
+`simclr` is the recipe as written: RandomHorizontalFlip, RandomResizedCrop, ColorJitter, GaussianBlur, RandomGrayscale,
+then normalisation with (0.1307, 0.3081). It stands for `{POLICIES["simclr"]}`.
+`digits` is what we found to be good for digits: `{POLICIES["digits"]}`.
+Greyscale, hue and saturation change nothing on images with one channel."""
+
+
 def browser_path() -> str | None:
     """Where the system's Chromium is, if it has one."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -96,6 +119,7 @@ def main() -> int:
     readme = ROOT / "README.md"
     text = _between(readme.read_text(), BEGIN, END, generated(results))
     measured = json.loads(BENCHMARKS.read_text())
+    text = _between(text, BEGIN_POLICIES, END_POLICIES, generated_policies())
     readme.write_text(_between(text, BEGIN_SPEED, END_SPEED, generated_speed(measured)))
     return 0
 

@@ -119,14 +119,12 @@ def test_impulse_noise_is_salt_and_pepper():
 
 def test_glass_blur_without_swaps_is_scipys_gaussian_twice(monkeypatch):
     monkeypatch.setattr(K, "_shuffle", lambda x, *_: x)
-    images = smooth(4, 3, 28, 20)
-    for height in (28, 20):  # the blur is wider where the shorter side is longer
-        x = images if height == 28 else images.transpose(2, 3)
-        sigma = (0, 0, 0.7 * 20 / 28, 0)
-        once = np.uint8(ndimage.gaussian_filter(x.numpy() / 255, sigma, mode="nearest") * 255 + 1e-3)
+    for height, width in ((28, 40), (56, 28), (30, 20)):
+        images = torch.randint(256, (4, 3, height, width), generator=generator(), dtype=torch.uint8)
+        sigma = (0, 0, 0.7 * min(height, width) / 28, 0)
+        once = np.uint8(ndimage.gaussian_filter(images.numpy() / 255, sigma, mode="nearest") * 255 + 1e-3)
         expected = levels(ndimage.gaussian_filter(once / 255, sigma, mode="nearest"))
-        assert np.abs(corrupt("glass_blur", x, 0).numpy() - expected).max() <= 1
-        assert np.abs(expected - x.numpy()).max() > 2
+        assert np.abs(corrupt("glass_blur", images, 0).numpy() - expected).max() <= 1
 
 
 def test_glass_blur_leaves_even_images_alone():
@@ -137,7 +135,7 @@ def test_glass_blur_leaves_even_images_alone():
 
 @pytest.mark.parametrize(("reach", "times"), [(1, 2), (2, 1)])
 def test_swaps_spread_a_pixel_as_the_published_loop_does(reach, times):
-    size, n, rng = 8, 3000, np.random.default_rng(0)
+    size, n, rng = 8, 4000, np.random.default_rng(0)
     ours = torch.zeros(n, 1, size, size, dtype=torch.uint8)
     ours[:, :, 4, 4] = 1
     ours = K._shuffle(ours, reach, times, generator())[:, 0]
@@ -153,8 +151,10 @@ def test_swaps_spread_a_pixel_as_the_published_loop_does(reach, times):
             if chance < 0.5 and place in (here, there):
                 place = there if place == here else here
         theirs[place] += 1 / n
-    assert ours.double().mean(0).numpy() == pytest.approx(theirs, abs=0.04)
-    assert 0.05 < theirs.max() < 0.9
+    ours = ours.double().mean(0).numpy()
+    for axis in (0, 1):  # they also tell in which order the pixels were gone over
+        assert ours.sum(axis) == pytest.approx(theirs.sum(axis), abs=0.03)
+    assert ours == pytest.approx(theirs, abs=0.03)
 
 
 def test_swaps_move_whole_pixels():

@@ -1,4 +1,4 @@
-"""The command line: `contrastive report`, `pretrain`, `verify` and `compare`."""
+"""The command line: `contrastive report`, `pretrain`, `sweep`, `verify` and `compare`."""
 
 from __future__ import annotations
 
@@ -37,15 +37,24 @@ def parser() -> Parser:
     )
     report = commands.add_parser("report", help="execute the notebooks and render them to HTML", **common)
     pretrain = commands.add_parser("pretrain", help="train one encoder, or resume it; prints its folder", **common)
+    sweep = commands.add_parser("sweep", help="train and judge every point of a grid of settings", **common)
     verify = commands.add_parser("verify", help="make a report again and compare every number", **common)
     compare = commands.add_parser("compare", help="show on one page what differs between reports")
     compare.add_argument("reports", metavar="REPORT", nargs="+", help="reports' folders; the first is compared with")
     compare.add_argument("--out", metavar="FILE", help="the page (default: reports/comparison.html)")
     verify.add_argument("report", metavar="REPORT", help="a report's folder, or a file in it")
+    sweep.add_argument("grid", metavar="GRID", help="a YAML file, or the name of one in notebooks/grids")
+    sweep.add_argument(
+        "--dry-run", action="store_true", help="list the runs and about how long they take, start nothing"
+    )
+    sweep.add_argument("--jobs", metavar="N", type=count, default=1, help="processes at once (default: 1)")
+    sweep.add_argument("--reports", action="store_true", help="a report for each point, rather than bare runs")
+    sweep.add_argument("--out", metavar="FOLDER", help="where the reports go (default: reports/<grid>)")
+    sweep.add_argument("--dataset", metavar="NAME|PATH", help="auto, mnist, digits, or a folder or .npz file")
     for command in (report, pretrain):
         command.add_argument("--preset", default="quick", help=f"{', '.join(PRESETS)} (default: quick)")
         command.add_argument("--dataset", metavar="NAME|PATH", help="auto, mnist, digits, or a folder or .npz file")
-    for command in (report, pretrain, verify):
+    for command in (report, pretrain, sweep, verify):
         command.add_argument(
             "-p", metavar="NAME=VALUE", action="append", default=[], dest="parameters", help="set a parameter"
         )
@@ -68,6 +77,13 @@ def seconds(text: str) -> float:
     return float(text)
 
 
+def count(text: str) -> int:
+    """A positive whole number. Raises: ValueError."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
 def given_parameters(args: argparse.Namespace) -> dict[str, Any]:
     """What was asked for on the command line, by name. Raises: UserError."""
     given: dict[str, Any] = {name: getattr(args, name, None) for name in ("preset", "dataset")}
@@ -76,8 +92,9 @@ def given_parameters(args: argparse.Namespace) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"-p {text}: write it as -p name=value.")
-        if name not in Settings.model_fields:
-            raise UserError(nearest(name, Settings.model_fields, "parameter"))
+        known = [*Settings.model_fields, *(("seeds", "labels") if args.command == "sweep" else ())]
+        if name not in known:
+            raise UserError(nearest(name, known, "parameter"))
         given[name] = value
     return given
 
@@ -103,6 +120,15 @@ def main(argv: list[str] | None = None) -> int:
             from .report.verify import verify
 
             return verify(Path(args.report), given, args.out, args.timeout)
+        if args.command == "sweep":
+            from .grids import load_grid
+            from .sweep import dry_run, report_grid, sweep
+
+            grid = load_grid(args.grid, given)
+            if args.dry_run:
+                dry_run(grid, args.jobs)
+                return 0
+            return report_grid(grid, args.jobs, args.out) if args.reports else sweep(grid, args.jobs)
         settings = make_settings(**given)
         if args.command == "pretrain":
             from .data import load_images

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from .corruptions import CORRUPTIONS, corrupt
@@ -267,7 +267,7 @@ class _Evaluator:
         for arm, how in arms.items():
             budgets = [n for n in self.budgets if n <= DRAWN_UP_TO or n == self.headline or arm == "supervised"]
             for n in self.bar(TRAINED_ARMS[arm], budgets):
-                for draw, parts in enumerate(self.labels(n)):
+                for draw, parts in enumerate(self.labels(n) if arm in ARMS else self.labels(n)[:1]):  # they take long
                     index = torch.cat(parts).to(self.device)
                     model = train_classifier(
                         self.settings, data[index], self.train_labels[index], self.n_classes, **how
@@ -308,21 +308,23 @@ def _pixels(images: Tensor) -> Tensor:
     return images.flatten(1).float() / 255
 
 
-def validation_accuracy(run: Run, n_labels: int) -> float:
+def validation_accuracy(run: Run, n_labels: int, head: nn.Module | None = None) -> float:
     """Percent right on the validation images of a linear probe with `n_labels` labels: what choices are made by.
 
-    The probe's own strength is chosen inside the labels, on a fifth of them, which are not validation images.
+    head: a projection head, to judge its projections rather than the features before it. The probe's own strength is
+    chosen inside the labels, on a fifth of them, which are not validation images.
     """
     settings, images = run.settings, load_images(run.settings)
     splits = split(images, settings.n_images or 0, settings.seed)
     encoder = load_encoder(run).to(settings.device)
     index = splits.rest[:n_labels]
     n_choose = max(len(index) // 5, 1)
-    features, labels = embed(encoder, images.train[index]), images.train_labels[index].to(settings.device)
+    head = head.to(settings.device) if head is not None else nn.Identity()
+    features, labels = head(embed(encoder, images.train[index])), images.train_labels[index].to(settings.device)
     probe = fit_probe(
         (features[n_choose:], labels[n_choose:]), (features[:n_choose], labels[:n_choose]), len(images.classes)
     )
-    validation = embed(encoder, images.train[splits.validation])
+    validation = head(embed(encoder, images.train[splits.validation]))
     return probe.accuracy(validation, images.train_labels[splits.validation].to(settings.device))
 
 

@@ -50,7 +50,7 @@ POLICIES = {
 
 # How the long presets are evaluated
 SEVERAL: dict[str, Any] = dict(
-    n_seeds=5, label_draws=3, evaluation="full", supervised_steps=600,
+    n_seeds=5, label_draws=2, evaluation="full",
     ablation_epochs=20, ablation_width=16, ablation_seeds=3,
 )  # fmt: skip
 
@@ -187,7 +187,7 @@ class Settings(BaseModel):
         "basic", description="full: also fine-tuning, more controls, corrupted images, calibration of features"
     )
     transfer: str | None = Field(None, description="another data set to try the frozen encoder on, such as digits")
-    supervised_steps: Int = Field(200, ge=1, description="least training steps of the CNN trained from scratch")
+    supervised_steps: Int = Field(600, ge=1, description="least training steps of the CNN trained from scratch")
     checkpoint_seconds: Float = Field(30, ge=0, le=86400, description="training time between two checkpoints, at least")
     ablation_epochs: Int = Field(5, ge=1, description="epochs of each point of 03_ablations")
     ablation_width: Int = Field(12, ge=1, le=1024, description="encoder width of each point of 03_ablations")

@@ -1,66 +1,114 @@
-"""Many runs, to see what a parameter does: the points of an ablation, each several seeds, each cached as a run."""
+"""Many runs, each cached by its settings: those of a grid, in several processes, with failures kept apart."""
 
 from __future__ import annotations
 
+import os
+import re
 import statistics
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+import torch
 from tqdm import tqdm
 
-from .evaluate import standard_error, validation_accuracy
-from .files import DamagedError, locked, read_json, say, write_json
-from .pretrain import TRAINING_CODE, Run, code_hash, pretrain
-from .settings import Settings, parse_policy
+from .data import load_images, split
+from .evaluate import validation_accuracy
+from .files import BROKEN, DamagedError, locked, printable, read_json, say, tell, write_json
+from .grids import Grid, GridResult, Point, finding, grid_points
+from .pretrain import TRAINING_CODE, Run, code_hash, load_method, pretrain
+from .settings import Settings, UserError, runs_root
+from .signals import Stop, terminate
+from .training import start
 
-TEMPERATURES = (0.1, 0.2, 0.5, 1.0)
-HEADS = ("none", "linear", "mlp")
-BASE = "base"
-BASE_SEEDS = 3  # at least: they tell how much noise to expect
-
-
-def ablation_base(settings: Settings) -> Settings:
-    """The run that all points differ from in one value: the recipe's augmentations, in the ablation's size."""
-    return settings.but(augment="simclr", epochs=settings.ablation_epochs, width=settings.ablation_width, n_seeds=1)
+Job = tuple[str, Settings]
+TIMED = 8  # configurations whose speed a dry run measures
 
 
-def ablation_points(base: Settings) -> dict[str, dict[str, Settings]]:
-    """Group -> point -> settings, each one value away from `base`, which is a point of every group."""
-    groups = {
-        "temperature": {f"temperature {t:g}": base.but(temperature=t) for t in TEMPERATURES},
-        "augmentation": {
-            f"without {op}": base.but(augment=f"{base.augment}-{op}") for op in parse_policy(base.augment)
-        },
-        "head": {f"head {kind}": base.but(head=kind) for kind in HEADS},
-    }
-    return {
-        group: {BASE: base} | {name: s for name, s in points.items() if s != base} for group, points in groups.items()
-    }
+def run_grid(grid: Grid, jobs: int = 1, progress: bool = True) -> GridResult:
+    """Train and judge every point of a grid with every seed, or load what was done before.
 
-
-def measure(
-    points: Mapping[str, Settings], seeds: int, n_labels: int, progress: bool = True
-) -> tuple[dict[str, list[float]], bool]:
-    """Validation accuracy of each point over `seeds` seeds (the base: at least BASE_SEEDS), trained where needed.
-
-    Also returns whether the training code has changed since any of the runs was made.
+    jobs: how many processes at once; each has its share of the threads. A run that fails is told of in the result, and
+    does not stop the others. Raises: UserError, before anything starts.
     """
-    jobs = [
-        (name, settings.but(seed=settings.seed + i))
-        for name, settings in points.items()
-        for i in range(max(seeds, BASE_SEEDS) if name == BASE else seeds)
+    points = grid_points(grid)
+    started = time.perf_counter()
+    first = next(iter(points.values())).settings
+    images = load_images(first)
+    result = GridResult(grid, points, len(split(images, first.n_images or 0, first.seed).validation))
+    result.values = {kind: {name: {} for name in points} for kind in grid.features}
+    todo = grid_jobs(grid, points)
+    bar = tqdm(total=len(todo), desc=f"grid {grid.name}", disable=not progress, mininterval=1, file=sys.stdout)
+    with bar:
+        for (name, settings), (values, changed, why) in _run_all(todo, grid, jobs):
+            for kind, value in values.items():
+                result.values[kind][name][settings.seed] = value
+            result.code_changed |= changed
+            if why:
+                result.failures.append((name, settings.seed, why))
+            bar.set_postfix_str(f"{name}, seed {settings.seed}"[:60], False)
+            bar.update()
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+def grid_jobs(grid: Grid, points: Mapping[str, Point]) -> list[Job]:
+    """Every run of a grid: all points with the first seed, then all with the second, and so on, so that an interrupted
+    grid has something of every point."""
+    return [
+        (name, point.settings.but(seed=point.settings.seed + i))
+        for i in range(grid.seeds)
+        for name, point in points.items()
     ]
-    values: dict[str, list[float]] = {name: [] for name in points}
-    code_changed = False
-    for name, settings in tqdm(jobs, desc="ablation runs", disable=not progress, mininterval=1, file=sys.stdout):
+
+
+Outcome = tuple[dict[str, float], bool, str]
+
+
+def _run_all(todo: list[Job], grid: Grid, jobs: int) -> Iterator[tuple[Job, Outcome]]:
+    if jobs == 1:
+        for job in todo:
+            yield job, measure_one(job[1], grid.labels, grid.features)
+        return
+    from joblib import Parallel, delayed
+
+    threads = max(1, torch.get_num_threads() // jobs)
+    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=2 * jobs)
+    tasks = (
+        delayed(_in_worker)(i, settings, grid.labels, grid.features, threads) for i, (_, settings) in enumerate(todo)
+    )
+    for i, outcome in parallel(tasks):
+        yield todo[i], outcome
+
+
+def _in_worker(i: int, settings: Settings, labels: int, features: tuple[str, ...], threads: int) -> tuple[int, Outcome]:
+    import signal
+
+    for number in Stop.SIGNALS:  # so that a worker that is told to stop writes its checkpoint first
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, terminate)
+    torch.set_num_threads(threads)
+    return i, measure_one(settings, labels, features)
+
+
+def measure_one(settings: Settings, labels: int, features: tuple[str, ...]) -> Outcome:
+    """Validation accuracy of one run, trained if need be, on each kind of features; whether its code has changed since;
+    and why it failed, or nothing."""
+    try:
         run = pretrain(settings, progress=False)
-        values[name].append(_cached_accuracy(run, n_labels))
-        code_changed |= run.code_changed
-    return values, code_changed
+        return {kind: _cached_accuracy(run, labels, kind) for kind in features}, run.code_changed, ""
+    except UserError as failure:
+        return {}, False, str(failure)
+    except (OSError, RuntimeError, MemoryError) as failure:
+        return {}, False, f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"
 
 
-def _cached_accuracy(run: Run, n_labels: int) -> float:
-    path, key = run.folder / "validation.json", code_hash((*TRAINING_CODE, "probes", "evaluate")) + f" {n_labels}"
+def _cached_accuracy(run: Run, n_labels: int, kind: str) -> float:
+    path = run.folder / "validation.json"
+    key = code_hash((*TRAINING_CODE, "stats", "probes", "evaluate")) + f" {n_labels} {kind}"
     with locked(run.folder, "evaluating it"):
         saved: dict[str, float] = {}
         try:
@@ -70,43 +118,169 @@ def _cached_accuracy(run: Run, n_labels: int) -> float:
         except DamagedError as damage:
             say(f"{damage} The run is evaluated again.")
         if key not in saved:
-            saved = {key: validation_accuracy(run, n_labels)}
+            head = load_method(run).head if kind == "z" else None
+            saved = {name: value for name, value in saved.items() if name.split()[0] == key.split()[0]}
+            saved[key] = validation_accuracy(run, n_labels, head)
             write_json(path, saved)
     return saved[key]
 
 
-def noise(values: Mapping[str, Sequence[float]], n_validation: int) -> float:
-    """Half the width, in points, of the 95 % interval of the difference between a point and the base.
-
-    From the spread over seeds (pooled over all points with several), by Student's t since the seeds are few; or,
-    where that is smaller, from the number of validation images alone: three seeds can agree by luck.
-    """
-    from scipy.stats import t
-
-    groups = [v for v in values.values() if len(v) > 1]
-    freedom = sum(len(v) - 1 for v in groups)
-    spread = (sum(statistics.variance(v) * (len(v) - 1) for v in groups) / freedom) ** 0.5
-    spread = max(spread, standard_error(statistics.fmean(values[BASE]), n_validation))
-    fewest = min(len(v) for v in values.values())
-    return float(t.ppf(0.975, freedom)) * spread * (1 / fewest + 1 / len(values[BASE])) ** 0.5
+# --- The command `sweep` ---------------------------------------------------------------------------------------------
 
 
-def strongest(values: Mapping[str, Sequence[float]], interval: float) -> tuple[str, float, int]:
-    """The point that differs most from the base, by how much, and how many differ by more than `interval` points."""
-    base = statistics.fmean(values[BASE])
-    change = {name: statistics.fmean(v) - base for name, v in values.items() if name != BASE}
-    name = max(change, key=lambda point: abs(change[point]))
-    return name, change[name], sum(abs(d) > interval for d in change.values())
+def state_of(settings: Settings) -> str:
+    """Whether a run is done, partly done or to do, by its folder."""
+    folder = runs_root() / settings.run_name
+    if (folder / "encoder.safetensors").exists():
+        return "done"
+    return "partly" if (folder / "state.pt").exists() else "to do"
 
 
-def finding(values: Mapping[str, Sequence[float]], interval: float) -> str:
-    """A sentence: which points differ from the base by more than `interval` points, and which do not."""
-    base = statistics.fmean(values[BASE])
-    change = {name: statistics.fmean(v) - base for name, v in values.items() if name != BASE}
-    beyond = {name: d for name, d in change.items() if abs(d) > interval}
-    if not beyond:
-        return f"No point differs from the base's {base:.2f} % by more than noise (95 %: ±{interval:.2f} points)."
-    parts = [f"{name} {d:+.2f} points" for name, d in sorted(beyond.items(), key=lambda item: item[1])]
-    within = [f"{name} ({d:+.2f})" for name, d in change.items() if name not in beyond]
-    said = f"Against the base's {base:.2f} %, more than noise: {', '.join(parts)}."
-    return said + (f" Within noise (95 %: ±{interval:.2f} points): {', '.join(within)}." if within else "")
+def dry_run(grid: Grid, jobs: int) -> None:
+    """Print a grid's runs and how long they would take, by the time of a few training steps; nothing is started."""
+    points = grid_points(grid)
+    todo = grid_jobs(grid, points)
+    costs: dict[tuple, float] = {}
+    seconds = 0.0
+    for name, settings in todo:
+        state = state_of(settings)
+        tell(printable(f"{state:7} {settings.run_name}  {name}, seed {settings.seed}"))
+        if state != "done":
+            seconds += settings.epochs * _seconds_of_epoch(settings, costs) + 2
+    tell(f"{len(todo)} runs, {sum(state_of(s) != 'done' for _, s in todo)} to do: about {_clock(seconds)} with one job")
+    if jobs > 1:
+        tell(f"with {jobs} jobs at best a {jobs}th of that, on as many cores")
+
+
+def _seconds_of_epoch(settings: Settings, costs: dict[tuple, float]) -> float:
+    """By timing four steps, after one that is not counted, of at most TIMED configurations; of others by that with the
+    nearest width and batch."""
+    kind = (settings.width, settings.batch_size, settings.view_size or 0, settings.augment, settings.features)
+    if kind not in costs and len(costs) >= TIMED:
+        kind = min(costs, key=lambda k: (abs(k[0] - settings.width), abs(k[1] - settings.batch_size)))
+    if kind not in costs:
+        images = load_images(settings)
+        indices = split(images, settings.n_images or 0, settings.seed).pretrain
+        training = start(settings, images.train[indices])
+        position = training.begin(0)
+        training.advance(position)
+        steps = min(4, training.steps - 1)
+        began = time.perf_counter()
+        for _ in range(steps):
+            training.advance(position)
+        training.check(position)
+        costs[kind] = (time.perf_counter() - began) / (max(steps, 1) * settings.batch_size)
+    n = (settings.n_images or 0) // settings.batch_size * settings.batch_size
+    return costs[kind] * n
+
+
+def _clock(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def sweep(grid: Grid, jobs: int) -> int:
+    """Run a grid, print what came out and write it to `$CONTRASTIVE_RUNS/sweeps/<name>.json`, whose path is the last
+    line. Returns the exit code: 1 when a run failed."""
+    result = run_grid(grid, jobs)
+    width = max(map(len, result.points))
+    for kind in grid.features:
+        tell(
+            f"\nvalidation accuracy (%) of a linear probe on {kind} with {grid.labels:,} labels: mean, standard "
+            "deviation, seeds"
+        )
+        for name in result.points:
+            own = result.of(name, kind)
+            std = statistics.stdev(own) if len(own) > 1 else 0.0
+            shown = f"{statistics.fmean(own):6.2f}  {std:5.2f}  {len(own)}" if own else "failed"
+            tell(printable(f"  {name:{width}}  {shown}"))
+    tell("")
+    for claim in grid.claims:
+        tell(printable(finding(result, claim)))
+    for name, seed, why in result.failures:
+        tell(printable(f"FAILED {name}, seed {seed}: {why}"), sys.stderr)
+    path = runs_root() / "sweeps" / f"{grid.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, as_json(result))
+    print(path)
+    return int(bool(result.failures))
+
+
+def as_json(result: GridResult) -> dict[str, Any]:
+    """A grid and what came out, for a file."""
+    return {
+        "grid": result.grid.model_dump(mode="json"),
+        "points": [
+            {
+                "name": name,
+                "varied": point.varied,
+                "values": {kind: {str(s): v for s, v in result.values[kind][name].items()} for kind in result.values},
+                "runs": [point.settings.but(seed=point.settings.seed + i).run_name for i in range(result.grid.seeds)],
+            }
+            for name, point in result.points.items()
+        ],
+        "failures": [{"point": name, "seed": seed, "why": why} for name, seed, why in result.failures],
+        "code_changed": result.code_changed,
+    }
+
+
+# --- A report for each point ------------------------------------------------------------------------------------------
+
+
+def report_grid(grid: Grid, jobs: int, out: str | None) -> int:
+    """Run the notebooks for each point of a grid, each in a process of its own, into a folder of its own below `out`
+    (default: reports/<grid>). What is there and whole is not made again. Returns the exit code."""
+    from joblib import Parallel, delayed
+
+    from .report.runner import reports_root, writable_folder
+
+    points = grid_points(grid)
+    folder = writable_folder(Path(out) if out else reports_root() / grid.name)
+    names = {name: _slug(name) for name in points}
+    threads = max(1, torch.get_num_threads() // jobs)
+    tasks = []
+    for name, point in points.items():
+        if _is_whole(folder / names[name], point.settings):
+            tell(printable(f"done before  {name}"))
+            continue
+        tasks.append(delayed(_report)(name, {**grid.base, **point.varied}, folder / names[name], threads))
+    failed = 0
+    # Threads that wait for processes: these are what a signal reaches.
+    for i, (name, code, said) in enumerate(
+        Parallel(n_jobs=jobs, prefer="threads", return_as="generator_unordered")(tasks)
+    ):
+        failed += code != 0
+        tell(printable(f"{i + 1}/{len(tasks)}  {name}  {'failed: ' + said if code else 'ok'}"))
+    print(folder)
+    return int(failed > 0)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-zA-Z0-9.]+", "-", name).strip("-")[:80]
+
+
+def _is_whole(folder: Path, settings: Settings) -> bool:
+    try:
+        results = read_json(folder / "results.json")
+        same = all(results["settings"].get(name) == value for name, value in settings.model_dump(mode="json").items())
+        return results["status"] == "ok" and same
+    except (*BROKEN, DamagedError):
+        return False
+
+
+def _report(name: str, given: dict[str, Any], folder: Path, threads: int) -> tuple[str, int, str]:
+    words = [word for key, value in given.items() if value is not None for word in ("-p", f"{key}={_plain(value)}")]
+    command = [sys.executable, "-m", "contrastive", "report", "--out", str(folder), *words]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": str(threads)}
+    )
+    return name, done.returncode, " ".join(done.stderr.strip().splitlines()[-1:])
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,257 @@
+"""Grids of settings, as YAML files: read, checked, and judged against what a paper found with them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .data import load_images, resolve, split
+from .evaluate import standard_error
+from .settings import Settings, UserError, checkout, make_settings, nearest
+
+MAX_RUNS = 10_000  # more is a mistake
+OWN = ("seeds", "labels")  # what `-p` may change of a grid beside settings
+Value = str | int | float | bool | None
+
+
+class Claim(BaseModel):
+    """A finding to be checked: the points that `better` selects are better than those that `worse` selects."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    say: str
+    better: dict[str, Value]
+    worse: dict[str, Value]
+
+
+class Grid(BaseModel):
+    """What a grid's file holds. `vary` gives every combination of its values, `points` those that it lists."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = ""
+    title: str
+    question: str = ""
+    base: dict[str, Value] = {}
+    seeds: Annotated[int, Field(ge=1, le=100)] = 3
+    labels: Annotated[int, Field(ge=20)] = 1000
+    features: tuple[Literal["h", "z"], ...] = ("h",)
+    vary: dict[str, list[Value]] = {}
+    points: list[dict[str, Value]] = []
+    paper: str = ""
+    claims: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination: what it varies, and its settings, resolved, with the first seed."""
+
+    name: str
+    varied: dict[str, Value]
+    settings: Settings
+
+
+@dataclass
+class GridResult:
+    """What a grid's runs gave. values: h or z -> point -> seed -> percent right on validation images.
+
+    failures: (point, seed, why). code_changed: whether the training code has changed since any of the runs was made.
+    """
+
+    grid: Grid
+    points: dict[str, Point]
+    n_validation: int
+    values: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
+    failures: list[tuple[str, int, str]] = field(default_factory=list)
+    code_changed: bool = False
+    seconds: float = 0.0
+
+    def of(self, point: str, features: str = "h") -> list[float]:
+        """A point's accuracies, by seed; empty if all failed."""
+        return [value for _, value in sorted(self.values.get(features, {}).get(point, {}).items())]
+
+
+def grids_folder() -> Path:
+    """Where the grids lie that come with the project. Raises: UserError when it is used without its checkout."""
+    root = checkout()
+    if root is None:
+        raise UserError("the grids are not installed with the package: run this from a checkout of the project.")
+    return root / "notebooks" / "grids"
+
+
+def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Grid:
+    """The grid in a YAML file, or the one of that name among those that come with the project.
+
+    overrides: settings that its base is to have, and `seeds` and `labels`. Raises: UserError.
+    """
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        known = sorted(p.stem for p in grids_folder().glob("*.yaml"))
+        if str(source) not in known:
+            raise UserError(nearest(str(source), known, "grid") + " A grid of your own is a file that ends in .yaml.")
+        path = grids_folder() / f"{source}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read the grid {path}: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no grid: it needs title, and vary or points.")
+    for name in content:
+        if name not in Grid.model_fields:
+            raise UserError(f"{path}: {nearest(name, Grid.model_fields, 'part of a grid')}")
+    changes = dict(overrides or {})
+    base = content.get("base") or {}
+    content |= {name: changes.pop(name) for name in OWN if name in changes}
+    try:
+        grid = Grid(**{"name": path.stem, **content, "base": {**base, **changes} if isinstance(base, dict) else base})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}.") from None
+    if not grid.vary and not grid.points:
+        raise UserError(f"{path} varies nothing: it needs vary or points.")
+    return grid
+
+
+def grid_points(grid: Grid) -> dict[str, Point]:
+    """All points of a grid by name, every setting checked against the data. Two of the same settings are one.
+
+    Raises: UserError that names grid, point and parameter.
+    """
+    combinations: list[dict[str, Value]] = list(grid.points)
+    if grid.vary:
+        if math.prod(map(len, grid.vary.values())) > MAX_RUNS:
+            raise UserError(f"grid {grid.name} has more than {MAX_RUNS:,} points.")
+        combinations = [
+            dict(zip(grid.vary, values, strict=True)) for values in itertools.product(*grid.vary.values())
+        ] + combinations
+    found: dict[str, Point] = {}
+    seen: set[str] = set()
+    for varied in combinations:
+        name = ", ".join(f"{key.replace('_', ' ')} {_word(value)}" for key, value in varied.items())
+        try:
+            settings = resolve(make_settings(**{**grid.base, **varied}))
+        except UserError as mistake:
+            raise UserError(f"grid {grid.name}, point {name}: {mistake}") from None
+        if settings.run_name not in seen:
+            seen.add(settings.run_name)
+            found[name] = Point(name, varied, settings)
+    if len({point.settings.dataset for point in found.values()}) > 1:
+        raise UserError(f"grid {grid.name}: all points have to be of one data set, since they are compared.")
+    for claim in grid.claims:
+        for side in (claim.better, claim.worse):
+            selected(found, side, grid.name)
+    first = next(iter(found.values())).settings
+    images = load_images(first)
+    n_rest = len(split(images, first.n_images or 0, first.seed).rest)
+    if grid.labels > n_rest:
+        raise UserError(f"grid {grid.name}: labels={grid.labels}: there are only {n_rest:,} beside validation.")
+    return found
+
+
+def _word(value: Value) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def selected(points: Mapping[str, Point], side: Mapping[str, Value], grid: str) -> list[str]:
+    """The names of the points that have a claim's values. Raises: UserError when there are none."""
+    side = {key: value for key, value in side.items() if key != "on"}
+    names = [
+        name
+        for name, point in points.items()
+        if all(key in point.varied and _word(point.varied[key]) == _word(value) for key, value in side.items())
+    ]
+    if not names:
+        asked = ", ".join(f"{key} {_word(value)}" for key, value in side.items())
+        raise UserError(f"grid {grid}: a claim is about {asked}, but there is no such point.")
+    return names
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On a claim: confirmed, refuted, undecided or not run; the difference in points and the half width of its 95 %
+    interval."""
+
+    word: str
+    points: float
+    interval: float
+
+
+def verdict(result: GridResult, claim: Claim) -> Verdict:
+    """Whether a claim holds in a grid's results, by the differences of the seeds that both sides have.
+
+    Seeds are paired, since they share images, labels and validation images. By Student's t but, since few seeds can
+    agree by luck, never narrower than the validation images allow. A side with `on: z` is accuracy on projections.
+    """
+    sides = [_by_seed(result, side) for side in (claim.better, claim.worse)]
+    seeds = sorted(set(sides[0]) & set(sides[1]))
+    if not seeds:
+        return Verdict("not run", math.nan, math.nan)
+    better, worse = ([side[seed] for seed in seeds] for side in sides)
+    mean = statistics.fmean(better) - statistics.fmean(worse)
+    half = paired_interval(better, worse, result.n_validation)
+    word = "undecided" if abs(mean) <= half else "confirmed" if mean > 0 else "refuted"
+    return Verdict(word, mean, half)
+
+
+def _by_seed(result: GridResult, side: Mapping[str, Value]) -> dict[int, float]:
+    """Seed -> mean accuracy of the points that a side selects, for the seeds that all of them have."""
+    names = selected(result.points, side, result.grid.name)
+    values = result.values.get(str(side.get("on", "h")), {})
+    seeds = set.intersection(*(set(values.get(name, {})) for name in names))
+    return {seed: statistics.fmean(values[name][seed] for name in names) for seed in seeds}
+
+
+def paired_interval(a: Sequence[float], b: Sequence[float], n_images: int) -> float:
+    """Half the width of the 95 % interval of the mean difference of paired accuracies in percent.
+
+    At least 1.96 standard errors of one accuracy on that many images, over the square root of the number of pairs: two
+    networks err on much the same images, so their difference is known about as well as one of them.
+    """
+    from scipy.stats import t
+
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    n = len(differences)
+    least = 1.96 * standard_error(statistics.fmean([*a, *b]), n_images) / math.sqrt(n)
+    if n < 2:
+        return least
+    return max(least, float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n))
+
+
+def finding(result: GridResult, claim: Claim) -> str:
+    """A claim's verdict in words."""
+    found = verdict(result, claim)
+    if found.word == "not run":
+        return f"{claim.say}: not run here."
+    words = {"confirmed": "so it is here", "refuted": "here it is the other way round", "undecided": "undecided here"}
+    return f"{claim.say}: {words[found.word]} ({found.points:+.2f} ± {found.interval:.2f} points, 95 %)."
+
+
+def summary_sentence(result: GridResult, features: str = "h") -> str:
+    """Which point is best, and how many of the others are worse by more than noise."""
+    means = {name: statistics.fmean(v) for name in result.points if (v := result.of(name, features))}
+    if len(means) < 2:
+        return "Too few points were run to say anything."
+    best = max(means, key=lambda name: means[name])
+    worse = 0
+    for name in means:
+        seeds = sorted(set(result.values[features][best]) & set(result.values[features][name]))
+        if name != best and seeds:
+            a, b = ([result.values[features][point][seed] for seed in seeds] for point in (best, name))
+            worse += statistics.fmean(a) - statistics.fmean(b) > paired_interval(a, b, result.n_validation)
+    return (
+        f"Best of {len(means)}: {best}, {means[best]:.2f} %; {worse} of the others are worse by more than noise, "
+        f"the worst by {means[best] - min(means.values()):.2f} points."
+    )

@@ -121,7 +121,7 @@ def test_every_figure_has_words_for_those_who_cannot_see_it():
     pictures = [
         plots.embedding_maps({"": points}, labels, ["cat", "dog"], labels == 1),
         plots.confusion(np.array([[8, 2], [0, 9]]), ["cat", "dog"]),
-        grid_plots.ablation({"base": [90.0, 91.0], "without crop": [80.0]}, "base", 1.0, 500),
+        grid_plots.grid_dots({"base": [90.0, 91.0], "without crop": [80.0]}, 500),
         plots.similarity_matrix(torch.randn(8, 4), 4),
         plots.first_filters(torch.randn(4, 1, 3, 3), torch.randn(4, 1, 3, 3)),
         speed.measured_bars({"ours": {"median": 2.0, "min": 1.0, "max": 3.0}}, "pretraining speed, images/s"),

@@ -13,24 +13,28 @@ from .stats import interval
 
 
 @figure
-def ablation(points: Mapping[str, Sequence[float]], base: str, noise: float, n_labels: int) -> Sketch:
-    """Validation accuracy of each point (its values over seeds), and a band: the base +- `noise`."""
-    drawn, axes = subplots(size=(7.0, 0.42 * len(points) + 1.1))
-    reference, blue = float(np.mean(points[base])), themed_colour("blue")
-    axes.axvspan(reference - noise, reference + noise, color=blue, alpha=0.15, lw=0)
-    axes.axvline(reference, color=blue, lw=1)
+def grid_dots(points: Mapping[str, Sequence[float]], n_labels: int) -> Sketch:
+    """Validation accuracy of each point: its values over seeds, their mean, and the mean's 95 % interval."""
+    drawn, axes = subplots(size=(7.0, 0.34 * len(points) + 1.1))
+    ink, blue = themed_colour("ink"), themed_colour("blue")
+    best = max(points, key=lambda name: np.mean(points[name]))
     for y, (name, values) in enumerate(points.items()):
-        colour = blue if name == base else themed_colour("ink")
+        colour = blue if name == best else ink
+        half = interval(values) if len(values) > 1 else 0.0
+        axes.errorbar(np.mean(values), y, xerr=half, fmt="|", color=colour, ms=12, mew=2, capsize=3, lw=1)
         axes.plot(values, [y] * len(values), "o", color=colour, ms=4, alpha=0.5)
-        axes.plot(np.mean(values), y, "|", color=colour, ms=14, mew=2)
+    middle = [np.mean(values) for values in points.values()]
+    room = max(float(np.ptp([v for values in points.values() for v in values])), 0.1)
+    # Two seeds give intervals as wide as the axis: they may leave the picture, the dots may not.
+    axes.set_xlim(min(map(min, points.values())) - 0.3 * room, max(map(max, points.values())) + 0.3 * room)
     axes.set(xlabel=f"validation accuracy of a linear probe with {n_labels:,} labels (%)")
     axes.set_yticks(range(len(points)), list(points))
     axes.invert_yaxis()
-    said = ", ".join(f"{name} {np.mean(values):.2f} %" for name, values in points.items())
+    said = ", ".join(f"{name} {mean:.2f} %" for name, mean in zip(points, middle, strict=True))
     return Sketch(
         drawn,
-        f"Validation accuracy by setting: {said}. 95 % interval of a difference: plus or minus {noise:.2f}.",
-        f"Dots: runs; bars: their mean; band: where a difference from the base is within noise (95 %: ±{noise:.2f}).",
+        f"Validation accuracy by setting: {said}.",
+        "Dots: runs, one for each seed; strokes: their mean, with its 95 % interval. The best is blue.",
         [
             {"point": name, "run": i, "validation_accuracy_percent": value}
             for name, values in points.items()

@@ -47,6 +47,10 @@ class Grid(BaseModel):
     vary: dict[str, list[Value]] = {}
     points: list[dict[str, Value]] = []
     paper: str = ""
+    optional: bool = False  # whether points that the data cannot serve are left out, rather than a mistake
+    figure: Literal["dots", "lines", "heatmap"] = "dots"
+    x: str = ""  # of lines: the setting along the axis
+    line: str = ""  # of lines: the setting that has one each
     claims: tuple[Claim, ...] = ()
 
 
@@ -142,6 +146,8 @@ def grid_points(grid: Grid) -> dict[str, Point]:
         try:
             settings = resolve(make_settings(**{**grid.base, **varied}))
         except UserError as mistake:
+            if grid.optional:
+                continue
             raise UserError(f"grid {grid.name}, point {name}: {mistake}") from None
         if settings.run_name not in seen:
             seen.add(settings.run_name)
@@ -150,7 +156,9 @@ def grid_points(grid: Grid) -> dict[str, Point]:
         raise UserError(f"grid {grid.name}: all points have to be of one data set, since they are compared.")
     for claim in grid.claims:
         for side in (claim.better, claim.worse):
-            selected(found, side, grid.name)
+            selected(found, side, grid)
+    if not found:
+        raise UserError(f"grid {grid.name}: the data can serve none of its points.")
     first = next(iter(found.values())).settings
     images = load_images(first)
     n_rest = len(split(images, first.n_images or 0, first.seed).rest)
@@ -165,17 +173,17 @@ def _word(value: Value) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def selected(points: Mapping[str, Point], side: Mapping[str, Value], grid: str) -> list[str]:
+def selected(points: Mapping[str, Point], side: Mapping[str, Value], grid: Grid) -> list[str]:
     """The names of the points that have a claim's values. Raises: UserError when there are none."""
-    side = {key: value for key, value in side.items() if key != "on"}
+    side = {key: value for key, value in side.items() if key != "judged_on"}
     names = [
         name
         for name, point in points.items()
         if all(key in point.varied and _word(point.varied[key]) == _word(value) for key, value in side.items())
     ]
-    if not names:
+    if not names and not grid.optional:
         asked = ", ".join(f"{key} {_word(value)}" for key, value in side.items())
-        raise UserError(f"grid {grid}: a claim is about {asked}, but there is no such point.")
+        raise UserError(f"grid {grid.name}: a claim is about {asked}, but there is no such point.")
     return names
 
 
@@ -193,7 +201,7 @@ def verdict(result: GridResult, claim: Claim) -> Verdict:
     """Whether a claim holds in a grid's results, by the differences of the seeds that both sides have.
 
     Seeds are paired, since they share images, labels and validation images. By Student's t but, since few seeds can
-    agree by luck, never narrower than the validation images allow. A side with `on: z` is accuracy on projections.
+    agree by luck, never narrower than the validation images allow. A side may be `judged_on: z`, the projections.
     """
     sides = [_by_seed(result, side) for side in (claim.better, claim.worse)]
     seeds = sorted(set(sides[0]) & set(sides[1]))
@@ -208,9 +216,9 @@ def verdict(result: GridResult, claim: Claim) -> Verdict:
 
 def _by_seed(result: GridResult, side: Mapping[str, Value]) -> dict[int, float]:
     """Seed -> mean accuracy of the points that a side selects, for the seeds that all of them have."""
-    names = selected(result.points, side, result.grid.name)
-    values = result.values.get(str(side.get("on", "h")), {})
-    seeds = set.intersection(*(set(values.get(name, {})) for name in names))
+    names = selected(result.points, side, result.grid)
+    values = result.values.get(str(side.get("judged_on", "h")), {})
+    seeds = set.intersection(*(set(values.get(name, {})) for name in names)) if names else set()
     return {seed: statistics.fmean(values[name][seed] for name in names) for seed in seeds}
 
 

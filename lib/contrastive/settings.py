@@ -51,14 +51,14 @@ POLICIES = {
 # How the long presets are evaluated
 SEVERAL: dict[str, Any] = dict(
     n_seeds=5, label_draws=2, evaluation="full",
-    ablation_epochs=20, ablation_width=16, ablation_seeds=3,
+    grids="all", ablation_epochs=10, ablation_seeds=3,
 )  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Seconds on bundled data: shows that everything works, not how well.
     "smoke": dict(
         dataset="digits", n_images=512, epochs=4, batch_size=128, width=8, budgets=(100, 600), supervised_steps=40,
-        ablation_epochs=1, ablation_width=4, ablation_labels=300,
+        grids="left_out", ablation_epochs=1, ablation_width=4, ablation_labels=300, ablation_seeds=1,
     ),
     # Minutes on two cores: what `make report` runs. These are the defaults of the fields below.
     "quick": {},
@@ -189,10 +189,13 @@ class Settings(BaseModel):
     transfer: str | None = Field(None, description="another data set to try the frozen encoder on, such as digits")
     supervised_steps: Int = Field(600, ge=1, description="least training steps of the CNN trained from scratch")
     checkpoint_seconds: Float = Field(30, ge=0, le=86400, description="training time between two checkpoints, at least")
-    ablation_epochs: Int = Field(5, ge=1, description="epochs of each point of 03_ablations")
+    grids: tuple[str, ...] = Field(
+        ("left_out", "temperature"), description="what 03_ablations varies: names of notebooks/grids, or all"
+    )
+    ablation_epochs: Int = Field(4, ge=1, description="epochs of each point of 03_ablations, where they do not vary")
     ablation_width: Int = Field(12, ge=1, le=1024, description="encoder width of each point of 03_ablations")
     ablation_labels: Int = Field(1000, ge=10, description="labels of the probe of each point of 03_ablations")
-    ablation_seeds: Int = Field(1, ge=1, le=100, description="seeds of each point of 03_ablations")
+    ablation_seeds: Int = Field(2, ge=1, le=100, description="seeds of each point of 03_ablations")
 
     @model_validator(mode="before")
     @classmethod
@@ -218,6 +221,22 @@ class Settings(BaseModel):
         if value is not None and (not value or min(value) < 2):
             raise ValueError("each number of labels has to be at least 2")
         return value and tuple(sorted(set(value)))
+
+    @field_validator("grids", mode="before")
+    @classmethod
+    def _read_grids(cls, value: Any) -> Any:
+        return [part for part in value.replace(" ", "").split(",") if part] if isinstance(value, str) else value
+
+    @field_validator("grids")
+    @classmethod
+    def _check_grids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        root = checkout()
+        known = sorted(path.stem for path in (root / "notebooks" / "grids").glob("*.yaml")) if root else list(value)
+        value = tuple(known) if value == ("all",) else tuple(dict.fromkeys(value))
+        for name in value:
+            if name not in known:
+                raise ValueError(nearest(name, [*known, "all"], "grid"))
+        return value
 
     @field_validator("augment", "second_augment")
     @classmethod

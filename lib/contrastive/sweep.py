@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .data import load_images, split
 from .evaluate import validation_accuracy
 from .files import BROKEN, DamagedError, locked, printable, read_json, say, tell, write_json
-from .grids import Grid, GridResult, Point, finding, grid_points
+from .grids import Grid, GridResult, Point, finding, grid_points, load_grid
 from .pretrain import TRAINING_CODE, Run, code_hash, load_method, pretrain
 from .settings import Settings, UserError, runs_root
 from .signals import Stop, terminate
@@ -123,6 +123,25 @@ def _cached_accuracy(run: Run, n_labels: int, kind: str) -> float:
             saved[key] = validation_accuracy(run, n_labels, head)
             write_json(path, saved)
     return saved[key]
+
+
+def ablation_overrides(name: str, settings: Settings) -> dict[str, Any]:
+    """What 03_ablations changes of a grid: data, seeds and labels, and the size of each run where the grid leaves it
+    alone."""
+    grid = load_grid(name)
+    varied = {*grid.vary, *(key for point in grid.points for key in point)}
+    changes: dict[str, Any] = {
+        "dataset": settings.dataset,
+        "n_images": settings.n_images,
+        "epochs": settings.ablation_epochs,
+        "width": settings.ablation_width,
+        "seed": settings.seed,
+        "precision": settings.precision,
+        "device": settings.device,
+        "batch_size": min(int(grid.base.get("batch_size", 128) or 128), settings.n_images or 128),
+    }
+    changes = {key: value for key, value in changes.items() if key not in varied}
+    return {**changes, "seeds": settings.ablation_seeds, "labels": settings.ablation_labels}
 
 
 # --- The command `sweep` ---------------------------------------------------------------------------------------------

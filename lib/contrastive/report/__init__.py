@@ -1,7 +1,18 @@
 """Notebooks -> executed -> HTML. Notebooks use what is exported here; the command line uses `runner`."""
 
 from .explorer import explore
+from .grid_section import grid_answer, grid_metrics, show_grid
 from .provenance import describe_data, provenance
 from .record import check, conclude, record
 
-__all__ = ["check", "conclude", "describe_data", "explore", "provenance", "record"]
+__all__ = [
+    "check",
+    "conclude",
+    "describe_data",
+    "explore",
+    "grid_answer",
+    "grid_metrics",
+    "provenance",
+    "record",
+    "show_grid",
+]

@@ -1,0 +1,92 @@
+"""What a notebook shows of a grid's results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from IPython.display import Markdown, display
+
+from .. import grid_plots
+from ..evaluate import summary
+from ..grids import GridResult, finding, summary_sentence, verdict
+from ..pictures import Picture
+from ..settings import parse_policy
+
+
+def show_grid(results: Mapping[str, GridResult], name: str) -> None:
+    """Display a grid's question, its figure, what holds in it, and what a paper found; or that it was not run."""
+    if name not in results:
+        display(Markdown(f"*Not run here: add {name} to `grids`, or take `contrastive sweep {name}`.*"))
+        return
+    result = results[name]
+    lines = [f"**{summary_sentence(result, kind)}**" + (" (on projections)" if kind == "z" else "")
+             for kind in result.grid.features]  # fmt: skip
+    lines += [f"- {finding(result, claim)}" for claim in result.grid.claims]
+    lines += [f"- Failed: {point}, seed {seed}: `{why}`" for point, seed, why in result.failures]
+    if result.grid.paper:
+        lines += ["", f"*The paper:* {result.grid.paper}"]
+    display(Markdown(result.grid.question), picture(result), Markdown("\n".join(lines)))
+
+
+def picture(result: GridResult) -> Picture:
+    """The figure that the grid asks for."""
+    grid, name = result.grid, f"grid_{result.grid.name}"
+    run = {point: values for point in result.points if (values := result.of(point))}
+    if grid.figure == "lines":
+        rows = [(result.points[p].varied[grid.x], _line(result, p), values) for p, values in run.items()]
+        return grid_plots.grid_lines(rows, grid.x, grid.line, grid.labels, name=name)
+    if grid.figure == "heatmap":
+        pairs = {point: list(parse_policy(str(result.points[point].varied["augment"]))) for point in run}
+        cells = [(ops[0], ops[-1], run[point]) for point, ops in pairs.items()]
+        return grid_plots.grid_heatmap(cells, "one operation", "and another", grid.labels, name=name)
+    several = len(grid.features) > 1
+    dots = {
+        f"{point} ({kind})" if several else point: values
+        for point in result.points
+        for kind in grid.features
+        if (values := result.of(point, kind))
+    }
+    return grid_plots.grid_dots(dots, grid.labels, name=name)
+
+
+def _line(result: GridResult, point: str) -> str:
+    line = result.grid.line
+    value = result.points[point].varied.get(line) if line else ""
+    words = line.replace("_", " ")
+    return f"{'with' if value else 'without'} {words}" if isinstance(value, bool) else str(value)
+
+
+def grid_metrics(results: Mapping[str, GridResult]) -> dict[str, Any]:
+    """All points' accuracies as metrics for `record`: `validation_accuracy[temperature: temperature 0.1]`."""
+    return {
+        f"validation_accuracy[{name}: {point}{', z' if kind == 'z' else ''}]": summary(values)
+        for name, result in results.items()
+        for kind in result.grid.features
+        for point in result.points
+        if (values := result.of(point, kind))
+    }
+
+
+def grid_answer(results: Mapping[str, GridResult]) -> tuple[str, list[tuple[str, str, str]]]:
+    """What the grids say of the paper's findings, in a sentence, and the numbers that carry it, for `conclude`."""
+    found = [(claim, verdict(result, claim)) for result in results.values() for claim in result.grid.claims]
+    found = [(claim, judged) for claim, judged in found if judged.word != "not run"]
+    counts = {w: sum(judged.word == w for _, judged in found) for w in ("confirmed", "refuted", "undecided")}
+    largest = max(found, key=lambda pair: abs(pair[1].points))
+    answer = (
+        f"Of {len(found)} findings that were tried here, {counts['confirmed']} hold on these images, "
+        f"{counts['refuted']} are the other way round, and {counts['undecided']} are within noise. The largest "
+        f"difference: {_small(largest[0].say)}, "
+        f"{largest[1].points:+.2f} ± {largest[1].interval:.2f} points (95 %)."
+    )
+    numbers = [
+        (f"{counts['confirmed']} of {len(found)}", "", "findings that hold here"),
+        (f"{counts['refuted']} of {len(found)}", "", "findings that are the other way round here"),
+        (f"{largest[1].points:+.2f}", f"± {largest[1].interval:.2f}", f"points, the largest: {_small(largest[0].say)}"),
+    ]
+    return answer, numbers
+
+
+def _small(text: str) -> str:
+    return text if text[:2].isupper() else text[0].lower() + text[1:]

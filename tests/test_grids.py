@@ -1,0 +1,311 @@
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats as scipy_stats
+
+from contrastive import Settings, UserError, sweep
+from contrastive.__main__ import main
+from contrastive.data import resolve
+from contrastive.grids import (
+    Claim,
+    Grid,
+    GridResult,
+    finding,
+    grid_points,
+    grids_folder,
+    load_grid,
+    paired_interval,
+    summary_sentence,
+    verdict,
+)
+from contrastive.settings import RunError
+from contrastive.sweep import as_json, grid_jobs, run_grid
+
+from .conftest import HAVE_MNIST
+
+TINY = {"preset": "smoke", "epochs": 1, "width": 2, "batch_size": 128}
+SMALL = {"title": "A test", "base": TINY, "seeds": 2, "labels": 100, "vary": {"temperature": [0.5, 1.0]}}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(**changes):
+        path = tmp_path / "own.yaml"
+        path.write_text(yaml.safe_dump({**SMALL, **changes}))
+        return path
+
+    return to_file
+
+
+@pytest.mark.parametrize("path", sorted(grids_folder().glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_grid_that_comes_along_is_whole(path):
+    grid = load_grid(
+        path.stem, {"dataset": "mnist" if HAVE_MNIST else "digits", **({} if HAVE_MNIST else {"n_images": 1024})}
+    )
+    if path.stem == "n_images" and not HAVE_MNIST:
+        pytest.skip("needs MNIST's number of images")
+    points = grid_points(grid)
+    assert len(points) == len(grid.points) + int(np.prod([len(v) for v in grid.vary.values()]) if grid.vary else 0)
+    assert grid.question.endswith("?")
+    for claim in grid.claims:
+        assert finding(GridResult(grid, points, 1000), claim).endswith("not run here.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"vari": {"temperature": [1]}}, "unknown part of a grid 'vari'. Did you mean 'vary'?"),
+        ({"vary": {"temprature": [1]}}, "grid own, point temprature 1: unknown parameter 'temprature'. Did you mean"),
+        ({"vary": {"temperature": [-1]}}, "grid own, point temperature -1: parameter temperature=-1"),
+        ({"vary": {}}, "varies nothing"),
+        ({"seeds": 0}, "seeds: input should be greater than or equal to 1"),
+        ({"title": None}, "title: input should be a valid string"),
+        ({"labels": 5000}, "labels=5000: there are only 1,157"),
+        ({"base": {"dataset": "none-such"}}, "none-such"),
+        ({"vary": {"dataset": ["digits", "mnist"]}}, "dataset"),
+        ({"vary": {"seed": list(range(200)), "lr": list(range(1, 101))}}, "more than 10,000 points"),
+        (
+            {"claims": [{"say": "x", "better": {"temperature": 3}, "worse": {"temperature": 1.0}}]},
+            "about temperature 3",
+        ),
+    ],
+)
+def test_a_mistake_in_a_grid_is_one_line_and_starts_nothing(write, fresh_runs, capsys, changes, said, no_mnist):
+    assert main(["sweep", str(write(**changes))]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not list(fresh_runs.glob("*/settings.json"))
+
+
+@pytest.fixture
+def no_mnist(monkeypatch, tmp_path):
+    monkeypatch.setenv("CONTRASTIVE_DATA", str(tmp_path))
+    monkeypatch.setenv("CONTRASTIVE_OFFLINE", "no network in this test")
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "a: [", "\x00", "!!python/object/apply:os.system ['true']", ""])
+def test_what_is_no_grid_at_all(tmp_path, capsys, text):
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    assert main(["sweep", str(path)]) == 2
+    assert str(path) in capsys.readouterr().err
+    assert main(["sweep", str(tmp_path / "none.yaml")]) == 2
+    assert main(["sweep", "temperatur"]) == 2
+    assert "Did you mean 'temperature'?" in capsys.readouterr().err
+
+
+def test_what_the_command_line_says_comes_before_the_file(write):
+    grid = load_grid(write(), {"seeds": "1", "labels": "50", "epochs": "2"})
+    assert (grid.seeds, grid.labels) == (1, 50)
+    assert {point.settings.epochs for point in grid_points(grid).values()} == {2}
+
+
+def test_points_are_named_by_what_they_vary_and_counted_once(write):
+    points = [
+        {"l2_normalize": False, "temperature": 1.0},
+        {"temperature": "1.0", "l2_normalize": False},
+        {"head": "none"},
+    ]
+    found = grid_points(load_grid(write(vary={}, points=points)))
+    assert list(found) == ["l2 normalize no, temperature 1", "head none"]
+
+
+def test_a_dry_run_starts_nothing(write, fresh_runs, capsys):
+    assert main(["sweep", str(write()), "--dry-run", "--jobs", "2"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("to do   ") == 4
+    assert "4 runs, 4 to do: about" in out
+    assert not list(fresh_runs.glob("*/encoder.safetensors"))
+
+
+def test_a_grid_is_run_once_and_then_read(write, fresh_runs, capsys, monkeypatch):
+    path = write(claims=[{"say": "Warmer is better", "better": {"temperature": 1.0}, "worse": {"temperature": 0.5}}])
+    assert main(["sweep", str(path)]) == 0
+    out = capsys.readouterr().out
+    file = fresh_runs / "sweeps" / "own.json"
+    assert out.splitlines()[-1] == str(file)
+    assert "Warmer is better: " in out
+    saved = json.loads(file.read_text())
+    assert [point["varied"] for point in saved["points"]] == [{"temperature": 0.5}, {"temperature": 1.0}]
+    assert all(set(point["values"]["h"]) == {"0", "1"} for point in saved["points"])
+    assert all(
+        (fresh_runs / run / "encoder.safetensors").exists() for point in saved["points"] for run in point["runs"]
+    )
+    monkeypatch.setattr(sweep, "validation_accuracy", None)  # nothing is measured again
+    monkeypatch.setattr(importlib.import_module("contrastive.pretrain"), "start", None)  # nor trained
+    assert main(["sweep", str(path)]) == 0
+    assert json.loads(file.read_text()) == saved
+
+
+def test_an_interrupted_grid_goes_on(write, fresh_runs, monkeypatch):
+    grid, calls = load_grid(write()), []
+    real = sweep.measure_one
+
+    def interrupted(settings, *others):
+        calls.append(settings)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(settings, *others)
+
+    monkeypatch.setattr(sweep, "measure_one", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(grid, progress=False)
+    assert len(list(fresh_runs.glob("*/encoder.safetensors"))) == 2
+    monkeypatch.setattr(sweep, "measure_one", real)
+    result = run_grid(grid, progress=False)
+    assert [len(result.of(name)) for name in result.points] == [2, 2]
+
+
+def test_both_kinds_of_features_and_several_processes_give_the_same_numbers(write, fresh_runs, tmp_path, monkeypatch):
+    grid = load_grid(write(features=["h", "z"], seeds=1))
+    with_one = run_grid(grid, jobs=1, progress=False)
+    monkeypatch.setenv("CONTRASTIVE_RUNS", str(tmp_path / "others"))
+    with_two = run_grid(grid, jobs=2, progress=False)
+    assert set(with_one.values) == {"h", "z"}
+    for kind in ("h", "z"):
+        for name in with_one.points:  # other numbers of threads round otherwise
+            assert with_two.of(name, kind) == pytest.approx(with_one.of(name, kind), abs=2.0)
+    assert with_one.values["h"] != with_one.values["z"]
+    assert len(list((tmp_path / "others").glob("*/encoder.safetensors"))) == 2
+
+
+def test_one_failure_does_not_stop_the_others(write, fresh_runs, capsys, monkeypatch):
+    real = sweep.pretrain
+
+    def breaks(settings, progress):
+        if settings.temperature == 0.5 and settings.seed == 1:
+            raise RunError("the loss is no longer finite")
+        if settings.temperature == 1.0 and settings.seed == 0:
+            raise RuntimeError("out of\nmemory")
+        return real(settings, progress)
+
+    monkeypatch.setattr(sweep, "pretrain", breaks)
+    code = main(["sweep", str(write())])
+    captured = capsys.readouterr()
+    assert code == 1
+    assert captured.err.splitlines() == [
+        "FAILED temperature 1, seed 0: RuntimeError: out of memory",
+        "FAILED temperature 0.5, seed 1: the loss is no longer finite",
+    ]
+    saved = json.loads((fresh_runs / "sweeps" / "own.json").read_text())
+    assert [list(point["values"]["h"]) for point in saved["points"]] == [["0"], ["1"]]
+
+
+def test_points_that_the_data_cannot_serve_may_be_left_out(write):
+    many = {"n_images": [256, 100_000]}
+    with pytest.raises(UserError, match="n_images=100000"):
+        grid_points(load_grid(write(vary=many)))
+    claim = {"say": "More is better", "better": {"n_images": 100_000}, "worse": {"n_images": 256}}
+    grid = load_grid(write(vary=many, optional=True, claims=[claim]))
+    points = grid_points(grid)
+    assert list(points) == ["n images 256"]
+    assert finding(GridResult(grid, points, 100), grid.claims[0]) == "More is better: not run here."
+
+
+def test_what_a_notebook_shows_of_a_grid(monkeypatch):
+    import contrastive.report.grid_section as section
+
+    shown = []
+    monkeypatch.setattr(section, "display", lambda *things: shown.extend(things))
+    result = result_of({1: [90.0, 91.0], 2: [92.0, 93.1]})
+    result.grid = result.grid.model_copy(
+        update={"claims": (CLAIM,), "figure": "lines", "x": "temperature", "paper": "It says so."}
+    )
+    section.show_grid({"g": result}, "g")
+    assert "Two is better: so it is here (+2.05" in shown[2].data
+    assert "It says so." in shown[2].data
+    assert "temperature 2, 92.55 %" in shown[2].data
+    section.show_grid({}, "g")
+    assert "add g to `grids`" in shown[-1].data
+    answer, numbers = section.grid_answer({"g": result})
+    assert answer.startswith("Of 1 findings that were tried here, 1 hold on these images, 0 are the other way round")
+    assert numbers[0][0] == "1 of 1"
+    assert section.grid_metrics({"g": result})["validation_accuracy[g: temperature 2]"]["values"] == [92.0, 93.1]
+
+
+def test_the_notebook_fits_a_grid_to_its_report():
+    settings = resolve(Settings(preset="smoke", ablation_seeds=2))
+    for name in ("left_out", "batch_epochs", "n_images", "width"):
+        overrides = sweep.ablation_overrides(name, settings)
+        points = grid_points(load_grid(name, overrides))
+        assert {point.settings.dataset for point in points.values()} == {"digits"}
+        assert name in ("batch_epochs", "n_images") or {p.settings.epochs for p in points.values()} == {1}
+        assert overrides["seeds"] == 2
+
+
+def result_of(values, n_validation=10**9, **claim):
+    grid = Grid(name="g", title="t", base=TINY, vary={"temperature": [float(t) for t in values]}, seeds=1)
+    points = grid_points(grid)
+    return GridResult(
+        grid, points, n_validation,
+        {"h": {name: dict(enumerate(v)) for name, v in zip(points, values.values(), strict=True)}},
+    )  # fmt: skip
+
+
+CLAIM = Claim(say="Two is better", better={"temperature": 2.0}, worse={"temperature": 1.0})
+
+
+def test_verdicts_are_paired_tests():
+    one, two = [90.0, 91.0, 89.5], [90.6, 91.9, 90.1]
+    found = verdict(result_of({1: one, 2: two}), CLAIM)
+    low, high = scipy_stats.ttest_rel(two, one).confidence_interval(0.95)
+    assert found.points == pytest.approx(0.7)
+    assert 2 * found.interval == pytest.approx(high - low)
+    assert found.word == "confirmed"
+    assert verdict(result_of({1: two, 2: one}), CLAIM).word == "refuted"
+    assert verdict(result_of({1: one, 2: [90.6, 90.9, 90.1]}), CLAIM).word == "undecided"
+    assert "so it is here (+0.70 ± " in finding(result_of({1: one, 2: two}), CLAIM)
+
+
+def test_few_validation_images_make_a_verdict_undecided():
+    # Seeds that agree by luck: 90 % of 300 images have a standard error of 1.7 points.
+    result = result_of({1: [90.0, 90.0], 2: [91.0, 91.0]}, n_validation=300)
+    assert verdict(result, CLAIM).word == "undecided"
+    assert paired_interval([91.0], [91.0], 8190) == pytest.approx(1.96 * 100 * (0.91 * 0.09 / 8190) ** 0.5)
+
+
+def test_only_seeds_that_both_sides_have_are_compared():
+    result = result_of({1: [90.0, 50.0], 2: [92.0]})
+    assert verdict(result, CLAIM).points == pytest.approx(2.0)
+    assert verdict(result_of({1: [90.0], 2: []}), CLAIM).word == "not run"
+
+
+def test_the_summary_names_the_best_and_counts_what_is_worse_by_more_than_noise():
+    said = summary_sentence(result_of({1: [90.0, 90.1], 2: [92.0, 92.1], 3: [91.9, 92.1]}))
+    assert said.startswith("Best of 3: temperature 2, 92.05 %; 1 of the others are worse by more than noise")
+    assert summary_sentence(result_of({1: [90.0], 2: []})) == "Too few points were run to say anything."
+
+
+def test_seeds_are_run_in_rounds(write):
+    grid = load_grid(write())
+    jobs = grid_jobs(grid, grid_points(grid))
+    assert [settings.seed for _, settings in jobs] == [0, 0, 1, 1]
+    assert as_json(GridResult(grid, grid_points(grid), 10, {"h": {n: {} for n in grid_points(grid)}}))["failures"] == []
+
+
+def test_a_report_for_each_point(write, fresh_runs, tmp_path):
+    path = write(vary={"temperature": [0.5]}, base={**TINY, "budgets": "50", "supervised_steps": 2, "grids": "left_out",
+                                                     "ablation_width": 2, "ablation_seeds": 1})  # fmt: skip
+    command = [sys.executable, "-m", "contrastive", "sweep", str(path), "--reports", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert "1/1  temperature 0.5  ok" in done.stdout
+    assert (tmp_path / "out" / "temperature-0.5" / "02_linear_eval.html").exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert "done before  temperature 0.5" in again.stdout
+
+
+def test_unknown_grids_of_a_report_are_refused():
+    from contrastive.settings import make_settings
+
+    with pytest.raises(UserError, match="Did you mean 'left_out'"):
+        make_settings(grids="left_oud")
+    assert make_settings(grids="temperature, head").grids == ("temperature", "head")

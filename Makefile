@@ -1,5 +1,6 @@
-# make report   a report on MNIST (PRESET=smoke|quick|full DATASET=auto|mnist|digits|FOLDER OUT=FOLDER OPEN=1)
+# make report   a report on MNIST (PRESET=smoke|quick|digits|full DATASET=auto|mnist|digits|FOLDER OUT=FOLDER OPEN=1)
 # make test     all tests          make lint      style and types       make notebook   open JupyterLab
+# make sweep    a grid of settings (GRID=temperature DATASET=auto|mnist|digits|FOLDER JOBS=1)
 # make bench    measure speed beside other libraries, half an hour or so (SCOPE=full|smoke OUT=FOLDER)
 # make stress   kill, damage, fill and attack it (COUNT=100: a quarter of an hour or so)
 # make setup    .venv/ only; on Linux without a GPU, TORCH=cpu takes PyTorch's own, much smaller CPU builds
@@ -16,7 +17,7 @@ ifdef CONTRASTIVE_RUNS
 export CONTRASTIVE_RUNS := $(abspath $(CONTRASTIVE_RUNS))
 endif
 
-.PHONY: setup report test lint notebook bench stress readme lock clean
+.PHONY: setup report sweep test lint notebook bench stress readme lock clean
 .DEFAULT_GOAL := report
 
 setup: $(DONE)
@@ -33,6 +34,9 @@ endif
 
 report: setup
 	$(BIN)/contrastive report --preset '$(PRESET)' $(if $(DATASET),--dataset '$(DATASET)') $(if $(OUT),--out '$(OUT)') $(if $(OPEN),--open)
+
+sweep: setup
+	$(BIN)/contrastive sweep '$(or $(GRID),temperature)' $(if $(DATASET),--dataset '$(DATASET)') --jobs '$(or $(JOBS),1)'
 
 test: setup
 	$(BIN)/python -m pytest

@@ -40,7 +40,8 @@ SCOPES: dict[str, dict[str, Any]] = {
     "full": dict(
         rounds=3, seconds=1.0, seeds=5, peer_seeds=2, goal=98.6, n_labels=30_000, epochs=(1, 10),
         equal_epochs=10, sizes=(256, 1024, 4096, 16384), many=60_000,
-        settings=dict(dataset="mnist"), goal_settings=dict(dataset="mnist", batch_size=128, lr=5e-3),
+        settings=dict(dataset="mnist", batch_size=256, temperature=0.5, lr=3e-3),
+        goal_settings=dict(dataset="mnist", batch_size=128, temperature=0.5, lr=5e-3),
     ),
     # Seconds, on bundled data and small networks: shows that everything works, not how fast.
     "smoke": dict(

@@ -13,7 +13,7 @@ import torch
 from torchvision import datasets
 
 from contrastive import Settings, UserError, load_images
-from contrastive.data import resolve, split
+from contrastive.data import Images, resolve, split
 from contrastive.mnist import IDX_FILES, PROBE_SECONDS
 from contrastive.settings import data_root
 
@@ -234,6 +234,18 @@ def test_label_budgets_are_balanced_and_nested():
         if n <= 600:
             counts = torch.bincount(images.train_labels[both], minlength=10)
             assert counts.max() - counts.min() <= (2 if n == 20 else 0)
+
+
+@pytest.mark.parametrize(("classes", "n"), [(26, 100), (26, 300), (100, 100), (100, 600), (2, 10), (2, 101)])
+def test_every_class_has_its_share_of_a_budget(classes, n):
+    labels = torch.arange(classes).repeat(60)
+    train, test = (torch.zeros(k, 1, 28, 28, dtype=torch.uint8) for k in (len(labels), 8))
+    names = tuple(map(str, range(classes)))
+    images = Images("x", train, labels, test, labels[:8], names, (0.5,), (0.5,), "")
+    fit, choose = split(images, 10, 0).budget(n)
+    counts = torch.bincount(labels[torch.cat([fit, choose])], minlength=classes)
+    assert counts.max() - counts.min() <= (n % classes > 0)
+    assert len(choose) % classes == 0
 
 
 def test_resolve_says_what_auto_means():

@@ -145,10 +145,10 @@ def test_what_is_counted_is_what_is_compared():
     run = pretrain(SMOKE, progress=False)
     twice = Settings(**{**run.settings.model_dump(), "label_draws": 2, "budgets": (10, 50, 200, 1437)})
     evaluation = evaluate(pretrain(twice, progress=False), progress=False)
-    assert {n: evaluation.draws[f"linear_accuracy@{n}"] for n in (10, 50, 200, 1437)} == {10: 2, 50: 2, 200: 2, 1437: 1}
+    draws = {n: len(evaluation.right[f"linear_accuracy@{n}"]) for n in (10, 50, 200, 1437)}
+    assert draws == {10: 2, 50: 2, 200: 2, 1437: 1}
     for name, right in evaluation.right.items():
-        share = right.double().mean().item() / evaluation.draws[name]
-        assert evaluation.metrics[name] == pytest.approx(100 * share)
+        assert evaluation.metrics[name] == pytest.approx(100 * right.double().mean().item())
     compared = comparisons([evaluation])
     assert set(compared) == {
         f"linear_accuracy@{n} - {arm}_accuracy@{n}" for n in (10, 50, 200, 1437) for arm in ARMS if arm != "linear"
@@ -160,6 +160,26 @@ def test_what_is_counted_is_what_is_compared():
     assert set(savings([evaluation])) == {"10", "50", "200", "1437"}
 
 
+def test_arms_are_compared_on_the_draws_that_both_had():
+    def evaluation(**right):
+        tensors = {f"{arm}_accuracy@50": torch.tensor(values, dtype=torch.uint8) for arm, values in right.items()}
+        return module.Evaluation({}, 50, torch.empty(0), tensors, 0.0, True)
+
+    # The linear probe is as good as fine-tuning with the first draw, and better with the second, which only it had.
+    found = comparisons([evaluation(linear=[[1, 0, 1, 0], [1, 1, 1, 1]], finetuned=[[0, 1, 1, 0]])])
+    assert found["linear_accuracy@50 - finetuned_accuracy@50"]["points"] == 0
+
+
+def test_few_labels_and_one_class_of_test_images_are_measured_as_well(monkeypatch):
+    run = pretrain(SMOKE.but(budgets=(10,)), progress=False)
+    metrics = evaluate(run, progress=False).metrics
+    assert 0 <= metrics["knn_accuracy"] <= 100  # the bank is smaller than the usual k
+    assert metrics["calibration_error@10"] == metrics["calibration_error_scaled@10"]  # nothing to choose one with
+    monkeypatch.setattr(module, "macro_auc", lambda *args: float("nan"))
+    run = pretrain(SMOKE.but(budgets=(20,)), progress=False)
+    assert "macro_auc@20" not in evaluate(run, progress=False).metrics
+
+
 def test_a_full_evaluation_measures_every_arm(monkeypatch):
     monkeypatch.setattr(module, "COMPONENTS", 20)
     run = pretrain(SMOKE.but(evaluation="full", transfer="digits", budgets=(50, 200)), progress=False)
@@ -167,7 +187,7 @@ def test_a_full_evaluation_measures_every_arm(monkeypatch):
     metrics = evaluation.metrics
     for arm in (*ARMS, *MORE_ARMS):
         assert 10 < metrics[f"{arm}_accuracy@200"] <= 100, arm
-        assert len(evaluation.right[f"{arm}_accuracy@50"]) == 360
+        assert evaluation.right[f"{arm}_accuracy@50"].shape == (1, 360)
     assert {"knn_accuracy", "knn_accuracy_k10", "knn_accuracy_k100", "knn_accuracy_k200"} <= set(metrics)
     for arm in ("linear", "random_encoder", "supervised"):
         own = [metrics[f"{arm}_accuracy[{name}]"] for name in CORRUPTIONS]

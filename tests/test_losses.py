@@ -41,8 +41,8 @@ def softplus(x):
     return torch.log1p(torch.exp(x))
 
 
-def pairwise_reference(z1, z2, scale, normalize, term, semi_hard):
-    """The mean over anchors of the mean of term(s_p, s) over their negatives, as a double loop in float64."""
+def pairwise_reference(z1, z2, scale, normalize, own, term, semi_hard):
+    """The mean over anchors of own(s_p) and the mean of term(s_p, s) over their negatives, a double loop in float64."""
     z = torch.cat([z1, z2]).double()
     z = F.normalize(z, dim=1) if normalize else z
     n, total = len(z1), 0.0
@@ -50,32 +50,37 @@ def pairwise_reference(z1, z2, scale, normalize, term, semi_hard):
         positive = z[i] @ z[(i + n) % (2 * n)]
         negatives = [z[i] @ z[k] for k in range(2 * n) if k not in (i, (i + n) % (2 * n))]
         terms = [term(positive, s, scale) for s in negatives if not semi_hard or s < positive]
-        if terms:
-            total = total + sum(terms) / len(terms)
+        total = total + own(positive, scale) + (sum(terms) / len(terms) if terms else 0.0)
     return total / (2 * n)
 
 
 @pytest.mark.parametrize("semi_hard", [False, True])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize(
-    ("name", "term"),
+    ("name", "own", "term"),
     [
-        ("nt_logistic", lambda p, s, t: softplus(-p / t) + softplus(s / t)),
-        ("margin_triplet", lambda p, s, m: torch.clamp(s - p + m, min=0)),
+        ("nt_logistic", lambda p, t: softplus(-p / t), lambda p, s, t: softplus(s / t)),
+        ("margin_triplet", lambda p, m: 0.0, lambda p, s, m: torch.clamp(s - p + m, min=0)),
     ],
 )
-def test_the_papers_other_losses_equal_a_double_loop(name, term, normalize, semi_hard):
+def test_the_papers_other_losses_equal_a_double_loop(name, own, term, normalize, semi_hard):
     torch.manual_seed(0)
     ours = [torch.randn(6, 5, requires_grad=True) for _ in range(2)]
     theirs = [z.detach().double().requires_grad_() for z in ours]
     loss, top1 = LOSSES[name + "_semi_hard" * semi_hard](*ours, 0.4, normalize)
-    expected = pairwise_reference(*theirs, 0.4, normalize, term, semi_hard)
+    expected = pairwise_reference(*theirs, 0.4, normalize, own, term, semi_hard)
     torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-5)
     assert top1.item() == nt_xent_and_top1(*ours, 0.4, normalize)[1].item()
     loss.backward()
     expected.backward()
     for z, r in zip(ours, theirs, strict=True):
         torch.testing.assert_close(z.grad.double(), r.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_semi_hard_negatives_do_not_silence_the_positive():
+    apart = torch.eye(4, requires_grad=True)  # partners are opposite, so every negative is more similar
+    loss, _ = LOSSES["nt_logistic_semi_hard"](apart, -torch.eye(4), 0.5, True)
+    assert loss.item() == pytest.approx(softplus(torch.tensor(2.0)).item(), abs=1e-5)
 
 
 def test_without_normalisation_nt_xent_compares_dot_products():

@@ -124,6 +124,8 @@ def main(argv: list[str] | None = None) -> int:
             from .grids import load_grid
             from .sweep import dry_run, report_grid, sweep
 
+            if args.out and not args.reports:
+                raise UserError("--out is where reports go: it needs --reports.")
             grid = load_grid(args.grid, given)
             if args.dry_run:
                 dry_run(grid, args.jobs)
@@ -138,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
             if note := load_images(settings).note:
                 say(note)
             run = pretrain(settings)
-            if run.way < LEAST_WAY:
+            if run.way < LEAST_WAY and not run.settings.loss.endswith("semi_hard"):
                 say("the loss stayed near chance: the network has collapsed, or hardly learned. Try a lower lr.")
             print(run.folder)
             return 0

@@ -56,14 +56,17 @@ class Splits:
     pretrain: Tensor
     validation: Tensor
     rest: Tensor
+    n_classes: int
 
     def budget(self, n: int) -> tuple[Tensor, Tensor]:
         """Indices of the n labels of a budget: those to fit on and, a fifth of them, those to choose with.
 
         Balanced, and nested: a larger budget holds every smaller one. Only the second part is guaranteed
-        never to have been pretrained on. Of fewer than LEAST_TO_CHOOSE labels none is spared to choose with.
+        never to have been pretrained on. Of fewer than LEAST_TO_CHOOSE labels, or five of each class, none is spared to
+        choose with; such a budget is within a larger one if that has a quarter more.
         """
-        n_choose = max(min(n // 5, len(self.validation)) if n >= LEAST_TO_CHOOSE else 0, n - len(self.rest))
+        rounds = n // 5 // self.n_classes if n >= LEAST_TO_CHOOSE else 0  # whole ones, or some class would be left out
+        n_choose = max(min(rounds * self.n_classes, len(self.validation)), n - len(self.rest))
         return self.rest[: n - n_choose], self.validation[:n_choose]
 
 
@@ -204,7 +207,7 @@ def split(images: Images, n_images: int, seed: int, draw: int = 0) -> Splits:
     if draw > 0:
         rng = np.random.default_rng([seed, 0xD4A3, draw])
         validation, rest = (part[_balanced_order(labels[part], rng)] for part in (validation, rest))
-    return Splits(*(torch.from_numpy(part) for part in (pretrain, validation, rest)))
+    return Splits(torch.from_numpy(pretrain), torch.from_numpy(validation), torch.from_numpy(rest), len(images.classes))
 
 
 def _n_validation(images: Images) -> int:
@@ -270,7 +273,11 @@ def resolve(settings: Settings) -> Settings:
                 f"parameter transfer={settings.transfer}: the images of {images.name} have {sizes[0]} pixels, those of "
                 f"{other.name} {sizes[1]}. Choose a data set of the same form."
             )
+    transfer = settings.transfer
+    if transfer is not None and transfer not in NAMES:  # wherever a notebook's kernel starts
+        transfer = str(Path(os.path.expanduser(transfer)).resolve())
     return settings.but(
+        transfer=transfer,
         dataset=str(Path(os.path.expanduser(settings.dataset)).resolve()) if is_path else images.name,
         n_images=n_images,
         ablation_labels=min(settings.ablation_labels, n_rest),

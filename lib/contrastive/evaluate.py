@@ -55,6 +55,7 @@ HEADLINE_LABELS = 30_000
 DRAWN_UP_TO = 5000  # labels: of more, two draws would hold much the same
 NEIGHBOURS, USUAL_K = (10, 100, 200), 20
 COMPONENTS = 100
+SCATTERED_UP_TO = 3 * 32 * 32  # pixels and channels; of larger images the coefficients fill the memory
 EVALUATION_CODE = ("probes", "stats", "supervised", "corruptions", "scattering", "diagnostics", "evaluate")
 
 
@@ -76,13 +77,12 @@ class Evaluation:
     """What `evaluate` measured of one run: metrics (percent where they are accuracies) and seconds it took.
 
     probabilities: of the headline probe, float32, one row per test image. headline: its number of labels.
-    right: for each accuracy that compares arms, such as linear_accuracy@600, how many of its `draws` of labels got each
-    test image right, uint8.
+    right: for each accuracy that compares arms, such as linear_accuracy@600, which test images were right with each
+    draw of labels: uint8, draws x images.
     """
 
     metrics: dict[str, float]
     headline: int
-    draws: dict[str, int]
     probabilities: Tensor
     right: dict[str, Tensor]
     seconds: float
@@ -152,7 +152,7 @@ def _evaluate(run: Run, progress: bool) -> Evaluation:
     e = evaluator
     unchanged = weights_hash(e.encoder) == before
     seconds = time.perf_counter() - started
-    return Evaluation(e.metrics, e.headline, e.draws, e.probabilities, e.right, seconds, unchanged)
+    return Evaluation(e.metrics, e.headline, e.probabilities, e.right, seconds, unchanged)
 
 
 class _Evaluator:
@@ -175,7 +175,6 @@ class _Evaluator:
             for draw in range(self.settings.label_draws)
         ]
         self.metrics: dict[str, float] = {}
-        self.draws: dict[str, int] = {}
         self.right: dict[str, Tensor] = {}
         self.probabilities = torch.empty(0)
         self.at_headline: dict[str, Callable[[Tensor], Tensor]] = {}  # arm -> probabilities of images
@@ -191,10 +190,9 @@ class _Evaluator:
 
     def count(self, name: str, scores: Tensor) -> None:
         """Count one more draw of an accuracy, from the scores of the test images."""
-        right = (scores.argmax(1) == self.test_labels).to(torch.uint8).cpu()
-        self.right[name] = self.right[name] + right if name in self.right else right
-        self.draws[name] = self.draws.get(name, 0) + 1
-        self.metrics[name] = 100.0 * self.right[name].sum().item() / (len(right) * self.draws[name])
+        right = (scores.argmax(1) == self.test_labels).to(torch.uint8).cpu()[None]
+        self.right[name] = torch.cat([self.right[name], right]) if name in self.right else right
+        self.metrics[name] = 100.0 * self.right[name].sum().item() / self.right[name].numel()
 
     def probe_arms(self) -> None:
         """Linear probes on features that are given, with every budget."""
@@ -205,7 +203,7 @@ class _Evaluator:
         }
         if self.full:
             frozen |= {"projection": lambda x: self.method.head(embed(self.encoder, x)), "pca": self.principal()}
-            if min(self.images.train.shape[-2:]) >= 8:
+            if self.images.train[0].numel() <= SCATTERED_UP_TO:
                 frozen["scattering"] = lambda x: scattering(x).to(self.device)
         for arm, features_of in frozen.items():
             budgets = [n for n in self.budgets if n <= DRAWN_UP_TO or arm != "scattering"]  # which takes long
@@ -230,22 +228,23 @@ class _Evaluator:
 
     def principal(self) -> Callable[[Tensor], Tensor]:
         """Principal components of the unlabelled images, as a function of images."""
-        pixels = _pixels(self.images.train[self.splits[0].pretrain]).double()
-        mean = pixels.mean(0)
-        _, directions = torch.linalg.eigh((pixels - mean).T @ (pixels - mean))  # in ascending order
-        kept = directions[:, -COMPONENTS:]
-        return lambda x: ((_pixels(x) - mean.float()) @ kept.float()).to(self.device)
+        from sklearn.decomposition import PCA
+
+        pixels = _pixels(self.images.train[self.splits[0].pretrain]).numpy()
+        pca = PCA(min(COMPONENTS, len(pixels) - 1, pixels.shape[1]), random_state=self.settings.seed).fit(pixels)
+        return lambda x: torch.from_numpy(pca.transform(_pixels(x).numpy())).float().to(self.device)
 
     def calibration(self, probe: Probe, test: Tensor) -> None:
         """How far the headline probe's probabilities can be believed; and its AUC."""
-        scores, labels = probe.scores(test).double().cpu(), self.images.test_labels.numpy()
+        scores, labels = probe.scores(test).cpu().double(), self.images.test_labels.numpy()
         self.probabilities = scores.softmax(1).float()
         n, scaled = self.headline, (scores / probe.temperature).softmax(1).numpy()
         self.metrics |= {
-            f"calibration_error@{n}": calibration_error(self.probabilities.numpy(), labels),
+            f"calibration_error@{n}": calibration_error(scores.softmax(1).numpy(), labels),
             f"calibration_error_scaled@{n}": calibration_error(scaled, labels),
-            f"macro_auc@{n}": macro_auc(scaled, labels),
         }
+        if not math.isnan(auc := macro_auc(scaled, labels)):
+            self.metrics[f"macro_auc@{n}"] = auc
 
     def neighbours(self) -> None:
         """kNN on frozen features, and what can be said of them without labels."""
@@ -253,7 +252,7 @@ class _Evaluator:
         bank, test = embed(self.encoder, self.images.train[parts]), embed(self.encoder, self.images.test)
         labels = self.train_labels[parts.to(self.device)]
         for k in (USUAL_K, *(NEIGHBOURS if self.full else ())):
-            if k <= len(bank):
+            if k == USUAL_K or k <= len(bank):  # the usual one is cut to the bank
                 name = "knn_accuracy" if k == USUAL_K else f"knn_accuracy_k{k}"
                 self.metrics[name] = percent_right(knn_predict(bank, labels, test, self.n_classes, k), self.test_labels)
         self.metrics |= diagnose(self.method, self.images.test[:2000].to(self.device), self.settings)
@@ -329,14 +328,16 @@ def validation_accuracy(run: Run, n_labels: int, head: nn.Module | None = None) 
 
 
 def comparisons(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
-    """Each arm's accuracies less the linear probe's on the same labels, by `stats.paired_difference`, as JSON: named
-    as in `linear_accuracy@600 - supervised_accuracy@600`."""
+    """The linear probe's accuracies less each arm's, on the draws of labels that both had, by
+    `stats.paired_difference`, as JSON: named as in `linear_accuracy@600 - supervised_accuracy@600`."""
     found = {}
     for ours in evaluations[0].right:
         arm, _, n = ours.partition("_accuracy@")
         for other in evaluations[0].right if arm == "linear" else ():
             if other.endswith(f"_accuracy@{n}") and other != ours:
-                difference = paired_difference(_shares(evaluations, ours), _shares(evaluations, other))
+                draws = min(len(evaluations[0].right[name]) for name in (ours, other))
+                a, b = (_shares(evaluations, name, draws) for name in (ours, other))
+                difference = paired_difference(a, b)
                 found[f"{ours} - {other}"] = vars(difference)
     return found
 
@@ -358,9 +359,9 @@ def savings(evaluations: Sequence[Evaluation], other: str = "supervised") -> dic
     return found
 
 
-def _shares(evaluations: Sequence[Evaluation], name: str) -> np.ndarray:
-    """Seeds x test images: in which share of the draws of labels each image was right."""
-    return np.stack([e.right[name].numpy() / e.draws[name] for e in evaluations])
+def _shares(evaluations: Sequence[Evaluation], name: str, draws: int | None = None) -> np.ndarray:
+    """Seeds x test images: in which share of the (first so many) draws of labels each image was right."""
+    return np.stack([e.right[name][:draws].double().mean(0).numpy() for e in evaluations])
 
 
 def aggregate(evaluations: list[Evaluation]) -> dict[str, dict[str, Any]]:

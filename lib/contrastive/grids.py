@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from .evaluate import standard_error
 from .settings import Settings, UserError, checkout, make_settings, nearest
 
 MAX_RUNS = 10_000  # more is a mistake
+JUDGED_ON = "judged_on"  # in a side of a claim: h or z
 OWN = ("seeds", "labels")  # what `-p` may change of a grid beside settings
 Value = str | int | float | bool | None
 
@@ -37,14 +39,14 @@ class Grid(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = ""
+    name: Annotated[str, Field(pattern=r"^\w[\w-]*$", max_length=60)] = "grid"  # of files and folders
     title: str
     question: str = ""
     base: dict[str, Value] = {}
     seeds: Annotated[int, Field(ge=1, le=100)] = 3
     labels: Annotated[int, Field(ge=20)] = 1000
     features: tuple[Literal["h", "z"], ...] = ("h",)
-    vary: dict[str, list[Value]] = {}
+    vary: dict[str, Annotated[list[Value], Field(min_length=1)]] = {}
     points: list[dict[str, Value]] = []
     paper: str = ""
     optional: bool = False  # whether points that the data cannot serve are left out, rather than a mistake
@@ -117,13 +119,27 @@ def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
     base = content.get("base") or {}
     content |= {name: changes.pop(name) for name in OWN if name in changes}
     try:
-        grid = Grid(**{"name": path.stem, **content, "base": {**base, **changes} if isinstance(base, dict) else base})
+        grid = Grid(
+            **{
+                "name": re.sub(r"\W+", "_", path.stem)[:60] or "grid",
+                **content,
+                "base": {**base, **changes} if isinstance(base, dict) else base,
+            }
+        )
     except ValidationError as error:
-        first = error.errors()[0]
+        errors = error.errors()  # of a misspelt part, that it is unknown says more than that another one is missing
+        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
         where = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise UserError(
+                f"{path}: {where}: {nearest(str(first['loc'][-1]), Claim.model_fields, 'part of a claim')}"
+            ) from None
         raise UserError(f"{path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}.") from None
     if not grid.vary and not grid.points:
         raise UserError(f"{path} varies nothing: it needs vary or points.")
+    for name in changes:
+        if name in grid.vary or (grid.points and not grid.vary and all(name in point for point in grid.points)):
+            raise UserError(f"grid {grid.name} varies {name} itself, so {name}={changes[name]} would change nothing.")
     return grid
 
 
@@ -139,26 +155,36 @@ def grid_points(grid: Grid) -> dict[str, Point]:
         combinations = [
             dict(zip(grid.vary, values, strict=True)) for values in itertools.product(*grid.vary.values())
         ] + combinations
+    if any("seed" in varied for varied in combinations):
+        raise UserError(f"grid {grid.name} varies seed: say how many there are with seeds, and the first one in base.")
     found: dict[str, Point] = {}
     seen: set[str] = set()
+    left_out: list[dict[str, Value]] = []
+    why = ""
     for varied in combinations:
         name = ", ".join(f"{key.replace('_', ' ')} {_word(value)}" for key, value in varied.items())
         try:
-            settings = resolve(make_settings(**{**grid.base, **varied}))
-        except UserError as mistake:
-            if grid.optional:
+            asked = make_settings(**{**grid.base, **varied})  # a mistake in the grid, whatever the data
+            try:
+                settings = resolve(asked)
+            except UserError as mistake:
+                if not grid.optional:
+                    raise
+                left_out.append(varied)
+                why = str(mistake)
                 continue
+        except UserError as mistake:
             raise UserError(f"grid {grid.name}, point {name}: {mistake}") from None
         if settings.run_name not in seen:
             seen.add(settings.run_name)
             found[name] = Point(name, varied, settings)
     if len({point.settings.dataset for point in found.values()}) > 1:
         raise UserError(f"grid {grid.name}: all points have to be of one data set, since they are compared.")
+    if not found:
+        raise UserError(f"grid {grid.name}: the data can serve none of its points: {why}")
     for claim in grid.claims:
         for side in (claim.better, claim.worse):
-            selected(found, side, grid)
-    if not found:
-        raise UserError(f"grid {grid.name}: the data can serve none of its points.")
+            _check_side(side, [*(point.varied for point in found.values()), *left_out], grid)
     first = next(iter(found.values())).settings
     images = load_images(first)
     n_rest = len(split(images, first.n_images or 0, first.seed).rest)
@@ -174,17 +200,25 @@ def _word(value: Value) -> str:
 
 
 def selected(points: Mapping[str, Point], side: Mapping[str, Value], grid: Grid) -> list[str]:
-    """The names of the points that have a claim's values. Raises: UserError when there are none."""
-    side = {key: value for key, value in side.items() if key != "judged_on"}
-    names = [
-        name
-        for name, point in points.items()
-        if all(key in point.varied and _word(point.varied[key]) == _word(value) for key, value in side.items())
-    ]
-    if not names and not grid.optional:
-        asked = ", ".join(f"{key} {_word(value)}" for key, value in side.items())
+    """The names of the points that have a claim's values. Raises: UserError when there are none, unless the grid is
+    optional, so that the data may not serve them."""
+    if not grid.optional:
+        _check_side(side, [point.varied for point in points.values()], grid)
+    return [name for name, point in points.items() if _has(point.varied, side)]
+
+
+def _has(varied: Mapping[str, Value], side: Mapping[str, Value]) -> bool:
+    asked = {key: value for key, value in side.items() if key != JUDGED_ON}
+    return all(key in varied and _word(varied[key]) == _word(value) for key, value in asked.items())
+
+
+def _check_side(side: Mapping[str, Value], points: Sequence[Mapping[str, Value]], grid: Grid) -> None:
+    """Raises: UserError when a side of a claim is about no point, or about features that are not judged."""
+    if not any(_has(varied, side) for varied in points):
+        asked = ", ".join(f"{key} {_word(value)}" for key, value in side.items() if key != JUDGED_ON)
         raise UserError(f"grid {grid.name}: a claim is about {asked}, but there is no such point.")
-    return names
+    if (kind := side.get(JUDGED_ON, "h")) not in grid.features:
+        raise UserError(f"grid {grid.name}: a claim is judged on {kind}, but features has {', '.join(grid.features)}.")
 
 
 @dataclass(frozen=True)
@@ -217,7 +251,7 @@ def verdict(result: GridResult, claim: Claim) -> Verdict:
 def _by_seed(result: GridResult, side: Mapping[str, Value]) -> dict[int, float]:
     """Seed -> mean accuracy of the points that a side selects, for the seeds that all of them have."""
     names = selected(result.points, side, result.grid)
-    values = result.values.get(str(side.get("judged_on", "h")), {})
+    values = result.values.get(str(side.get(JUDGED_ON, "h")), {})
     seeds = set.intersection(*(set(values.get(name, {})) for name in names)) if names else set()
     return {seed: statistics.fmean(values[name][seed] for name in names) for seed in seeds}
 

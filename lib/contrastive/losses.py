@@ -137,7 +137,8 @@ def nt_logistic_and_top1(
     the negatives of -log sigmoid(-s / T). semi_hard: only the negatives less similar than the positive count.
     """
     return _of_pairs(
-        lambda positive, s: F.softplus(s / temperature) + F.softplus(-positive / temperature),
+        lambda positive: F.softplus(-positive / temperature),
+        lambda positive, s: F.softplus(s / temperature),
         z1, z2, temperature, normalize, semi_hard,
     )  # fmt: skip
 
@@ -151,14 +152,20 @@ def margin_triplet_and_top1(
     the negative and s_p of the positive. semi_hard: only the negatives less similar than the positive count.
     """
     return _of_pairs(
-        lambda positive, s: F.relu(s - positive + margin), z1, z2, margin, normalize, semi_hard
-    )  # fmt: skip
+        torch.zeros_like, lambda positive, s: F.relu(s - positive + margin), z1, z2, margin, normalize, semi_hard
+    )
 
 
 def _of_pairs(
-    term: Callable[[Tensor, Tensor], Tensor], z1: Tensor, z2: Tensor, scale: float, normalize: bool, semi_hard: bool
+    of_positive: Callable[[Tensor], Tensor],
+    of_negative: Callable[[Tensor, Tensor], Tensor],
+    z1: Tensor,
+    z2: Tensor,
+    scale: float,
+    normalize: bool,
+    semi_hard: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The mean over anchors of the mean of `term` over the negatives that count; 0 for an anchor without any."""
+    """The mean over anchors of a term of the positive and the mean of a term over the negatives that count, if any."""
     with torch.autocast(z1.device.type, enabled=False):
         z = _joined(z1, z2, scale, normalize)
         similarity = z @ z.T
@@ -168,8 +175,8 @@ def _of_pairs(
         counts.scatter_(1, target[:, None], False)
         if semi_hard:
             counts &= similarity.detach() < positive.detach()
-        terms = term(positive, similarity).masked_fill(~counts, 0)
-        return (terms.sum(1) / counts.sum(1).clamp(min=1)).mean(), top1
+        terms = of_negative(positive, similarity).masked_fill(~counts, 0).sum(1) / counts.sum(1).clamp(min=1)
+        return (of_positive(positive).squeeze(1) + terms).mean(), top1
 
 
 # name -> function of (z1, z2, temperature, normalize) that gives the loss and how often the positive is the nearest

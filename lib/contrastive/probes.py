@@ -97,7 +97,7 @@ def fit_probe(fit: tuple[Tensor, Tensor], choose: tuple[Tensor, Tensor], n_class
             best = right, strength, weight, bias
     assert best is not None
     _, strength, weight, bias = best
-    temperature = fit_temperature(F.linear(x_choose, weight, bias).double().cpu().numpy(), choose[1].cpu().numpy())
+    temperature = fit_temperature(F.linear(x_choose, weight, bias).cpu().double().numpy(), choose[1].cpu().numpy())
     x = torch.cat([x, x_choose])
     strength *= n / len(x)
     weight, bias = logistic_regression(x, torch.cat([labels, choose[1]]), strength, weight, bias)

@@ -138,7 +138,7 @@ def label_savings(ours: np.ndarray, others: Mapping[int, np.ndarray], n: int, se
         found = labels_needed(dict(zip(budgets, accuracies[1:], strict=True)), accuracies[0])
         return math.inf if found is None else found
 
-    # "lower" since there is no number between a finite one and infinity
+    # The nearest draw, since there is no number between a finite one and infinity
     low, high = np.quantile([needed(row) for row in drawn], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="nearest")
     return Savings(n, needed(mean), float(low), float(high), budgets[0], budgets[-1])
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from .evaluate import validation_accuracy
 from .files import BROKEN, DamagedError, locked, printable, read_json, say, tell, write_json
 from .grids import Grid, GridResult, Point, finding, grid_points, load_grid
 from .pretrain import TRAINING_CODE, Run, code_hash, load_method, pretrain
-from .settings import Settings, UserError, runs_root
+from .settings import RunError, Settings, UserError, make_settings, runs_root
 from .signals import Stop, terminate
 from .training import start
 
@@ -28,11 +30,12 @@ Job = tuple[str, Settings]
 TIMED = 8  # configurations whose speed a dry run measures
 
 
-def run_grid(grid: Grid, jobs: int = 1, progress: bool = True) -> GridResult:
+def run_grid(grid: Grid, jobs: int = 1, progress: bool = True, lines: bool = False) -> GridResult:
     """Train and judge every point of a grid with every seed, or load what was done before.
 
-    jobs: how many processes at once; each has its share of the threads. A run that fails is told of in the result, and
-    does not stop the others. Raises: UserError, before anything starts.
+    jobs: how many processes at once; each has its share of the threads. lines: print a line for each run that ended, in
+    place of a bar. A run that fails is told of in the result, and does not stop the others. Raises: UserError, before
+    anything starts.
     """
     points = grid_points(grid)
     started = time.perf_counter()
@@ -41,9 +44,9 @@ def run_grid(grid: Grid, jobs: int = 1, progress: bool = True) -> GridResult:
     result = GridResult(grid, points, len(split(images, first.n_images or 0, first.seed).validation))
     result.values = {kind: {name: {} for name in points} for kind in grid.features}
     todo = grid_jobs(grid, points)
-    bar = tqdm(total=len(todo), desc=f"grid {grid.name}", disable=not progress, mininterval=1, file=sys.stdout)
+    bar = tqdm(total=len(todo), desc=f"grid {grid.name}", disable=lines or not progress, mininterval=1, file=sys.stdout)
     with bar:
-        for (name, settings), (values, changed, why) in _run_all(todo, grid, jobs):
+        for ended, ((name, settings), (values, changed, why, seconds)) in enumerate(_run_all(todo, grid, jobs), 1):
             for kind, value in values.items():
                 result.values[kind][name][settings.seed] = value
             result.code_changed |= changed
@@ -51,6 +54,9 @@ def run_grid(grid: Grid, jobs: int = 1, progress: bool = True) -> GridResult:
                 result.failures.append((name, settings.seed, why))
             bar.set_postfix_str(f"{name}, seed {settings.seed}"[:60], False)
             bar.update()
+            if lines:
+                shown = "  ".join(f"{value:.2f} %" for value in values.values()) or "failed"
+                tell(printable(f"{ended}/{len(todo)}  {name}  seed {settings.seed}  {shown}  {seconds:.1f} s"))
     result.seconds = time.perf_counter() - started
     return result
 
@@ -65,7 +71,7 @@ def grid_jobs(grid: Grid, points: Mapping[str, Point]) -> list[Job]:
     ]
 
 
-Outcome = tuple[dict[str, float], bool, str]
+Outcome = tuple[dict[str, float], bool, str, float]
 
 
 def _run_all(todo: list[Job], grid: Grid, jobs: int) -> Iterator[tuple[Job, Outcome]]:
@@ -74,14 +80,25 @@ def _run_all(todo: list[Job], grid: Grid, jobs: int) -> Iterator[tuple[Job, Outc
             yield job, measure_one(job[1], grid.labels, grid.features)
         return
     from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     threads = max(1, torch.get_num_threads() // jobs)
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=2 * jobs)
-    tasks = (
+    tasks = [
         delayed(_in_worker)(i, settings, grid.labels, grid.features, threads) for i, (_, settings) in enumerate(todo)
-    )
-    for i, outcome in parallel(tasks):
-        yield todo[i], outcome
+    ]
+    left = set(range(len(todo)))
+    try:
+        for i, outcome in parallel(tasks):
+            left.remove(i)
+            yield todo[i], outcome
+    except TerminatedWorkerError:  # all workers have gone with it, and nothing tells which run it was
+        say("a process was killed, likely for want of memory: the runs that are left go one at a time")
+        for i in sorted(left):
+            try:
+                yield todo[i], Parallel(n_jobs=2)([tasks[i]])[0][1]  # 2, for with 1 it would be this very process
+            except TerminatedWorkerError:
+                yield todo[i], ({}, False, "its process was killed, likely for want of memory", 0.0)
 
 
 def _in_worker(i: int, settings: Settings, labels: int, features: tuple[str, ...], threads: int) -> tuple[int, Outcome]:
@@ -96,14 +113,16 @@ def _in_worker(i: int, settings: Settings, labels: int, features: tuple[str, ...
 
 def measure_one(settings: Settings, labels: int, features: tuple[str, ...]) -> Outcome:
     """Validation accuracy of one run, trained if need be, on each kind of features; whether its code has changed since;
-    and why it failed, or nothing."""
+    why it failed, or nothing; and the seconds that all of it took."""
+    began, values, changed, why = time.perf_counter(), {}, False, ""
     try:
         run = pretrain(settings, progress=False)
-        return {kind: _cached_accuracy(run, labels, kind) for kind in features}, run.code_changed, ""
+        values, changed = {kind: _cached_accuracy(run, labels, kind) for kind in features}, run.code_changed
     except UserError as failure:
-        return {}, False, str(failure)
-    except (OSError, RuntimeError, MemoryError) as failure:
-        return {}, False, f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"
+        why = str(failure)
+    except Exception as failure:  # whatever it is, the other runs are to go on
+        why = f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"
+    return values, changed, why, time.perf_counter() - began
 
 
 def _cached_accuracy(run: Run, n_labels: int, kind: str) -> float:
@@ -158,6 +177,7 @@ def state_of(settings: Settings) -> str:
 def dry_run(grid: Grid, jobs: int) -> None:
     """Print a grid's runs and how long they would take, by the time of a few training steps; nothing is started."""
     points = grid_points(grid)
+    _tell_note(grid, points)
     todo = grid_jobs(grid, points)
     costs: dict[tuple, float] = {}
     seconds = 0.0
@@ -166,29 +186,38 @@ def dry_run(grid: Grid, jobs: int) -> None:
         tell(printable(f"{state:7} {settings.run_name}  {name}, seed {settings.seed}"))
         if state != "done":
             seconds += settings.epochs * _seconds_of_epoch(settings, costs) + 2
-    tell(f"{len(todo)} runs, {sum(state_of(s) != 'done' for _, s in todo)} to do: about {_clock(seconds)} with one job")
+    n = sum(state_of(settings) != "done" for _, settings in todo)
+    tell(f"{len(todo)} runs, {n} to do: about {_clock(seconds)} with one job")
     if jobs > 1:
-        tell(f"with {jobs} jobs at best a {jobs}th of that, on as many cores")
+        tell(f"with {jobs} jobs at best {_clock(seconds / max(min(jobs, n), 1))}, on as many cores")
+
+
+def _tell_note(grid: Grid, points: Mapping[str, Point]) -> None:
+    """Say what a reader must know of the data, such as that they are not MNIST's."""
+    asked = make_settings(**{**grid.base, **next(iter(points.values())).varied})  # not yet resolved, so maybe auto
+    if note := load_images(asked).note:
+        say(note)
 
 
 def _seconds_of_epoch(settings: Settings, costs: dict[tuple, float]) -> float:
     """By timing four steps, after one that is not counted, of at most TIMED configurations; of others by that with the
     nearest width and batch."""
-    kind = (settings.width, settings.batch_size, settings.view_size or 0, settings.augment, settings.features)
+    views = settings.view_size or 0, settings.augment, settings.second_augment
+    kind = (settings.width, settings.batch_size, *views, settings.features, settings.encoder, settings.precision)
     if kind not in costs and len(costs) >= TIMED:
         kind = min(costs, key=lambda k: (abs(k[0] - settings.width), abs(k[1] - settings.batch_size)))
     if kind not in costs:
         images = load_images(settings)
         indices = split(images, settings.n_images or 0, settings.seed).pretrain
         training = start(settings, images.train[indices])
-        position = training.begin(0)
-        training.advance(position)
-        steps = min(4, training.steps - 1)
+        training.advance(training.begin(0))
+        position, steps = training.begin(0), min(4, training.steps)
         began = time.perf_counter()
         for _ in range(steps):
             training.advance(position)
-        training.check(position)
-        costs[kind] = (time.perf_counter() - began) / (max(steps, 1) * settings.batch_size)
+        with suppress(RunError):  # that it will fail does not change how long a step takes
+            training.check(position)
+        costs[kind] = (time.perf_counter() - began) / (steps * settings.batch_size)
     n = (settings.n_images or 0) // settings.batch_size * settings.batch_size
     return costs[kind] * n
 
@@ -206,7 +235,13 @@ def _clock(seconds: float) -> str:
 def sweep(grid: Grid, jobs: int) -> int:
     """Run a grid, print what came out and write it to `$CONTRASTIVE_RUNS/sweeps/<name>.json`, whose path is the last
     line. Returns the exit code: 1 when a run failed."""
-    result = run_grid(grid, jobs)
+    _tell_note(grid, grid_points(grid))  # after a check of the whole grid: a mistake is to leave no folder behind
+    path = runs_root() / "sweeps" / f"{grid.name}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {path.parent}: {error.strerror}. Set CONTRASTIVE_RUNS.") from None
+    result = run_grid(grid, jobs, lines=not sys.stdout.isatty())
     width = max(map(len, result.points))
     for kind in grid.features:
         tell(
@@ -223,8 +258,6 @@ def sweep(grid: Grid, jobs: int) -> int:
         tell(printable(finding(result, claim)))
     for name, seed, why in result.failures:
         tell(printable(f"FAILED {name}, seed {seed}: {why}"), sys.stderr)
-    path = runs_root() / "sweeps" / f"{grid.name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, as_json(result))
     print(path)
     return int(bool(result.failures))
@@ -254,27 +287,34 @@ def as_json(result: GridResult) -> dict[str, Any]:
 def report_grid(grid: Grid, jobs: int, out: str | None) -> int:
     """Run the notebooks for each point of a grid, each in a process of its own, into a folder of its own below `out`
     (default: reports/<grid>). What is there and whole is not made again. Returns the exit code."""
-    from joblib import Parallel, delayed
-
     from .report.runner import reports_root, writable_folder
 
     points = grid_points(grid)
     folder = writable_folder(Path(out) if out else reports_root() / grid.name)
-    names = {name: _slug(name) for name in points}
+    _tell_note(grid, points)
     threads = max(1, torch.get_num_threads() // jobs)
-    tasks = []
-    for name, point in points.items():
-        if _is_whole(folder / names[name], point.settings):
+    todo: dict[str, list[str]] = {}
+    for i, (name, point) in enumerate(points.items(), 1):
+        own = folder / _slug(name)
+        if [_slug(other) for other in points].count(own.name) > 1:
+            own = folder / f"{own.name}-{i}"
+        if _is_whole(own, point.settings.but(n_seeds=grid.seeds)):
             tell(printable(f"done before  {name}"))
-            continue
-        tasks.append(delayed(_report)(name, {**grid.base, **point.varied}, folder / names[name], threads))
-    failed = 0
-    # Threads that wait for processes: these are what a signal reaches.
-    for i, (name, code, said) in enumerate(
-        Parallel(n_jobs=jobs, prefer="threads", return_as="generator_unordered")(tasks)
-    ):
-        failed += code != 0
-        tell(printable(f"{i + 1}/{len(tasks)}  {name}  {'failed: ' + said if code else 'ok'}"))
+        else:
+            todo[name] = report_command({**grid.base, **point.varied, "n_seeds": grid.seeds}, own)
+    failed, running = 0, list[subprocess.Popen[str]]()
+    with ThreadPoolExecutor(jobs) as pool:  # of threads that wait for processes
+        futures = {pool.submit(_report, command, threads, running): name for name, command in todo.items()}
+        try:
+            for i, future in enumerate(as_completed(futures), 1):
+                code, said = future.result()
+                failed += code != 0
+                tell(printable(f"{i}/{len(todo)}  {futures[future]}  {'failed: ' + said if code else 'ok'}"))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:  # those that have ended do not mind; the others write what they have
+                process.terminate()
+            raise
     print(folder)
     return int(failed > 0)
 
@@ -292,13 +332,21 @@ def _is_whole(folder: Path, settings: Settings) -> bool:
         return False
 
 
-def _report(name: str, given: dict[str, Any], folder: Path, threads: int) -> tuple[str, int, str]:
+def report_command(given: Mapping[str, Any], folder: Path) -> list[str]:
+    """What makes a report with these parameters in that folder."""
     words = [word for key, value in given.items() if value is not None for word in ("-p", f"{key}={_plain(value)}")]
-    command = [sys.executable, "-m", "contrastive", "report", "--out", str(folder), *words]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": str(threads)}
-    )
-    return name, done.returncode, " ".join(done.stderr.strip().splitlines()[-1:])
+    return [sys.executable, "-m", "contrastive", "report", "--out", str(folder), *words]
+
+
+def _report(command: list[str], threads: int, running: list[subprocess.Popen[str]]) -> tuple[int, str]:
+    """Run it; its exit code and the last thing that it said on standard error."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )  # fmt: skip
+    running.append(process)
+    _, said = process.communicate()
+    return process.returncode, " ".join(said.strip().splitlines()[-1:])
 
 
 def _plain(value: Any) -> str:

@@ -9,9 +9,26 @@ from IPython.display import Markdown, display
 
 from .. import grid_plots
 from ..evaluate import summary
-from ..grids import GridResult, finding, summary_sentence, verdict
+from ..files import printable, say
+from ..grids import GridResult, finding, grid_points, grids_folder, load_grid, selected, summary_sentence, verdict
 from ..pictures import Picture
-from ..settings import parse_policy
+from ..settings import Settings, UserError, parse_policy
+from ..sweep import ablation_overrides, run_grid
+
+
+def run_grids(settings: Settings) -> dict[str, GridResult]:
+    """Run the report's grids, or load what was run before. One that the data cannot serve is said, and left out."""
+    results = {}
+    known = sorted(path.stem for path in grids_folder().glob("*.yaml"))
+    for name in known if "all" in settings.grids else settings.grids:
+        grid = load_grid(name, ablation_overrides(name, settings))
+        try:
+            grid_points(grid)
+        except UserError as problem:
+            say(f"{problem} It is left out.")
+        else:
+            results[name] = run_grid(grid)
+    return results
 
 
 def show_grid(results: Mapping[str, GridResult], name: str) -> None:
@@ -20,10 +37,14 @@ def show_grid(results: Mapping[str, GridResult], name: str) -> None:
         display(Markdown(f"*Not run here: add {name} to `grids`, or take `contrastive sweep {name}`.*"))
         return
     result = results[name]
+    failed = [f"- Failed: {point}, seed {seed}: `{printable(why)}`" for point, seed, why in result.failures]
+    if not any(result.of(point) for point in result.points):
+        display(Markdown("\n".join(failed)))
+        return
     lines = [f"**{summary_sentence(result, kind)}**" + (" (on projections)" if kind == "z" else "")
              for kind in result.grid.features]  # fmt: skip
     lines += [f"- {finding(result, claim)}" for claim in result.grid.claims]
-    lines += [f"- Failed: {point}, seed {seed}: `{why}`" for point, seed, why in result.failures]
+    lines += failed
     if result.grid.paper:
         lines += ["", f"*The paper:* {result.grid.paper}"]
     display(Markdown(result.grid.question), picture(result), Markdown("\n".join(lines)))
@@ -70,8 +91,17 @@ def grid_metrics(results: Mapping[str, GridResult]) -> dict[str, Any]:
 
 def grid_answer(results: Mapping[str, GridResult]) -> tuple[str, list[tuple[str, str, str]]]:
     """What the grids say of the paper's findings, in a sentence, and the numbers that carry it, for `conclude`."""
-    found = [(claim, verdict(result, claim)) for result in results.values() for claim in result.grid.claims]
-    found = [(claim, judged) for claim, judged in found if judged.word != "not run"]
+    judged_once = {}  # two grids may make the same claim about the same runs
+    for result in results.values():
+        for claim in result.grid.claims:
+            runs = [
+                tuple(result.points[point].settings.run_name for point in selected(result.points, side, result.grid))
+                for side in (claim.better, claim.worse)
+            ]
+            judged_once[(*runs, str(claim.better.get("judged_on")))] = claim, verdict(result, claim)
+    found = [(claim, judged) for claim, judged in judged_once.values() if judged.word != "not run"]
+    if not found:
+        return "No finding of the paper could be tried here.", [("0", "", "findings tried")]
     counts = {w: sum(judged.word == w for _, judged in found) for w in ("confirmed", "refuted", "undecided")}
     largest = max(found, key=lambda pair: abs(pair[1].points))
     answer = (

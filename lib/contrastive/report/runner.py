@@ -83,6 +83,8 @@ def run_report(
     forget_images()  # each notebook has its own
     if asked.dataset not in NAMES:
         asked = asked.but(dataset=settings.dataset)  # an absolute path, wherever the kernel starts
+    if asked.transfer is not None:
+        asked = asked.but(transfer=settings.transfer)
     folder = writable_folder(Path(out) if out else reports_root() / settings.run_name, keep=False)
     for needed in (runs_root(), reports_root(), folder):
         writable_folder(needed)

@@ -59,11 +59,13 @@ def savings(metrics: Metrics, saved: Saved, n: int) -> str:
     needed, most = own["needed"], own["most"]
     start = f"With {n:,} labels, the linear probe on the pretrained encoder gets {accuracy:.1f} %"
     if needed is None:
-        return f"{start}; the same CNN trained from scratch does not get there with all {most:,}{_between(own)}."
+        tried = f"does not get there with {most:,}, the most that were tried"
+        return f"{start}; the same CNN trained from scratch {tried}{_between(own)}."
     if needed <= n:
-        return (
-            f"{start}; the same CNN trained from scratch does as well with {_labels(needed, own)}: no label is saved."
-        )
+        surely = own["high"] is not None and own["high"] <= n
+        verdict = "no label is saved" if surely else "whether any label is saved is within noise"
+        does = f"does as well with {_labels(needed, own)}{_between(own)}"
+        return f"{start}; the same CNN trained from scratch {does}: {verdict}."
     return (
         f"{start}; the same CNN trained from scratch needs {_labels(needed, own)} labels for that{_between(own)}, "
         f"{needed / n:.1f} times as many."
@@ -134,11 +136,11 @@ def transfer(metrics: Metrics, dataset: str | None) -> str:
 def calibration(metrics: Metrics, headline: int) -> str:
     """How far the headline probe's probabilities can be believed, in words."""
     plain, scaled = (metrics[f"calibration_error{kind}@{headline}"]["mean"] for kind in ("", "_scaled"))
-    auc = metrics[f"macro_auc@{headline}"]["mean"]
-    return (
-        f"The probe's probabilities are off by {plain:.2f} points on average (expected calibration error in 15 bins), "
-        f"and by {scaled:.2f} once a temperature, chosen with labels held out, scales them. Macro AUC: {auc:.2f} %."
-    )
+    said = f"The probe's probabilities are off by {plain:.2f} points on average (expected calibration error in 15 bins)"
+    if plain != scaled:
+        said += f", and by {scaled:.2f} once a temperature, chosen with the labels that chose the penalty, scales them"
+    auc = f" Macro AUC: {metrics[name]['mean']:.2f} %." if (name := f"macro_auc@{headline}") in metrics else ""
+    return f"{said}.{auc}"
 
 
 def number(metric: Mapping[str, Any], what: str, n_test: int) -> tuple[str, str, str]:

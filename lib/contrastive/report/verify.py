@@ -103,6 +103,8 @@ def measured_on(name: str, results: Mapping[str, Any]) -> tuple[int, int | None]
     """The number of images that a metric was measured on, and of labels that it was fitted with, if any."""
     if name.startswith("validation"):
         return int(results["dataset"]["validation"]), int(results["settings"]["ablation_labels"])
+    if name.endswith("[transfer]"):
+        return int(results["dataset"]["transfer_test"]), None
     _, at, number = name.partition("@")
     return int(results["dataset"]["test"]), int(number) if at else None
 

@@ -61,9 +61,7 @@ def write(tmp_path):
 def test_every_grid_that_comes_along_is_whole(path):
     if path.stem == "n_images" and not HAVE_MNIST:
         pytest.skip("needs MNIST's number of images")
-    grid = load_grid(
-        path.stem, {"dataset": "mnist" if HAVE_MNIST else "digits", **({} if HAVE_MNIST else {"n_images": 1024})}
-    )
+    grid = load_grid(path.stem, {"dataset": "mnist"} if HAVE_MNIST else {"dataset": "digits", "n_images": 1024})
     points = grid_points(grid)
     assert len(points) == len(grid.points) + int(np.prod([len(v) for v in grid.vary.values()]) if grid.vary else 0)
     assert grid.question.endswith("?")
@@ -271,9 +269,12 @@ def test_a_process_that_is_killed_fails_its_own_run_only(write, fresh_runs, caps
 
 
 def test_a_training_that_diverges_is_told_of(write, fresh_runs, capsys):
-    grid = write(vary={"lr": [0.001, 10]}, seeds=1, base={**TINY, "l2_normalize": False, "temperature": 0.001})
-    assert main(["sweep", str(grid)]) == 1
-    assert "no longer finite" in capsys.readouterr().err
+    points = [{"temperature": 1e-30, "l2_normalize": False, "warmup_epochs": 0}, {"temperature": 1.0}]
+    assert main(["sweep", str(write(vary={}, points=points, seeds=1))]) == 1
+    captured = capsys.readouterr()
+    assert "no longer finite at step 1" in captured.err
+    assert captured.err.count("\n") == 1
+    assert "2/2  temperature 1  seed 0" in captured.out
 
 
 def test_points_that_the_data_cannot_serve_may_be_left_out(write):
@@ -370,21 +371,20 @@ def test_seeds_are_run_in_rounds(write):
 
 # Stands for `contrastive report`, which other tests run: a report for one point, a failure for the other.
 FAKE = """
-import json, sys
-from contrastive.files import write_json
-from pathlib import Path
-folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
-if settings["temperature"] == 1.0:
+import pathlib, shutil, sys
+if sys.argv[3] == "1.0":
     sys.exit("error: no luck")
-folder.mkdir(parents=True)
-write_json(folder / "results.json", {"status": "ok", "settings": settings})
+pathlib.Path(sys.argv[2]).mkdir(parents=True)
+shutil.copy(sys.argv[1], sys.argv[2] + "/results.json")
 """
 
 
 def test_a_report_for_each_point(write, tmp_path, capsys, monkeypatch):
     def command(given, folder):
         settings = resolve(make_settings(**given)).model_dump(mode="json")
-        return [sys.executable, "-c", FAKE, str(folder), json.dumps(settings)]
+        write_json(tmp_path / f"{folder.name}.json", {"status": "ok", "settings": settings})
+        made = str(tmp_path / f"{folder.name}.json")
+        return [sys.executable, "-c", FAKE, made, str(folder), str(given["temperature"])]
 
     monkeypatch.setattr(sweep, "report_command", command)
     words = ["sweep", str(write()), "--reports", "--out", str(tmp_path / "out"), "--jobs", "2"]

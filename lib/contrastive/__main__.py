@@ -130,7 +130,12 @@ def main(argv: list[str] | None = None) -> int:
             if args.dry_run:
                 dry_run(grid, args.jobs)
                 return 0
-            return report_grid(grid, args.jobs, args.out) if args.reports else sweep(grid, args.jobs)
+            if not args.reports:
+                return sweep(grid, args.jobs)
+            from .report.runner import reports_root, writable_folder
+
+            folder = Path(args.out) if args.out else reports_root() / grid.name
+            return report_grid(grid, args.jobs, writable_folder(folder, keep=False))
         settings = make_settings(**given)
         if args.command == "pretrain":
             from .data import load_images

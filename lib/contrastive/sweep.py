@@ -284,13 +284,10 @@ def as_json(result: GridResult) -> dict[str, Any]:
 # --- A report for each point ------------------------------------------------------------------------------------------
 
 
-def report_grid(grid: Grid, jobs: int, out: str | None) -> int:
-    """Run the notebooks for each point of a grid, each in a process of its own, into a folder of its own below `out`
-    (default: reports/<grid>). What is there and whole is not made again. Returns the exit code."""
-    from .report.runner import reports_root, writable_folder
-
+def report_grid(grid: Grid, jobs: int, folder: Path) -> int:
+    """Run the notebooks for each point of a grid, each in a process of its own, into a folder of its own below
+    `folder`. What is there and whole is not made again. Returns the exit code."""
     points = grid_points(grid)
-    folder = writable_folder(Path(out) if out else reports_root() / grid.name)
     _tell_note(grid, points)
     threads = max(1, torch.get_num_threads() // jobs)
     todo: dict[str, list[str]] = {}

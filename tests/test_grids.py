@@ -343,6 +343,20 @@ def test_verdicts_are_paired_tests():
     assert "so it is here (+0.70 ± " in finding(result_of({1: one, 2: two}), CLAIM)
 
 
+def test_the_noise_is_that_of_the_whole_grid():
+    values = {1: [90.0, 91.0, 89.5], 2: [90.6, 91.9, 90.1], 3: [88.0, 89.3, 87.2], 4: [91.0, 91.8, 90.8]}
+    result = result_of(values)
+    # Two-way analysis of variance without interaction, its design written out and solved by least squares.
+    y = np.array([v for row in values.values() for v in row])
+    points, seeds = np.repeat(np.arange(4), 3), np.tile(np.arange(3), 4)
+    design = np.column_stack([points[:, None] == np.arange(4), seeds[:, None] == np.arange(1, 3)]).astype(float)
+    _, residual, rank, _ = np.linalg.lstsq(design, y, rcond=None)
+    error = (residual[0] / (len(y) - rank) * 2 / 3) ** 0.5
+    found = verdict(result, CLAIM)
+    assert found.interval == pytest.approx(scipy_stats.t.ppf(0.975, len(y) - rank) * error)
+    assert found.points == pytest.approx(0.7)
+
+
 def test_few_validation_images_make_a_verdict_undecided():
     # Seeds that agree by luck: 90 % of 300 images have a standard error of 1.7 points.
     result = result_of({1: [90.0, 90.0], 2: [91.0, 91.0]}, n_validation=300)

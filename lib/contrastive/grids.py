@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -234,8 +235,10 @@ class Verdict:
 def verdict(result: GridResult, claim: Claim) -> Verdict:
     """Whether a claim holds in a grid's results, by the differences of the seeds that both sides have.
 
-    Seeds are paired, since they share images, labels and validation images. By Student's t but, since few seeds can
-    agree by luck, never narrower than the validation images allow. A side may be `judged_on: z`, the projections.
+    Seeds are paired, since they share images, labels and validation images. What is left of the accuracies after the
+    effects of points and of seeds tells the noise, pooled over the points of the grid: few seeds alone would not tell it
+    well. By Student's t, but never narrower than the validation images allow. A side may be `judged_on: z`, the
+    projections; between kinds of features the differences of the seeds alone tell the noise.
     """
     sides = [_by_seed(result, side) for side in (claim.better, claim.worse)]
     seeds = sorted(set(sides[0]) & set(sides[1]))
@@ -243,9 +246,32 @@ def verdict(result: GridResult, claim: Claim) -> Verdict:
         return Verdict("not run", math.nan, math.nan)
     better, worse = ([side[seed] for seed in seeds] for side in sides)
     mean = statistics.fmean(better) - statistics.fmean(worse)
-    half = paired_interval(better, worse, result.n_validation)
+    kinds = {str(side.get(JUDGED_ON, "h")) for side in (claim.better, claim.worse)}
+    if len(kinds) == 1:
+        sizes = [len(selected(result.points, side, result.grid)) for side in (claim.better, claim.worse)]
+        half = pooled_interval(result, kinds.pop(), better, worse, sizes)
+    else:
+        half = paired_interval(better, worse, result.n_validation)
     word = "undecided" if abs(mean) <= half else "confirmed" if mean > 0 else "refuted"
     return Verdict(word, mean, half)
+
+
+def pooled_interval(
+    result: GridResult, kind: str, a: Sequence[float], b: Sequence[float], sizes: Sequence[int] = (1, 1)
+) -> float:
+    """As `paired_interval` for two sides of a grid that average so many points, with the noise of the whole grid: the
+    residual mean square of a layout of points by seeds. For a grid of two points the two are the same."""
+    from scipy.stats import t
+
+    rows = [own for own in result.values[kind].values() if own]
+    seeds = sorted(set.intersection(*map(set, rows))) if rows else []
+    if len(rows) < 2 or len(seeds) < 2:
+        return paired_interval(a, b, result.n_validation)
+    x = np.array([[own[seed] for seed in seeds] for own in rows])
+    residual = x - x.mean(1, keepdims=True) - x.mean(0) + x.mean()
+    freedom = (len(rows) - 1) * (len(seeds) - 1)
+    error = math.sqrt(float((residual**2).sum()) / freedom * sum(1 / size for size in sizes) / len(a))
+    return max(_least_interval(a, b, result.n_validation), float(t.ppf(0.975, freedom)) * error)
 
 
 def _by_seed(result: GridResult, side: Mapping[str, Value]) -> dict[int, float]:
@@ -257,19 +283,20 @@ def _by_seed(result: GridResult, side: Mapping[str, Value]) -> dict[int, float]:
 
 
 def paired_interval(a: Sequence[float], b: Sequence[float], n_images: int) -> float:
-    """Half the width of the 95 % interval of the mean difference of paired accuracies in percent.
-
-    At least 1.96 standard errors of one accuracy on that many images, over the square root of the number of pairs: two
-    networks err on much the same images, so their difference is known about as well as one of them.
-    """
+    """Half the width of the 95 % interval of the mean difference of paired accuracies in percent, by Student's t."""
     from scipy.stats import t
 
     differences = [x - y for x, y in zip(a, b, strict=True)]
-    n = len(differences)
-    least = 1.96 * standard_error(statistics.fmean([*a, *b]), n_images) / math.sqrt(n)
+    n, least = len(differences), _least_interval(a, b, n_images)
     if n < 2:
         return least
     return max(least, float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n))
+
+
+def _least_interval(a: Sequence[float], b: Sequence[float], n_images: int) -> float:
+    """1.96 standard errors of one accuracy on that many images, over the square root of the number of pairs: two
+    networks err on much the same images, so their difference is known about as well as one of them."""
+    return 1.96 * standard_error(statistics.fmean([*a, *b]), n_images) / math.sqrt(len(a))
 
 
 def finding(result: GridResult, claim: Claim) -> str:
@@ -292,7 +319,7 @@ def summary_sentence(result: GridResult, features: str = "h") -> str:
         seeds = sorted(set(result.values[features][best]) & set(result.values[features][name]))
         if name != best and seeds:
             a, b = ([result.values[features][point][seed] for seed in seeds] for point in (best, name))
-            worse += statistics.fmean(a) - statistics.fmean(b) > paired_interval(a, b, result.n_validation)
+            worse += statistics.fmean(a) - statistics.fmean(b) > pooled_interval(result, features, a, b)
     return (
         f"Best of {len(means)}: {best}, {means[best]:.2f} %; {worse} of the others are worse by more than noise, "
         f"the worst by {means[best] - min(means.values()):.2f} points."

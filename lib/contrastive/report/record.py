@@ -23,6 +23,14 @@ PLAIN_UNITS = {"calibration_error": ("%", 2), "calibration_error_scaled": ("%", 
 }
 
 
+# Parts that are too long to be shown at once -> what unfolds them
+FOLDED = {
+    "settings": "All settings of this run",
+    "comparisons": "All differences, in points, with their 95 % intervals and p-values",
+    "savings": "All numbers of labels that the CNN needs from scratch, with their 95 % intervals",
+}
+
+
 def record(**fragment: Any) -> None:
     """Show a part of the report's results (settings, dataset, metrics, seconds, checks, provenance) below the cell.
 
@@ -116,7 +124,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(_plain(v) for v in value)
     return str(value)
@@ -136,8 +144,8 @@ def _as_html(fragment: dict[str, Any]) -> str:
         body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
         above = f"<caption>{html.escape(caption)}</caption>" if caption else ""
         table = f'<table class="record {html.escape(kind)}">{above}<tbody>{body}</tbody></table>'
-        if kind == "settings":
-            table = f"<details><summary>All settings of this run</summary>{table}</details>"
+        if kind in FOLDED:
+            table = f"<details><summary>{FOLDED[kind]}</summary>{table}</details>"
         parts.append(table)
     return "".join(parts)
 

@@ -236,8 +236,8 @@ def verdict(result: GridResult, claim: Claim) -> Verdict:
     """Whether a claim holds in a grid's results, by the differences of the seeds that both sides have.
 
     Seeds are paired, since they share images, labels and validation images. What is left of the accuracies after the
-    effects of points and of seeds tells the noise, pooled over the points of the grid: few seeds alone would not tell it
-    well. By Student's t, but never narrower than the validation images allow. A side may be `judged_on: z`, the
+    effects of points and of seeds tells the noise, pooled over the points of the grid, since few seeds would not tell
+    it well. By Student's t, but never narrower than the validation images allow. A side may be `judged_on: z`, the
     projections; between kinds of features the differences of the seeds alone tell the noise.
     """
     sides = [_by_seed(result, side) for side in (claim.better, claim.worse)]

@@ -11,7 +11,7 @@ from IPython.display import display
 
 MIME = "application/vnd.contrastive.results+json"
 # Metrics that are not percentages: name -> unit and decimals
-PLAIN_UNITS = {"calibration_error": ("%", 2), "calibration_error_scaled": ("%", 2), "macro_auc": ("%", 2)} | {
+PLAIN_UNITS = {
     name + of: unit
     for of in ("", "_z")
     for name, unit in {

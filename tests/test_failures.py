@@ -248,7 +248,7 @@ def test_health_tells_collapse_from_learning(fresh_runs):
     from contrastive import load_images
 
     images = load_images("digits").test
-    good = Settings(preset="smoke")
+    good = Settings(preset="smoke", temperature=0.5)
     assert all(c["passed"] for c in health(pretrain(good, progress=False), images))
     bad = {
         c["name"].partition(" (")[0]: c["passed"] for c in health(pretrain(good.but(lr=1.0), progress=False), images)

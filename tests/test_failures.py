@@ -251,7 +251,7 @@ def test_health_tells_collapse_from_learning(fresh_runs):
     good = Settings(preset="smoke", temperature=0.5)
     assert all(c["passed"] for c in health(pretrain(good, progress=False), images))
     bad = {
-        c["name"].partition(" (")[0]: c["passed"] for c in health(pretrain(good.but(lr=1.0), progress=False), images)
+        c["name"].partition(" (")[0]: c["passed"] for c in health(pretrain(good.but(lr=10.0), progress=False), images)
     }
     assert not bad["the loss left chance"]
     assert not bad["no collapse of the projections"]

@@ -21,8 +21,6 @@ from contrastive.evaluate import (
     headline_labels,
     most_confused,
     savings,
-    standard_error,
-    summary,
     validation_accuracy,
 )
 from contrastive.probes import (
@@ -35,6 +33,7 @@ from contrastive.probes import (
     nearest_neighbours,
     weights_hash,
 )
+from contrastive.stats import standard_error, summary
 from contrastive.supervised import predict, train_classifier
 from contrastive.training import initial_method
 

@@ -23,13 +23,13 @@ from contrastive.grids import (
     GridResult,
     finding,
     grid_points,
-    grids_folder,
     load_grid,
     paired_interval,
     summary_sentence,
     verdict,
 )
-from contrastive.settings import RunError, make_settings
+from contrastive.report import grid_reports
+from contrastive.settings import RunError, grids_folder, make_settings
 from contrastive.sweep import as_json, grid_jobs, run_grid
 
 from .conftest import HAVE_MNIST
@@ -57,11 +57,14 @@ def write(tmp_path):
     return to_file
 
 
-@pytest.mark.parametrize("path", sorted(grids_folder().glob("*.yaml")), ids=lambda p: p.stem)
+RECIPES = grids_folder().with_name("recipes").glob("*.yaml")
+
+
+@pytest.mark.parametrize("path", sorted([*grids_folder().glob("*.yaml"), *RECIPES]), ids=lambda p: p.stem)
 def test_every_grid_that_comes_along_is_whole(path):
     if path.stem == "n_images" and not HAVE_MNIST:
         pytest.skip("needs MNIST's number of images")
-    grid = load_grid(path.stem, {"dataset": "mnist"} if HAVE_MNIST else {"dataset": "digits", "n_images": 1024})
+    grid = load_grid(path, {"dataset": "mnist"} if HAVE_MNIST else {"dataset": "digits", "n_images": 1024})
     points = grid_points(grid)
     assert len(points) == len(grid.points) + int(np.prod([len(v) for v in grid.vary.values()]) if grid.vary else 0)
     assert grid.question.endswith("?")
@@ -400,7 +403,7 @@ def test_a_report_for_each_point(write, tmp_path, capsys, monkeypatch):
         made = str(tmp_path / f"{folder.name}.json")
         return [sys.executable, "-c", FAKE, made, str(folder), str(given["temperature"])]
 
-    monkeypatch.setattr(sweep, "report_command", command)
+    monkeypatch.setattr(grid_reports, "report_command", command)
     words = ["sweep", str(write()), "--reports", "--out", str(tmp_path / "out"), "--jobs", "2"]
     assert main(words) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -422,14 +425,14 @@ def test_a_report_for_each_point(write, tmp_path, capsys, monkeypatch):
 
 def test_a_point_is_asked_for_as_a_report_reads_it():
     given = {"l2_normalize": False, "lr": "1e-3", "second_augment": None}
-    words = sweep.report_command(given, Path("x"))[3:]
+    words = grid_reports.report_command(given, Path("x"))[3:]
     assert words == ["report", "--out", "x", "-p", "l2_normalize=false", "-p", "lr=1e-3"]
 
 
 def test_ctrl_c_stops_the_reports_too(write, tmp_path, capsys, monkeypatch):
     begun = tmp_path / "begun"
     script = f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(100)"
-    monkeypatch.setattr(sweep, "report_command", lambda given, folder: [sys.executable, "-c", script])
+    monkeypatch.setattr(grid_reports, "report_command", lambda given, folder: [sys.executable, "-c", script])
 
     def interrupt():
         while not begun.exists():

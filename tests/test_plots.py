@@ -12,11 +12,12 @@ from matplotlib.text import Text
 from PIL import Image
 
 from contrastive import grid_plots, plots
-from contrastive.evaluate import ARMS, uncertainty
+from contrastive.evaluate import ARMS
 from contrastive.pictures import DARK, LIGHT, class_colours
 from contrastive.plots import label_budget_curve, loss_curve
 from contrastive.report import speed
 from contrastive.report.figure import figure_html
+from contrastive.stats import uncertainty
 
 
 def contrast(a, b):

@@ -8,9 +8,10 @@ import torch
 
 from contrastive import Settings, pretrain
 from contrastive.data import resolve
-from contrastive.evaluate import aggregate, evaluate, standard_error
+from contrastive.evaluate import aggregate, evaluate
 from contrastive.files import read_json, write_json
 from contrastive.report.verify import SHARE, compare, spread
+from contrastive.stats import standard_error
 
 from .conftest import contrastive
 

@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
             return verify(Path(args.report), given, args.out, args.timeout)
         if args.command == "sweep":
             from .grids import load_grid
-            from .sweep import dry_run, report_grid, sweep
+            from .sweep import dry_run, sweep
 
             if args.out and not args.reports:
                 raise UserError("--out is where reports go: it needs --reports.")
@@ -132,6 +132,7 @@ def main(argv: list[str] | None = None) -> int:
                 return 0
             if not args.reports:
                 return sweep(grid, args.jobs)
+            from .report.grid_reports import report_grid
             from .report.runner import reports_root, writable_folder
 
             folder = Path(args.out) if args.out else reports_root() / grid.name

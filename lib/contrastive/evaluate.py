@@ -8,10 +8,10 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,9 +27,11 @@ from .files import DamagedError, atomic_write, locked, read_json, say, write_jso
 from .pretrain import TRAINING_CODE, Run, code_hash, load_encoder, load_method
 from .probes import Probe, embed, fit_probe, knn_predict, percent_right, weights_hash
 from .scattering import scattering
-from .stats import calibration_error, label_savings, macro_auc, paired_difference
+from .stats import calibration_error, label_savings, macro_auc, paired_difference, summary
 from .supervised import predict, train_classifier
 from .training import initial_method, keep_freed_memory
+
+Item = TypeVar("Item")
 
 # What is compared on the same labels: prefix of the metric -> name
 ARMS = {
@@ -184,7 +186,7 @@ class _Evaluator:
         few = n <= DRAWN_UP_TO and n < len(self.images.train)
         return [part.budget(n) for part in (self.splits if few else self.splits[:1])]
 
-    def bar(self, what: str, items: Sequence[int]) -> Iterable[int]:
+    def bar(self, what: str, items: Sequence[Item]) -> Iterable[Item]:
         """The items, with progress."""
         return tqdm(items, desc=what, disable=not self.progress, mininterval=1, file=sys.stdout)
 
@@ -282,8 +284,8 @@ class _Evaluator:
         """What is left of the headline's accuracies on corrupted test images."""
         arms = [arm for arm in ("linear", "random_encoder", "supervised") if arm in self.at_headline]
         of_arm: dict[str, list[float]] = {arm: [] for arm in arms}
-        for name in self.bar("corrupted images", list(CORRUPTIONS)):  # type: ignore[arg-type]
-            corrupted = corrupt(name, self.images.test, self.settings.seed)  # type: ignore[arg-type]
+        for name in self.bar("corrupted images", list(CORRUPTIONS)):
+            corrupted = corrupt(name, self.images.test, self.settings.seed)
             for arm in arms:
                 of_arm[arm].append(percent_right(self.at_headline[arm](corrupted), self.test_labels))
                 self.metrics[f"{arm}_accuracy[{name}]"] = of_arm[arm][-1]
@@ -367,23 +369,3 @@ def _shares(evaluations: Sequence[Evaluation], name: str, draws: int | None = No
 def aggregate(evaluations: list[Evaluation]) -> dict[str, dict[str, Any]]:
     """Each metric over seeds: mean, standard deviation (of a sample; 0 for one seed), n_seeds, values."""
     return {name: summary([e.metrics[name] for e in evaluations]) for name in evaluations[0].metrics}
-
-
-def summary(values: list[float]) -> dict[str, Any]:
-    """Mean, standard deviation over seeds (0 for one), their number, and the values themselves."""
-    std = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {"mean": statistics.fmean(values), "std": std, "n_seeds": len(values), "values": list(values)}
-
-
-def standard_error(percent: float, n: int) -> float:
-    """Standard error, in points, of an accuracy measured on n images (binomial)."""
-    share = min(max(percent / 100, 1 / n), 1 - 1 / n)
-    return 100 * math.sqrt(share * (1 - share) / n)
-
-
-def uncertainty(metric: Mapping[str, Any], n_test: int) -> tuple[float, str]:
-    """How far an accuracy's mean can be trusted, in points, and what that is in words: the standard deviation over
-    seeds or, with one seed, the 95 % interval that comes from the number of test images alone."""
-    if metric["n_seeds"] > 1:
-        return metric["std"], f"one standard deviation over {metric['n_seeds']} seeds"
-    return 1.96 * standard_error(metric["mean"], n_test), f"95 % interval from {n_test:,} test images, one seed"

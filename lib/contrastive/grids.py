@@ -16,8 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .data import load_images, resolve, split
-from .evaluate import standard_error
-from .settings import Settings, UserError, checkout, make_settings, nearest
+from .settings import Settings, UserError, grid_names, grids_folder, make_settings, nearest
+from .stats import standard_error
 
 MAX_RUNS = 10_000  # more is a mistake
 JUDGED_ON = "judged_on"  # in a side of a claim: h or z
@@ -86,14 +86,6 @@ class GridResult:
         return [value for _, value in sorted(self.values.get(features, {}).get(point, {}).items())]
 
 
-def grids_folder() -> Path:
-    """Where the grids lie that come with the project. Raises: UserError when it is used without its checkout."""
-    root = checkout()
-    if root is None:
-        raise UserError("the grids are not installed with the package: run this from a checkout of the project.")
-    return root / "notebooks" / "grids"
-
-
 def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Grid:
     """The grid in a YAML file, or the one of that name among those that come with the project.
 
@@ -101,7 +93,7 @@ def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
-        known = sorted(p.stem for p in grids_folder().glob("*.yaml"))
+        known = grid_names()
         if str(source) not in known:
             raise UserError(nearest(str(source), known, "grid") + " A grid of your own is a file that ends in .yaml.")
         path = grids_folder() / f"{source}.yaml"

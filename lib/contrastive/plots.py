@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .augment import Augment
-from .evaluate import ARMS, uncertainty
+from .evaluate import ARMS
 from .pictures import (
     Sketch,
     class_colours,
@@ -23,6 +23,7 @@ from .pictures import (
     subplots,
     themed_colour,
 )
+from .stats import uncertainty
 
 ARM_COLOURS = dict(zip(ARMS, ("blue", "orange", "green", "grey"), strict=True))
 ARM_MARKERS = dict(zip(ARMS, "osD^", strict=True))

@@ -43,16 +43,15 @@ POLICIES = {
     # small images): the crop's area, and probabilities of 0.5, 0.8, 0.5 and 0.2.
     "simclr": "hflip:0.5+crop:0.08:1+jitter:0.4:0.4:0.4:0.1+blur:0.1:2+grayscale:0.2",
     # What suits digits: upright but slightly turned and slanted, never mirrored, all strokes in the picture, and these
-    # thinner or thicker, which was worth most (chosen on validation images; see README).
+    # thinner or thicker (chosen on validation images: notebooks/recipes/digits.yaml).
     "digits": "crop:0.5:1+rotate:20+shear:20+stroke:0.7+jitter:0.4:0.4:0:0",
     "none": "",
 }
 
 # How the long presets are evaluated
 SEVERAL: dict[str, Any] = dict(
-    n_seeds=5, label_draws=2, evaluation="full",
-    grids=("all",), ablation_epochs=10, ablation_seeds=3,
-)  # fmt: skip
+    n_seeds=5, label_draws=2, evaluation="full", grids=("all",), ablation_epochs=10, ablation_seeds=3
+)
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Seconds on bundled data: shows that everything works, not how well.
@@ -66,7 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "full": dict(
         augment="simclr", epochs=500, batch_size=256, lr=1e-3, temperature=0.5, warmup_epochs=10, **SEVERAL,
     ),
-    # What was found to be best for images of digits, with views of 24 pixels, which cost a quarter less.
+    # The recipe for digits, longer, with views of 24 pixels, which cost a quarter less.
     "digits": dict(epochs=150, warmup_epochs=5, view_size=24, **SEVERAL),
 }  # fmt: skip
 
@@ -230,12 +229,11 @@ class Settings(BaseModel):
     @field_validator("grids")
     @classmethod
     def _check_grids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        root = checkout()
-        known = sorted(path.stem for path in (root / "notebooks" / "grids").glob("*.yaml")) if root else list(value)
+        known = grid_names()
         if not value:
             raise ValueError("at least one grid is needed")
         for name in value:
-            if name not in (*known, "all"):
+            if name not in (*known, "all") and known:  # without a checkout none is known, and none can be run
                 raise ValueError(nearest(name, [*known, "all"], "grid"))
         return tuple(dict.fromkeys(value))
 
@@ -323,6 +321,19 @@ def checkout() -> Path | None:
     """The root of the source checkout that this package is used from, or None when it is installed elsewhere."""
     root = Path(__file__).resolve().parents[2]
     return root if (root / "notebooks").is_dir() and (root / "pyproject.toml").is_file() else None
+
+
+def grids_folder() -> Path:
+    """Where the grids lie that come with the project. Raises: UserError when it is used without its checkout."""
+    root = checkout()
+    if root is None:
+        raise UserError("the grids are not installed with the package: run this from a checkout of the project.")
+    return root / "notebooks" / "grids"
+
+
+def grid_names() -> list[str]:
+    """The names of these grids; none without a checkout."""
+    return sorted(path.stem for path in grids_folder().glob("*.yaml")) if checkout() else []
 
 
 def folder_from_environment(variable: str, default: str) -> Path:

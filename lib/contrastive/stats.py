@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -172,3 +173,23 @@ def macro_auc(probabilities: np.ndarray, labels: np.ndarray) -> float:
     if not occurring:
         return math.nan
     return 100 * float(np.mean([roc_auc_score(labels == c, probabilities[:, c]) for c in occurring]))
+
+
+def summary(values: list[float]) -> dict[str, Any]:
+    """Mean, standard deviation over seeds (0 for one), their number, and the values themselves."""
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "std": std, "n_seeds": len(values), "values": list(values)}
+
+
+def standard_error(percent: float, n: int) -> float:
+    """Standard error, in points, of an accuracy measured on n images (binomial)."""
+    share = min(max(percent / 100, 1 / n), 1 - 1 / n)
+    return 100 * math.sqrt(share * (1 - share) / n)
+
+
+def uncertainty(metric: Mapping[str, Any], n_test: int) -> tuple[float, str]:
+    """How far an accuracy's mean can be trusted, in points, and what that is in words: the standard deviation over
+    seeds or, with one seed, the 95 % interval that comes from the number of test images alone."""
+    if metric["n_seeds"] > 1:
+        return metric["std"], f"one standard deviation over {metric['n_seeds']} seeds"
+    return 1.96 * standard_error(metric["mean"], n_test), f"95 % interval from {n_test:,} test images, one seed"

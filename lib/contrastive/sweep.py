@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +14,7 @@ from tqdm import tqdm
 
 from .data import load_images, split
 from .evaluate import validation_accuracy
-from .files import BROKEN, DamagedError, locked, printable, read_json, say, tell, write_json
+from .files import DamagedError, locked, printable, read_json, say, tell, write_json
 from .grids import Grid, GridResult, Point, finding, grid_points, load_grid
 from .pretrain import TRAINING_CODE, Run, code_hash, load_method, pretrain
 from .settings import RunError, Settings, UserError, make_settings, runs_root
@@ -177,7 +172,7 @@ def state_of(settings: Settings) -> str:
 def dry_run(grid: Grid, jobs: int) -> None:
     """Print a grid's runs and how long they would take, by the time of a few training steps; nothing is started."""
     points = grid_points(grid)
-    _tell_note(grid, points)
+    tell_note(grid, points)
     todo = grid_jobs(grid, points)
     costs: dict[tuple, float] = {}
     seconds = 0.0
@@ -192,7 +187,7 @@ def dry_run(grid: Grid, jobs: int) -> None:
         tell(f"with {jobs} jobs at best {_clock(seconds / max(min(jobs, n), 1))}, on as many cores")
 
 
-def _tell_note(grid: Grid, points: Mapping[str, Point]) -> None:
+def tell_note(grid: Grid, points: Mapping[str, Point]) -> None:
     """Say what a reader must know of the data, such as that they are not MNIST's."""
     asked = make_settings(**{**grid.base, **next(iter(points.values())).varied})  # not yet resolved, so maybe auto
     if note := load_images(asked).note:
@@ -235,7 +230,7 @@ def _clock(seconds: float) -> str:
 def sweep(grid: Grid, jobs: int) -> int:
     """Run a grid, print what came out and write it to `$CONTRASTIVE_RUNS/sweeps/<name>.json`, whose path is the last
     line. Returns the exit code: 1 when a run failed."""
-    _tell_note(grid, grid_points(grid))  # after a check of the whole grid: a mistake is to leave no folder behind
+    tell_note(grid, grid_points(grid))  # after a check of the whole grid: a mistake is to leave no folder behind
     path = runs_root() / "sweeps" / f"{grid.name}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -279,72 +274,3 @@ def as_json(result: GridResult) -> dict[str, Any]:
         "failures": [{"point": name, "seed": seed, "why": why} for name, seed, why in result.failures],
         "code_changed": result.code_changed,
     }
-
-
-# --- A report for each point ------------------------------------------------------------------------------------------
-
-
-def report_grid(grid: Grid, jobs: int, folder: Path) -> int:
-    """Run the notebooks for each point of a grid, each in a process of its own, into a folder of its own below
-    `folder`. What is there and whole is not made again. Returns the exit code."""
-    points = grid_points(grid)
-    _tell_note(grid, points)
-    threads = max(1, torch.get_num_threads() // jobs)
-    todo: dict[str, list[str]] = {}
-    for i, (name, point) in enumerate(points.items(), 1):
-        own = folder / _slug(name)
-        if [_slug(other) for other in points].count(own.name) > 1:
-            own = folder / f"{own.name}-{i}"
-        if _is_whole(own, point.settings.but(n_seeds=grid.seeds)):
-            tell(printable(f"done before  {name}"))
-        else:
-            todo[name] = report_command({**grid.base, **point.varied, "n_seeds": grid.seeds}, own)
-    failed, running = 0, list[subprocess.Popen[str]]()
-    with ThreadPoolExecutor(jobs) as pool:  # of threads that wait for processes
-        futures = {pool.submit(_report, command, threads, running): name for name, command in todo.items()}
-        try:
-            for i, future in enumerate(as_completed(futures), 1):
-                code, said = future.result()
-                failed += code != 0
-                tell(printable(f"{i}/{len(todo)}  {futures[future]}  {'failed: ' + said if code else 'ok'}"))
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in running:  # those that have ended do not mind; the others write what they have
-                process.terminate()
-            raise
-    print(folder)
-    return int(failed > 0)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-zA-Z0-9.]+", "-", name).strip("-")[:80]
-
-
-def _is_whole(folder: Path, settings: Settings) -> bool:
-    try:
-        results = read_json(folder / "results.json")
-        same = all(results["settings"].get(name) == value for name, value in settings.model_dump(mode="json").items())
-        return results["status"] == "ok" and same
-    except (*BROKEN, DamagedError):
-        return False
-
-
-def report_command(given: Mapping[str, Any], folder: Path) -> list[str]:
-    """What makes a report with these parameters in that folder."""
-    words = [word for key, value in given.items() if value is not None for word in ("-p", f"{key}={_plain(value)}")]
-    return [sys.executable, "-m", "contrastive", "report", "--out", str(folder), *words]
-
-
-def _report(command: list[str], threads: int, running: list[subprocess.Popen[str]]) -> tuple[int, str]:
-    """Run it; its exit code and the last thing that it said on standard error."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-    )  # fmt: skip
-    running.append(process)
-    _, said = process.communicate()
-    return process.returncode, " ".join(said.strip().splitlines()[-1:])
-
-
-def _plain(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

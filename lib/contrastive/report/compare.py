@@ -16,9 +16,10 @@ import nbformat
 
 from .. import pictures, plots
 from ..data import inert
-from ..evaluate import HEADLINE_LABELS, standard_error, uncertainty
+from ..evaluate import HEADLINE_LABELS
 from ..files import MAX_JSON_BYTES, atomic_write, printable, read_json, tell
 from ..settings import UserError
+from ..stats import standard_error, uncertainty
 from .record import MIME, PLAIN_UNITS, format_metric
 from .render import render
 from .runner import reports_root, writable_folder

@@ -8,19 +8,18 @@ from typing import Any
 from IPython.display import Markdown, display
 
 from .. import grid_plots
-from ..evaluate import summary
 from ..files import printable, say
-from ..grids import GridResult, finding, grid_points, grids_folder, load_grid, selected, summary_sentence, verdict
+from ..grids import GridResult, finding, grid_points, load_grid, selected, summary_sentence, verdict
 from ..pictures import Picture
-from ..settings import Settings, UserError, parse_policy
+from ..settings import Settings, UserError, grid_names, parse_policy
+from ..stats import summary
 from ..sweep import ablation_overrides, run_grid
 
 
 def run_grids(settings: Settings) -> dict[str, GridResult]:
     """Run the report's grids, or load what was run before. One that the data cannot serve is said, and left out."""
     results = {}
-    known = sorted(path.stem for path in grids_folder().glob("*.yaml"))
-    for name in known if "all" in settings.grids else settings.grids:
+    for name in grid_names() if "all" in settings.grids else settings.grids:
         grid = load_grid(name, ablation_overrides(name, settings))
         try:
             grid_points(grid)

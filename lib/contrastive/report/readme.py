@@ -81,7 +81,7 @@ Whatever their order in the text, they are applied in this one:
 
 `simclr` is the recipe as written: RandomHorizontalFlip, RandomResizedCrop, ColorJitter, GaussianBlur, RandomGrayscale,
 then normalisation with (0.1307, 0.3081). It stands for `{POLICIES["simclr"]}`.
-`digits` is what we found to be good for digits: `{POLICIES["digits"]}`.
+`digits` is the one for digits, never mirrored, with strokes of other widths: `{POLICIES["digits"]}`.
 Greyscale, hue and saturation change nothing on images with one channel."""
 
 

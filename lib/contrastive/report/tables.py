@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..evaluate import ARMS, MORE_ARMS, uncertainty
+from ..evaluate import ARMS, MORE_ARMS
+from ..stats import uncertainty
 from .record import format_metric
 
 Metrics = Mapping[str, Mapping[str, Any]]

@@ -91,6 +91,8 @@ def test_without_normalisation_nt_xent_compares_dot_products():
     expected = F.cross_entropy(torch.tensor(logits), torch.arange(10).roll(5))
     assert nt_xent(z1, z2, 0.7, normalize=False).item() == pytest.approx(expected.item(), rel=1e-5)
     assert nt_xent(3 * z1, z2, 0.7).item() == pytest.approx(nt_xent(z1, z2, 0.7).item(), rel=1e-5)
+    long = [torch.randn(5, 4) * 100 for _ in range(2)]  # whose dot products no exponential stands
+    assert nt_xent(*long, 0.1, normalize=False).isfinite()
 
 
 def test_chance_and_lowest_losses_of_the_papers_other_losses():

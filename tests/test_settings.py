@@ -112,6 +112,7 @@ def test_policies_are_read():
     assert parse_policy("simclr-crop-hflip-grayscale+blur:0:1") == {"jitter": (0.4, 0.4, 0.4, 0.1), "blur": (0.0, 1.0)}
     assert parse_policy("rotate+crop:.3:1") == {"crop": (0.3, 1.0), "rotate": (15.0,)}  # in the order of application
     assert parse_policy("simclr+hflip:0.1")["hflip"] == (0.1,)
+    assert spell_policy("rotate+crop") == spell_policy("crop+rotate")  # as they are applied, not as they are written
     for op in OPERATIONS:
         assert op not in parse_policy(f"simclr+{op}-{op}")
     for name in POLICIES:

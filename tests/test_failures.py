@@ -11,7 +11,7 @@ import time
 import nbformat
 import pytest
 
-from contrastive import Settings, pretrain
+from contrastive import Settings, load_images, pretrain
 from contrastive.diagnostics import health
 from contrastive.files import read_json
 from contrastive.report import runner
@@ -245,8 +245,6 @@ def test_a_collapsed_run_fails_its_checks(tmp_path):
 
 
 def test_health_tells_collapse_from_learning(fresh_runs):
-    from contrastive import load_images
-
     images = load_images("digits").test
     good = Settings(preset="smoke", temperature=0.5)
     assert all(c["passed"] for c in health(pretrain(good, progress=False), images))
@@ -257,6 +255,13 @@ def test_health_tells_collapse_from_learning(fresh_runs):
     assert not bad["no collapse of the projections"]
     assert set(check("a", True, 1, "1")) == set(health(pretrain(good, progress=False), images)[0])
     json.dumps(health(pretrain(good, progress=False), images))
+
+
+def test_a_low_loss_of_semi_hard_negatives_is_no_sign_of_health(fresh_runs):
+    settings = Settings(preset="smoke", epochs=1, width=2)
+    for loss, judged in (("nt_logistic", True), ("nt_logistic_semi_hard", False)):
+        checks = health(pretrain(settings.but(loss=loss), progress=False), load_images("digits").test)
+        assert any(c["name"].startswith("the loss left chance") for c in checks) == judged
 
 
 def test_pretrain_says_when_nothing_was_learned(fresh_runs, capsys):

@@ -309,6 +309,9 @@ def test_what_a_notebook_shows_of_a_grid(monkeypatch):
     answer, numbers = section.grid_answer({"g": result})
     assert answer.startswith("Of 1 findings that were tried here, 1 hold on these images, 0 are the other way round")
     assert numbers[0][0] == "1 of 1"
+    again = result.grid.model_copy(update={"claims": (CLAIM.model_copy(update={"say": "The same in other words"}),)})
+    other = GridResult(again, result.points, result.n_validation, result.values)
+    assert section.grid_answer({"g": result, "other": other})[0].startswith("Of 1 findings")
     assert section.grid_metrics({"g": result})["validation_accuracy[g: temperature 2]"]["values"] == [92.0, 93.1]
 
 

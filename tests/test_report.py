@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from contrastive.report import check, record
-from contrastive.report.record import MIME, collect, format_metric
+from contrastive.report.record import MIME, _as_html, collect, format_metric
 from contrastive.report.render import render
 from contrastive.report.runner import choose_notebooks, notebook_folder
 from contrastive.report.tables import answer, key_numbers, more_arms_table, results_table, savings, versus
@@ -234,6 +234,12 @@ def test_record_is_readable_and_collected(capsys):
         "checks": [{"name": "a", "passed": True, "seen": 1, "expected": "1"}],
         "x": {"b": 1, "c": 2},
     }
+
+
+def test_long_tables_are_folded_and_short_of_digits():
+    shown = _as_html({"comparisons": {"a - b": {"points": 1.23456789, "low": -1, "high": 3.0}}})
+    assert shown.startswith("<details><summary>All differences")
+    assert "points 1.235, low -1, high 3" in shown
 
 
 def metric(mean, std=0.0, n=1):

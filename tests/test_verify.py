@@ -10,7 +10,7 @@ from contrastive import Settings, pretrain
 from contrastive.data import resolve
 from contrastive.evaluate import aggregate, evaluate
 from contrastive.files import read_json, write_json
-from contrastive.report.verify import SHARE, compare, spread
+from contrastive.report.verify import SHARE, compare, measured_on, spread
 from contrastive.stats import standard_error
 
 from .conftest import contrastive
@@ -165,3 +165,14 @@ def test_other_threads_and_precisions_agree_within_the_spread(fresh_runs, monkey
     old = {"metrics": first, "dataset": dataset, "settings": {"ablation_labels": 300}}
     assert [said for verdict, said in compare(old, {"metrics": second, "dataset": dataset}) if verdict == "OFF"] == []
     json.dumps(second)
+
+
+def test_transfer_is_measured_on_the_other_test_images():
+    results = {
+        "dataset": {"test": 10_000, "validation": 5000, "transfer_test": 360},
+        "settings": {"ablation_labels": 1000},
+    }
+    assert measured_on("linear_accuracy[transfer]", results) == (360, None)
+    assert measured_on("linear_accuracy[shear]", results) == (10_000, None)
+    assert measured_on("linear_accuracy@600", results) == (10_000, 600)
+    assert measured_on("validation_accuracy[head: mlp]", results) == (5000, 1000)

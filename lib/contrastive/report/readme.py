@@ -40,7 +40,7 @@ def generated(results: dict[str, Any]) -> str:
 {results_table(metrics, budgets, data["train"], name)}
 
 Test accuracy after pretraining on {settings["n_images"]:,} unlabelled images of {name} for {settings["epochs"]} epochs:
-{seconds["pretrain"]:.0f} s of pretraining and {seconds["evaluate"]:.0f} s of evaluation, on {made["threads"]} threads,
+{seconds["pretrain"]:.0f} s of the report's {seconds["total"] / 60:.1f} minutes, on {made["threads"]} threads,
 {made["precision"]}, {n_seeds} seed{"s" if n_seeds > 1 else ""}. kNN on the same features:
 {metrics["knn_accuracy"]["mean"]:.2f} %. "Random initialisation" has two readings, and both are here: a frozen random
 encoder under the same linear classifier, and the same network trained from scratch, with the same augmentations.

@@ -38,8 +38,9 @@ report: setup
 sweep: setup
 	$(BIN)/contrastive sweep '$(or $(GRID),temperature)' $(if $(DATASET),--dataset '$(DATASET)') --jobs '$(or $(JOBS),1)'
 
+# a process for each core, a file at a time; on images as small as the tests' more threads only wait for each other
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check lib tests notebooks benchmarks

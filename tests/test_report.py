@@ -14,7 +14,15 @@ from contrastive.report import check, record
 from contrastive.report.record import MIME, _as_html, collect, format_metric
 from contrastive.report.render import render
 from contrastive.report.runner import choose_notebooks, notebook_folder
-from contrastive.report.tables import answer, key_numbers, more_arms_table, results_table, savings, versus
+from contrastive.report.tables import (
+    answer,
+    key_numbers,
+    more_arms_table,
+    recipes_table,
+    results_table,
+    savings,
+    versus,
+)
 from contrastive.settings import Settings, UserError
 
 from .conftest import NOTEBOOKS, SMALL, contrastive
@@ -295,4 +303,34 @@ def test_tables_and_sentences_follow_the_numbers():
     assert more_arms_table(metrics, (100, 10_000), 20_000, "mnist").splitlines()[2:] == [
         "| 10,000 (50 % of mnist) | **99.00 %** | – |",
         "| 100 (0.5 % of mnist) | 90.00 % | **95.00 %** |",
+    ]
+
+
+def test_recipes_stand_beside_each_other_with_the_first_ones_controls():
+    first = {
+        "metrics": {
+            "linear_accuracy@100": metric(97.0, 0.25, 5),
+            "supervised_accuracy@100": metric(95.0, 0.5, 5),
+            "scattering_accuracy@100": metric(94.0, 0.0, 5),
+            "knn_accuracy": metric(99.0, 0.1, 5),
+        },
+        "comparisons": {"linear_accuracy@100 - supervised_accuracy@100": {"points": 2.0, "p": 0.00012}},
+    }
+    second = {
+        "metrics": {
+            "linear_accuracy@100": metric(94.0),
+            "linear_accuracy@600": metric(96.0),
+            "knn_accuracy": metric(1.0),
+        },
+        "comparisons": {"linear_accuracy@600 - supervised_accuracy@600": {"points": -0.125, "p": 0.0434}},
+    }
+    assert recipes_table({"ours": first, "theirs": second}, (100, 600)).splitlines() == [
+        "| test accuracy (%) with | 100 labels | 600 labels | kNN |",
+        "|:--|--:|--:|--:|",
+        "| **ours** | 97.00 ± 0.25 | – | 99.00 ± 0.10 |",
+        "| – above the CNN from scratch | +2.00 (p < 0.001) | – | |",
+        "| **theirs** | 94.00 | 96.00 | 1.00 |",
+        "| – above the CNN from scratch | – | -0.12 (p = 0.043) | |",
+        "| same CNN from scratch | 95.00 ± 0.50 | – | |",
+        "| scattering transform + linear | 94.00 ± 0.00 | – | |",
     ]

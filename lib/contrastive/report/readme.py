@@ -15,10 +15,12 @@ from ..files import atomic_write, read_json
 from ..settings import OPERATIONS, POLICIES, checkout
 from .index import write_index
 from .speed import conditions, goal_conditions, speed_table
-from .tables import results_table, savings
+from .tables import recipes_table, savings
 
 ROOT = checkout() or Path.cwd()
-PUBLISHED = ROOT / "reports" / "published" / "mnist-quick"
+RECIPES = ("mnist-digits", "mnist-quick")  # published reports in README's table, the one that README leads with first
+SHOWN = (100, 600, 5000, 30_000)  # labels
+PUBLISHED = ROOT / "reports" / "published" / RECIPES[0]
 PICTURE = PUBLISHED / "first_screen.png"
 ALT = "A report's first screen: question, answer, key numbers, test error by labels, data, settings, checks, command"
 BEGIN, END = "<!-- results: made by `make readme` -->", "<!-- end of results -->"
@@ -27,27 +29,56 @@ BEGIN_POLICIES, END_POLICIES = "<!-- policies: made by `make readme` -->", "<!--
 BEGIN_SPEED, END_SPEED = "<!-- speed: made by `make readme` -->", "<!-- end of speed -->"
 
 
-def generated(results: dict[str, Any]) -> str:
+def recipe(results: dict[str, Any]) -> str:
+    """What a report's recipe is called: policy, epochs, seeds."""
+    settings = results["settings"]
+    n = settings["n_seeds"]
+    return f"policy {settings['augment']}, {settings['epochs']} epochs, {n} seed{'s' if n > 1 else ''}"
+
+
+def published() -> dict[str, dict[str, Any]]:
+    """The results of the published reports in README's table, by their folders' names."""
+    return {name: read_json(PUBLISHED.with_name(name) / "results.json") for name in RECIPES}
+
+
+def generated(reports: dict[str, dict[str, Any]]) -> str:
     """The part of README between the two markers."""
-    settings, metrics, data, made = (results[key] for key in ("settings", "metrics", "dataset", "provenance"))
-    budgets, seconds = settings["budgets"], results["seconds"]
-    few = min(budgets)
-    pages = ", ".join(f"[{p.stem}]({p.relative_to(ROOT).as_posix()})" for p in sorted(PUBLISHED.glob("*.html")))
-    name, n_seeds = data["name"].upper(), metrics["knn_accuracy"]["n_seeds"]
+    results = reports[RECIPES[0]]
+    settings, metrics, data = results["settings"], results["metrics"], results["dataset"]
+    pages = ", ".join(f"[{p.stem}]({_from_root(p)})" for p in sorted(PUBLISHED.glob("*.html")))
+    table = recipes_table({recipe(own): own for own in reports.values()}, SHOWN)
+    made = "\n".join(f"- {_made(folder, own)}" for folder, own in reports.items())
     return f"""\
-![{ALT}]({PICTURE.relative_to(ROOT).as_posix()})
+![{ALT}]({_from_root(PICTURE)})
 
-{results_table(metrics, budgets, data["train"], name)}
+{table}
 
-Test accuracy after pretraining on {settings["n_images"]:,} unlabelled images of {name} for {settings["epochs"]} epochs:
-{seconds["pretrain"]:.0f} s of the report's {seconds["total"] / 60:.1f} minutes, on {made["threads"]} threads,
-{made["precision"]}, {n_seeds} seed{"s" if n_seeds > 1 else ""}. kNN on the same features:
-{metrics["knn_accuracy"]["mean"]:.2f} %. "Random initialisation" has two readings, and both are here: a frozen random
+Linear probes on frozen encoders that were pretrained on {settings["n_images"]:,} unlabelled images of
+{data["name"].upper()}; all {data["test"]:,} test images; mean and standard deviation over the seeds, each of which
+also draws other images and labels. "Random initialisation" has two readings, and both are here: a frozen random
 encoder under the same linear classifier, and the same network trained from scratch, with the same augmentations.
+Below the recipes: the other arms of the first one's report.
 
-{savings(metrics, results["savings"], few)}
+{savings(metrics, results["savings"], min(SHOWN))}
 
-The reports: {pages}; numbers: [results.json]({(PUBLISHED / "results.json").relative_to(ROOT).as_posix()})."""
+{made}
+
+The first one's pages: {pages}; numbers: [results.json]({_from_root(PUBLISHED / "results.json")})."""
+
+
+def _made(folder: str, results: dict[str, Any]) -> str:
+    """How a published report was made, with a link to it."""
+    settings, seconds, made = results["settings"], results["seconds"], results["provenance"]
+    n = settings["n_seeds"]
+    return (
+        f"[{recipe(results)}]({_from_root(PUBLISHED.with_name(folder))}/02_linear_eval.html): `{made['command']}`; "
+        f"{seconds['pretrain'] / 60 / n:.1f} minutes of pretraining{' a seed' if n > 1 else ''}, "
+        f"{made['threads']} thread{'s' if made['threads'] > 1 else ''}, {made['precision']}"
+    )
+
+
+def _from_root(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 def generated_speed(measured: dict[str, Any]) -> str:
@@ -111,13 +142,12 @@ def _between(text: str, begin: str, end: str, new: str) -> str:
 
 def main() -> int:
     """Rewrite README's results, its picture and its measurements, and the index of the published reports."""
-    results = read_json(PUBLISHED / "results.json")
     photograph(PUBLISHED / "02_linear_eval.html", PICTURE)
     with tempfile.TemporaryDirectory() as folder:  # an index without what else lies in reports/
         (Path(folder) / PUBLISHED.parent.name).symlink_to(PUBLISHED.parent)
         atomic_write(ROOT / "reports" / "index.html", write_index(Path(folder)).read_bytes())
     readme = ROOT / "README.md"
-    text = _between(readme.read_text(), BEGIN, END, generated(results))
+    text = _between(readme.read_text(), BEGIN, END, generated(published()))
     measured = json.loads(BENCHMARKS.read_text())
     text = _between(text, BEGIN_POLICIES, END_POLICIES, generated_policies())
     readme.write_text(_between(text, BEGIN_SPEED, END_SPEED, generated_speed(measured)))

@@ -25,6 +25,43 @@ def more_arms_table(metrics: Metrics, budgets: Sequence[int], n_train: int, data
     return _by_labels(metrics, budgets, {"linear": ARMS["linear"], **measured}, n_train, dataset) if measured else ""
 
 
+def recipes_table(reports: Mapping[str, Mapping[str, Any]], budgets: Sequence[int]) -> str:
+    """Several reports' linear probes beside each other, and how far above the same CNN from scratch each is; then the
+    other arms of the first report. `reports`: what a report is called in the table -> its results. In Markdown."""
+    lines = [
+        "| test accuracy (%) with | " + " | ".join(f"{n:,} labels" for n in budgets) + " | kNN |",
+        "|:--|" + "--:|" * (len(budgets) + 1),
+    ]
+    for name, results in reports.items():
+        metrics, compared = results["metrics"], results["comparisons"]
+        lines.append(f"| **{name}** | {_cells(metrics, 'linear', budgets)} | {_bare(metrics['knn_accuracy'])} |")
+        above = " | ".join(_above(compared, n) for n in budgets)
+        lines.append(f"| – above the CNN from scratch | {above} | |")
+    metrics = next(iter(reports.values()))["metrics"]
+    for arm, name in {**ARMS, **MORE_ARMS}.items():
+        if arm != "linear" and any(f"{arm}_accuracy@{n}" in metrics for n in budgets):
+            lines.append(f"| {name} | {_cells(metrics, arm, budgets)} | |")
+    return "\n".join(lines)
+
+
+def _cells(metrics: Metrics, arm: str, budgets: Sequence[int]) -> str:
+    names = [f"{arm}_accuracy@{n}" for n in budgets]
+    return " | ".join(_bare(metrics[name]) if name in metrics else "–" for name in names)
+
+
+def _bare(metric: Mapping[str, Any]) -> str:
+    """An accuracy without its unit, with the standard deviation over seeds if there are several."""
+    return format_metric("", dict(metric)).removesuffix(" %")
+
+
+def _above(compared: Compared, n: int) -> str:
+    difference = compared.get(f"linear_accuracy@{n} - supervised_accuracy@{n}")
+    if difference is None:
+        return "–"
+    p = difference["p"]
+    return f"{difference['points']:+.2f} (p {'< 0.001' if p < 0.001 else f'= {p:.2g}'})"
+
+
 def _by_labels(metrics: Metrics, budgets: Sequence[int], arms: Mapping[str, str], n_train: int, dataset: str) -> str:
     lines = ["| labels | " + " | ".join(arms.values()) + " |", "|:--|" + "--:|" * len(arms)]
     for n in sorted(budgets, reverse=True):

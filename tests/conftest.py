@@ -15,7 +15,8 @@ from contrastive.settings import data_root
 
 from .stress.names import CHROMIUM_OPTIONS
 
-SMALL = ["--preset", "smoke", "-p", "budgets=50,200", "-p", "epochs=8", "-p", "width=4", "-p", "supervised_steps=10"]
+SMALL = ["--preset", "smoke", "-p", "budgets=50,200", "-p", "epochs=8", "-p", "width=4", "-p", "supervised_steps=10",
+         "-p", "ablation_jobs=2"]  # fmt: skip
 NOTEBOOKS = ("01_pretrain", "02_linear_eval", "03_ablations")
 HAVE_MNIST = (data_root() / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
 if HAVE_MNIST:
@@ -66,6 +67,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
     folder = tmp_path_factory.mktemp("out") / "report"
     done = contrastive("report", *SMALL, "--out", str(folder))
     assert done.returncode == 0, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
     return folder, done
 
 

@@ -57,10 +57,7 @@ def write(tmp_path):
     return to_file
 
 
-RECIPES = grids_folder().with_name("recipes").glob("*.yaml")
-
-
-@pytest.mark.parametrize("path", sorted([*grids_folder().glob("*.yaml"), *RECIPES]), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(grids_folder().glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_grid_that_comes_along_is_whole(path):
     if path.stem == "n_images" and not HAVE_MNIST:
         pytest.skip("needs MNIST's number of images")

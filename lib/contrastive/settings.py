@@ -43,15 +43,13 @@ POLICIES = {
     # small images): the crop's area, and probabilities of 0.5, 0.8, 0.5 and 0.2.
     "simclr": "hflip:0.5+crop:0.08:1+jitter:0.4:0.4:0.4:0.1+blur:0.1:2+grayscale:0.2",
     # What suits digits: upright but slightly turned and slanted, never mirrored, all strokes in the picture, and these
-    # thinner or thicker (chosen on validation images: notebooks/recipes/digits.yaml).
+    # thinner or thicker (chosen on validation images: notebooks/grids/recipe.yaml).
     "digits": "crop:0.5:1+rotate:20+shear:20+stroke:0.7+jitter:0.4:0.4:0:0",
     "none": "",
 }
 
 # How the long presets are evaluated
-SEVERAL: dict[str, Any] = dict(
-    n_seeds=5, label_draws=2, evaluation="full", grids=("all",), ablation_epochs=10, ablation_seeds=3
-)
+SEVERAL: dict[str, Any] = dict(n_seeds=5, label_draws=2, evaluation="full", ablation_epochs=10, ablation_seeds=3)
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Seconds on bundled data: shows that everything works, not how well.
@@ -63,10 +61,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
     # The recipe as written, over several seeds: hours on two cores.
     "full": dict(
-        augment="simclr", epochs=500, batch_size=256, lr=1e-3, temperature=0.5, warmup_epochs=10, **SEVERAL,
+        augment="simclr", epochs=500, batch_size=256, lr=1e-3, temperature=0.5, warmup_epochs=10,
+        grids=("all",), **SEVERAL,
     ),
     # The recipe for digits, longer, with views of 24 pixels, which cost a quarter less.
-    "digits": dict(epochs=150, warmup_epochs=5, view_size=24, **SEVERAL),
+    "digits": dict(
+        epochs=150, warmup_epochs=5, view_size=24,
+        grids=("left_out", "flip_blur", "temperature", "head", "n_images", "recipe"), **SEVERAL,
+    ),
 }  # fmt: skip
 
 
@@ -195,6 +197,9 @@ class Settings(BaseModel):
     ablation_width: Int = Field(12, ge=1, le=1024, description="encoder width of each point of 03_ablations")
     ablation_labels: Int = Field(1000, ge=20, description="labels of the probe of each point of 03_ablations")
     ablation_seeds: Int = Field(2, ge=1, le=100, description="seeds of each point of 03_ablations")
+    ablation_jobs: Int = Field(
+        1, ge=1, le=256, description="processes for the runs of 03_ablations, each with its share of the threads"
+    )
 
     @model_validator(mode="before")
     @classmethod

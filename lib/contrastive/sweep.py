@@ -99,11 +99,16 @@ def _run_all(todo: list[Job], grid: Grid, jobs: int) -> Iterator[tuple[Job, Outc
 def _in_worker(i: int, settings: Settings, labels: int, features: tuple[str, ...], threads: int) -> tuple[int, Outcome]:
     import signal
 
-    for number in Stop.SIGNALS:  # so that a worker that is told to stop writes its checkpoint first
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, terminate)
+    # A worker that is told to stop writes its checkpoint first; one that has nothing to do just ends.
+    taken = [number for number in Stop.SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, terminate)
     torch.set_num_threads(threads)
-    return i, measure_one(settings, labels, features)
+    try:
+        return i, measure_one(settings, labels, features)
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def measure_one(settings: Settings, labels: int, features: tuple[str, ...]) -> Outcome:

@@ -26,7 +26,7 @@ def run_grids(settings: Settings) -> dict[str, GridResult]:
         except UserError as problem:
             say(f"{problem} It is left out.")
         else:
-            results[name] = run_grid(grid)
+            results[name] = run_grid(grid, settings.ablation_jobs)
     return results
 
 

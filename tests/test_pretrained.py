@@ -1,0 +1,38 @@
+"""The encoders that come with the project."""
+
+import json
+
+import pytest
+import torch
+
+from contrastive import load_encoder, load_images
+from contrastive.probes import embed, knn_predict, percent_right
+from contrastive.settings import checkout, make_settings
+
+from .conftest import HAVE_MNIST
+
+FOLDERS = sorted((checkout() / "pretrained").iterdir())
+
+
+def test_there_is_one_for_each_seed():
+    preset = make_settings(preset="digits", dataset="mnist")
+    stored = [json.loads((folder / "settings.json").read_text()) for folder in FOLDERS]
+    assert [settings["seed"] for settings in stored] == list(range(preset.n_seeds))
+    for folder, settings in zip(FOLDERS, stored, strict=True):
+        assert make_settings(**settings).run_name == folder.name
+
+
+@pytest.mark.skipif(not HAVE_MNIST, reason="needs MNIST")
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_its_features_put_like_beside_like(folder):
+    images, encoder = load_images("mnist"), load_encoder(folder)
+    assert not any(weights.requires_grad for weights in encoder.parameters())
+    n = 2000
+    with torch.no_grad():
+        bank, test = embed(encoder, images.train[:n]), embed(encoder, images.test[:n])
+    found = knn_predict(bank, images.train_labels[:n], test, 10, 20)
+    pixels = [part.flatten(1).float() for part in (images.train[:n], images.test[:n])]
+    plain = knn_predict(pixels[0], images.train_labels[:n], pixels[1], 10, 20)
+    right = percent_right(found, images.test_labels[:n])
+    assert right > 97
+    assert right > percent_right(plain, images.test_labels[:n]) + 5

@@ -33,7 +33,8 @@ def recipe(results: dict[str, Any]) -> str:
     """What a report's recipe is called: policy, epochs, seeds."""
     settings = results["settings"]
     n = settings["n_seeds"]
-    return f"policy {settings['augment']}, {settings['epochs']} epochs, {n} seed{'s' if n > 1 else ''}"
+    size = f", views of {settings['view_size']} pixels" if settings["view_size"] else ""
+    return f"policy {settings['augment']}{size}, {settings['epochs']} epochs, {n} seed{'s' if n > 1 else ''}"
 
 
 def published() -> dict[str, dict[str, Any]]:

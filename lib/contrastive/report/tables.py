@@ -26,7 +26,7 @@ def more_arms_table(metrics: Metrics, budgets: Sequence[int], n_train: int, data
 
 
 def recipes_table(reports: Mapping[str, Mapping[str, Any]], budgets: Sequence[int]) -> str:
-    """Several reports' linear probes beside each other, and how far above the same CNN from scratch each is; then the
+    """Several reports' linear probes beside each other, each with its CNN from scratch and the difference; then the
     other arms of the first report. `reports`: what a report is called in the table -> its results. In Markdown."""
     lines = [
         "| test accuracy (%) with | " + " | ".join(f"{n:,} labels" for n in budgets) + " | kNN |",
@@ -35,11 +35,12 @@ def recipes_table(reports: Mapping[str, Mapping[str, Any]], budgets: Sequence[in
     for name, results in reports.items():
         metrics, compared = results["metrics"], results["comparisons"]
         lines.append(f"| **{name}** | {_cells(metrics, 'linear', budgets)} | {_bare(metrics['knn_accuracy'])} |")
+        lines.append(f"| – {ARMS['supervised']}, same augmentations | {_cells(metrics, 'supervised', budgets)} | |")
         above = " | ".join(_above(compared, n) for n in budgets)
-        lines.append(f"| – above the CNN from scratch | {above} | |")
+        lines.append(f"| – pretraining is better by | {above} | |")
     metrics = next(iter(reports.values()))["metrics"]
     for arm, name in {**ARMS, **MORE_ARMS}.items():
-        if arm != "linear" and any(f"{arm}_accuracy@{n}" in metrics for n in budgets):
+        if arm not in ("linear", "supervised") and any(f"{arm}_accuracy@{n}" in metrics for n in budgets):
             lines.append(f"| {name} | {_cells(metrics, arm, budgets)} | |")
     return "\n".join(lines)
 

@@ -141,7 +141,7 @@ def augmented(name, batch, seed=0):
 ALL = "+".join(OPERATIONS)
 
 
-@pytest.mark.parametrize("name", ["simclr", "digits", ALL, *(set(OPERATIONS) - {"hflip", "grayscale"})])
+@pytest.mark.parametrize("name", ["simclr", "digits", ALL, *sorted(set(OPERATIONS) - {"hflip", "grayscale"})])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_image_has_its_own_draw_which_the_generator_decides(name, channels):
     same = (images(channels)[:1] * 255).byte().expand(64, -1, -1, -1)

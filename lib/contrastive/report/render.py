@@ -214,7 +214,8 @@ def _settings(settings: dict[str, Any], made: dict[str, Any], trained: str) -> s
 
 def _made(made: dict[str, Any]) -> str:
     commit = str(made.get("commit", ""))[:7] + (" with changes" if made.get("dirty") else "")
-    threads = f"{made['threads']} threads" if "threads" in made else ""
+    n = made.get("threads")
+    threads = f"{n} thread{'s' if n > 1 else ''}" if n else ""
     parts = (
         made.get("end", "")[:10],
         commit and f"commit {commit}",

@@ -452,3 +452,12 @@ def test_unknown_grids_of_a_report_are_refused():
     with pytest.raises(UserError, match="Did you mean 'left_out'"):
         make_settings(grids="left_oud")
     assert make_settings(grids="temperature, head").grids == ("temperature", "head")
+
+
+def test_a_notebook_runs_its_grids_in_as_many_processes_as_it_is_told(monkeypatch):
+    from contrastive.report import grid_section
+
+    asked = []
+    monkeypatch.setattr(grid_section, "run_grid", lambda grid, jobs=1: asked.append((grid.name, jobs)))
+    grid_section.run_grids(resolve(make_settings(preset="smoke", ablation_jobs=3)))
+    assert asked == [("left_out", 3)]

@@ -10,6 +10,7 @@ import sys
 import nbformat
 import pytest
 
+from contrastive.__main__ import parser
 from contrastive.report import check, record
 from contrastive.report.record import MIME, _as_html, collect, format_metric
 from contrastive.report.render import render
@@ -198,6 +199,12 @@ def test_a_notebook_has_exactly_one_parameters_cell(tags, tmp_path):
     with pytest.raises(UserError, match=rf"01_pretrain.ipynb has {tags} cells tagged 'parameters'"):
         choose_notebooks(tmp_path / "notebooks", [])
     assert [p.stem for p in choose_notebooks(tmp_path / "notebooks", ["02_linear_eval.ipynb"])] == ["02_linear_eval"]
+
+
+def test_only_may_be_given_several_times():
+    words = ["report", "--only", "02_linear_eval", "--only", "01_pretrain"]
+    assert parser().parse_args(words).only == ["02_linear_eval", "01_pretrain"]
+    assert [p.stem for p in choose_notebooks(notebook_folder(), words[2::2])] == ["01_pretrain", "02_linear_eval"]
 
 
 # --- digits in place of MNIST ------------------------------------------------------------------------

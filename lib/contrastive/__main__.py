@@ -58,7 +58,13 @@ def parser() -> Parser:
         command.add_argument(
             "-p", metavar="NAME=VALUE", action="append", default=[], dest="parameters", help="set a parameter"
         )
-    report.add_argument("--only", metavar="NOTEBOOK", help="run this notebook only, such as 02_linear_eval")
+    report.add_argument(
+        "--only",
+        metavar="NOTEBOOK",
+        action="append",
+        default=[],
+        help="run this notebook only, such as 02_linear_eval; may be given several times",
+    )
     report.add_argument("--out", metavar="FOLDER", help="where the report goes (default: reports/<run name>)")
     verify.add_argument("--out", metavar="FOLDER", help="where the new report goes (default: <REPORT>-verified)")
     for command in (report, compare):
@@ -152,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         from .report.runner import run_report
 
-        return run_report(given, [args.only] if args.only else [], args.out, args.timeout, args.open)[0]
+        return run_report(given, args.only, args.out, args.timeout, args.open)[0]
     except RunError as failure:
         return complain(str(failure), 1)
     except UserError as mistake:

@@ -11,7 +11,7 @@ from contrastive.settings import checkout, make_settings
 
 from .conftest import HAVE_MNIST
 
-FOLDERS = sorted((checkout() / "pretrained").iterdir())
+FOLDERS = sorted((checkout() / "reports/published/mnist-digits/encoders").iterdir())
 
 
 def test_there_is_one_for_each_seed():

@@ -188,3 +188,15 @@ def test_photographs_keep_their_colours():
     shown = plots.image_rows(image[None], [[0]], [["a"]], "a ramp of many colours", "One.").as_json()
     drawn = np.array(Image.open(io.BytesIO(base64.b64decode(shown["light"]))).convert("RGB")).reshape(-1, 3)
     assert len(np.unique(drawn, axis=0)) > 1000
+
+
+@pytest.mark.parametrize("budgets", [(10, 50, 100, 600, 1000, 5000, 6000, 30_000, 60_000), (100, 5000), (7,)])
+def test_numbers_of_labels_do_not_run_into_each_other(budgets):
+    metrics = {f"linear_accuracy@{n}": {"mean": 90.0, "std": 0.3, "n_seeds": 3} for n in budgets}
+    drawn = label_budget_curve({"a": ("linear", metrics, 1000)}, budgets, "mnist").light.figure
+    ticks = drawn.axes[0].get_xticklabels()
+    drawn.canvas.draw()
+    boxes = [tick.get_window_extent() for tick in ticks if tick.get_text()]
+    assert len(ticks) == len(budgets)
+    assert ticks[0].get_text()
+    assert not any(left.overlaps(right) for left, right in itertools.pairwise(boxes))

@@ -255,6 +255,9 @@ def test_long_tables_are_folded_and_short_of_digits():
     shown = _as_html({"comparisons": {"a - b": {"points": 1.23456789, "low": -1, "high": 3.0}}})
     assert shown.startswith("<details><summary>All differences")
     assert "points 1.235, low -1, high 3" in shown
+    for n, folded in ((30, False), (31, True)):
+        shown = _as_html({"metrics": {f"knn_accuracy_k{k}": metric(90.0) for k in range(n)}})
+        assert shown.startswith(f"<details><summary>All {n} metrics") == folded
 
 
 def metric(mean, std=0.0, n=1):

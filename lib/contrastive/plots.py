@@ -245,7 +245,7 @@ def label_budget_curve(
             for n, v in zip(own, values, strict=True)
         ]
     axes.set(xscale="log", yscale="log", xlabel="labels", ylabel=f"test error on {dataset} (%)")
-    axes.set_xticks(budgets, [f"{n / 1000:g}k" if n >= 1000 else str(n) for n in budgets])
+    axes.set_xticks(budgets, tick_labels(budgets))
     axes.xaxis.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
@@ -256,6 +256,16 @@ def label_budget_curve(
         f"Test error against the number of labels; lower is better. Bars: {'; '.join(spreads)}.",
         rows,
     )
+
+
+def tick_labels(numbers: Sequence[int]) -> list[str]:
+    """Labels for ascending numbers on a logarithmic axis; empty where one would run into the label before it."""
+    span, last, labels = np.log10(numbers[-1] / numbers[0]) or 1.0, -np.inf, []
+    for n in numbers:
+        clear = np.log10(n) - last > 0.07 * span  # about the width of four figures
+        labels.append((f"{n / 1000:g}k" if n >= 1000 else str(n)) if clear else "")
+        last = np.log10(n) if clear else last
+    return labels
 
 
 @figure

@@ -23,6 +23,7 @@ PLAIN_UNITS = {
 }
 
 
+LONG = 30  # metrics that are shown without being asked for
 # Parts that are too long to be shown at once -> what unfolds them
 FOLDED = {
     "settings": "All settings of this run",
@@ -144,8 +145,9 @@ def _as_html(fragment: dict[str, Any]) -> str:
         body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
         above = f"<caption>{html.escape(caption)}</caption>" if caption else ""
         table = f'<table class="record {html.escape(kind)}">{above}<tbody>{body}</tbody></table>'
-        if kind in FOLDED:
-            table = f"<details><summary>{FOLDED[kind]}</summary>{table}</details>"
+        summary = f"All {len(rows)} metrics" if kind == "metrics" and len(rows) > LONG else FOLDED.get(kind)
+        if summary:
+            table = f"<details><summary>{summary}</summary>{table}</details>"
         parts.append(table)
     return "".join(parts)
 

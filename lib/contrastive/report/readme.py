@@ -57,7 +57,7 @@ def generated(reports: dict[str, dict[str, Any]]) -> str:
 Linear probes on frozen encoders that were pretrained on {settings["n_images"]:,} unlabelled images of
 {data["name"].upper()}; all {data["test"]:,} test images; mean and standard deviation over the seeds, each of which
 also draws other images and labels. "Random initialisation" has two readings, and both are here: a frozen random
-encoder under the same linear classifier, and the same network trained from scratch, with the same augmentations.
+encoder under the same linear classifier, and the same network trained from scratch.
 Below the recipes: the other arms of the first one's report.
 
 {savings(metrics, results["savings"], min(SHOWN))}

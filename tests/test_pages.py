@@ -11,7 +11,7 @@ import pytest
 from contrastive.files import read_json, write_json
 from contrastive.report.compare import write_comparison
 from contrastive.report.index import write_index
-from contrastive.report.readme import BENCHMARKS, PUBLISHED
+from contrastive.report.readme import PUBLISHED, RECIPES
 from contrastive.report.render import Page, policy, render
 
 from .test_index import results
@@ -42,7 +42,7 @@ def site(report, tmp_path_factory):
 
 
 def pages(site):
-    published = [*PUBLISHED.glob("*.html"), BENCHMARKS.with_suffix(".html"), PUBLISHED.parents[1] / "index.html"]
+    published = [*PUBLISHED.parent.glob("**/*.html"), PUBLISHED.parents[1] / "index.html"]
     return [*site.glob("report/*.html"), *site.glob("*.html"), *published]
 
 
@@ -51,7 +51,7 @@ def pages(site):
 def test_every_page(opened, site, width, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
-    assert len(pages(site)) >= 3 + 3 + 3 + 2
+    assert len(pages(site)) >= 3 + 3 + 2 * len(RECIPES) + 2
     for path in pages(site):
         page = opened(path, width, color_scheme=scheme)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path

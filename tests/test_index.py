@@ -68,6 +68,13 @@ def test_only_pages_that_are_there_are_linked(tmp_path):
     assert '<a href="r/s/01_pretrain.html">01_pretrain</a>' in write_index(tmp_path).read_text()
 
 
+@pytest.mark.parametrize(("seconds", "minutes"), [({}, "1.5"), ({"pretrain": 600.0, "evaluate": 60.0}, "11.0")])
+def test_a_report_of_finished_runs_tells_what_they_took(seconds, minutes, tmp_path):
+    (tmp_path / "r").mkdir()
+    write_json(tmp_path / "r" / "results.json", results() | {"seconds": {"total": 90.0, **seconds}})
+    assert f">{minutes}</td>" in write_index(tmp_path).read_text()
+
+
 def test_the_small_picture_shows_the_curves():
     lines = sparkline(results()["metrics"])
     points = {arm: [tuple(map(float, p.split(","))) for p in line.split()] for arm, line in lines.items()}

@@ -66,7 +66,8 @@ def _cells(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
     pages = [f"{stem}.html" for stem in results["notebooks"] if re.fullmatch(r"\w{1,80}", stem, re.ASCII)]
     answers = results.get("answers", {})
     main = next((s for s in ("02_linear_eval", *answers) if s in answers), "")
-    minutes = results["seconds"]["total"] / 60
+    spent = results["seconds"]  # runs that were there already took their time, too
+    minutes = max(spent["total"], spent.get("pretrain", 0) + spent.get("evaluate", 0)) / 60
     return {
         "status": cell(results["status"])["text"],
         "made": cell(results.get("provenance", {}).get("end", ""))["text"],

@@ -18,11 +18,8 @@ from .speed import conditions, goal_conditions, speed_table
 from .tables import recipes_table, savings
 
 ROOT = checkout() or Path.cwd()
-RECIPES = (
-    "mnist-digits",
-    "mnist-simclr",
-    "mnist-quick",
-)  # published reports in README's table; it leads with the first
+# Published reports in README's table, which leads with the first
+RECIPES = ("mnist-digits", "mnist-simclr", "mnist-quick")
 SHOWN = (100, 600, 5000, 30_000)  # labels
 PUBLISHED = ROOT / "reports" / "published" / RECIPES[0]
 PICTURE = PUBLISHED / "first_screen.png"

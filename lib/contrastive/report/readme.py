@@ -59,8 +59,8 @@ Linear probes on frozen encoders that were pretrained on {settings["n_images"]:,
 {data["name"].upper()}; all {data["test"]:,} test images; mean and standard deviation over the seeds, each of which
 also draws other images and labels. "Random initialisation" has two readings, and both are here: a frozen random
 encoder under the same linear classifier, and the same network trained from scratch.
-A difference is paired, by seed, test image and draw of labels, so it is of the draws that both arms had: the CNN without
-augmentations was trained on the first one only, which is why it need not be that of the two means.
+A difference is paired, by seed, test image and draw of labels. The CNN without augmentations was trained on the first
+draw only, so its difference, of this draw, need not be that of the two means.
 Below the recipes: the other arms of the first one's report.
 
 {savings(metrics, results["savings"], min(SHOWN))}

@@ -17,7 +17,6 @@ from contrastive.report.render import render
 from contrastive.report.runner import choose_notebooks, notebook_folder
 from contrastive.report.tables import (
     answer,
-    from_scratch,
     key_numbers,
     more_arms_table,
     recipes_table,
@@ -320,9 +319,6 @@ def test_tables_and_sentences_follow_the_numbers():
         "98.50 %",
         "same CNN from scratch, without augmentations, 10,000 labels",
     )
-    plain |= {"supervised_plain_accuracy@10000": metric(97.5), "supervised_plain_accuracy@5000": metric(99.0)}
-    assert from_scratch(plain, 10_000) == "supervised"
-    assert savings(plain, saved, 10_000).endswith("more than 10,000); without augmentations it does with 5,000.")
     metrics["pca_accuracy@100"] = metric(95.0)
     assert more_arms_table(metrics, (100, 10_000), 20_000, "mnist").splitlines()[2:] == [
         "| 10,000 (50 % of mnist) | **99.00 %** | – |",

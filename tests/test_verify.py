@@ -8,10 +8,11 @@ import torch
 
 from contrastive import Settings, pretrain
 from contrastive.data import resolve
-from contrastive.evaluate import aggregate, evaluate
+from contrastive.evaluate import evaluate
 from contrastive.files import read_json, write_json
 from contrastive.report.verify import SHARE, compare, measured_on, spread
 from contrastive.stats import standard_error
+from contrastive.summarize import aggregate
 
 from .conftest import contrastive
 

@@ -1,4 +1,4 @@
-"""What a run's features are worth: probes over label budgets, beside their controls; and statistics of the results."""
+"""What a run's features are worth: probes over label budgets, beside their controls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .files import DamagedError, atomic_write, locked, read_json, say, write_jso
 from .pretrain import TRAINING_CODE, Run, code_hash, load_encoder, load_method
 from .probes import Probe, embed, fit_probe, knn_predict, percent_right, weights_hash
 from .scattering import scattering
-from .stats import calibration_error, label_savings, macro_auc, paired_difference, summary
+from .stats import calibration_error, macro_auc
 from .supervised import predict, train_classifier
 from .training import initial_method, keep_freed_memory
 
@@ -327,45 +327,3 @@ def validation_accuracy(run: Run, n_labels: int, head: nn.Module | None = None) 
     )
     validation = head(embed(encoder, images.train[splits.validation]))
     return probe.accuracy(validation, images.train_labels[splits.validation].to(settings.device))
-
-
-def comparisons(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
-    """The linear probe's accuracies less each arm's, on the draws of labels that both had, by
-    `stats.paired_difference`, as JSON: named as in `linear_accuracy@600 - supervised_accuracy@600`."""
-    found = {}
-    for ours in evaluations[0].right:
-        arm, _, n = ours.partition("_accuracy@")
-        for other in evaluations[0].right if arm == "linear" else ():
-            if other.endswith(f"_accuracy@{n}") and other != ours:
-                draws = min(len(evaluations[0].right[name]) for name in (ours, other))
-                a, b = (_shares(evaluations, name, draws) for name in (ours, other))
-                difference = paired_difference(a, b)
-                found[f"{ours} - {other}"] = vars(difference)
-    return found
-
-
-def savings(evaluations: Sequence[Evaluation], other: str = "supervised") -> dict[str, dict[str, float | None]]:
-    """For each number of labels of the linear probe, how many the other arm needs: `stats.label_savings`, as JSON.
-
-    None stands for more than were tried.
-    """
-    curve = {
-        int(name.partition("@")[2]): _shares(evaluations, name)
-        for name in evaluations[0].right
-        if name.startswith(f"{other}_accuracy@")
-    }
-    found = {}
-    for n in curve:
-        saved = vars(label_savings(_shares(evaluations, f"linear_accuracy@{n}"), curve, n))
-        found[str(n)] = {name: None if math.isinf(value) else value for name, value in saved.items()}
-    return found
-
-
-def _shares(evaluations: Sequence[Evaluation], name: str, draws: int | None = None) -> np.ndarray:
-    """Seeds x test images: in which share of the (first so many) draws of labels each image was right."""
-    return np.stack([e.right[name][:draws].double().mean(0).numpy() for e in evaluations])
-
-
-def aggregate(evaluations: list[Evaluation]) -> dict[str, dict[str, Any]]:
-    """Each metric over seeds: mean, standard deviation (of a sample; 0 for one seed), n_seeds, values."""
-    return {name: summary([e.metrics[name] for e in evaluations]) for name in evaluations[0].metrics}

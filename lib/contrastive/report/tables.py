@@ -7,12 +7,15 @@ from typing import Any
 
 from ..evaluate import ARMS, MORE_ARMS
 from ..stats import uncertainty
+from ..summarize import SCRATCH, better_from_scratch
 from .record import format_metric
 
-SCRATCH = {"supervised": f"{ARMS['supervised']}, same augmentations", "supervised_plain": MORE_ARMS["supervised_plain"]}
+SCRATCH_NAMES = dict(
+    zip(SCRATCH, (f"{ARMS['supervised']}, same augmentations", MORE_ARMS["supervised_plain"]), strict=True)
+)
 Metrics = Mapping[str, Mapping[str, Any]]
-Compared = Mapping[str, Mapping[str, float]]  # as `evaluate.comparisons` gives them
-Saved = Mapping[str, Mapping[str, float | None]]  # as `evaluate.savings` gives them
+Compared = Mapping[str, Mapping[str, float]]  # as `summarize.comparisons` gives them
+Saved = Mapping[str, Mapping[str, float | None]]  # as `summarize.savings` gives them
 
 
 def results_table(metrics: Metrics, budgets: Sequence[int], n_train: int, dataset: str) -> str:
@@ -36,9 +39,11 @@ def recipes_table(reports: Mapping[str, Mapping[str, Any]], budgets: Sequence[in
     for name, results in reports.items():
         metrics, compared = results["metrics"], results["comparisons"]
         lines.append(f"| **{name}** | {_cells(metrics, 'linear', budgets)} | {_bare(metrics['knn_accuracy'])} |")
-        own = {arm: name for arm, name in SCRATCH.items() if any(f"{arm}_accuracy@{n}" in metrics for n in budgets)}
+        own = {
+            arm: name for arm, name in SCRATCH_NAMES.items() if any(f"{arm}_accuracy@{n}" in metrics for n in budgets)
+        }
         lines += [f"| – {name} | {_cells(metrics, arm, budgets)} | |" for arm, name in own.items()]
-        above = " | ".join(_above(compared, n, from_scratch(metrics, n)) for n in budgets)
+        above = " | ".join(_above(compared, n, better_from_scratch(metrics, n)) for n in budgets)
         better = "pretraining is better than the better of these by" if len(own) > 1 else "pretraining is better by"
         lines.append(f"| – {better} | {above} | |")
     metrics = next(iter(reports.values()))["metrics"]
@@ -56,12 +61,6 @@ def _cells(metrics: Metrics, arm: str, budgets: Sequence[int]) -> str:
 def _bare(metric: Mapping[str, Any]) -> str:
     """An accuracy without its unit, with the standard deviation over seeds if there are several."""
     return format_metric("", dict(metric)).removesuffix(" %")
-
-
-def from_scratch(metrics: Metrics, n: int) -> str:
-    """The arm to be beaten with n labels: of the CNNs from scratch that were measured, the better one."""
-    means = {arm: metrics[f"{arm}_accuracy@{n}"]["mean"] for arm in SCRATCH if f"{arm}_accuracy@{n}" in metrics}
-    return max(means, key=means.__getitem__, default="supervised")
 
 
 def _above(compared: Compared, n: int, arm: str) -> str:
@@ -108,7 +107,7 @@ def savings(metrics: Metrics, saved: Saved, n: int) -> str:
     start = f"With {n:,} labels, the linear probe on the pretrained encoder gets {accuracy:.1f} %"
     if needed is None:
         tried = f"does not get there with {most:,}, the most that were tried"
-        return f"{start}; the same CNN trained from scratch {tried}{_between(own)}{_plainly(metrics, accuracy)}."
+        return f"{start}; the same CNN trained from scratch {tried}{_between(own)}."
     if needed <= n:
         surely = own["high"] is not None and own["high"] <= n
         verdict = "no label is saved" if surely else "whether any label is saved is within noise"
@@ -118,13 +117,6 @@ def savings(metrics: Metrics, saved: Saved, n: int) -> str:
         f"{start}; the same CNN trained from scratch needs {_labels(needed, own)} labels for that{_between(own)}, "
         f"{needed / n:.1f} times as many."
     )
-
-
-def _plainly(metrics: Metrics, accuracy: float) -> str:
-    """With how many labels the CNN from scratch gets there without augmentations, in words; empty if it does not."""
-    arm = "supervised_plain_accuracy@"
-    enough = [int(m.removeprefix(arm)) for m in metrics if m.startswith(arm) and metrics[m]["mean"] >= accuracy]
-    return f"; without augmentations it does with {min(enough):,}" if enough else ""
 
 
 def _labels(n: float | None, own: Mapping[str, float | None]) -> str:
@@ -148,7 +140,7 @@ def _between(own: Mapping[str, float | None]) -> str:
 def answer(metrics: Metrics, compared: Compared, saved: Saved, headline: int) -> str:
     """What a linear evaluation found, in two sentences: the labels saved where they are fewest; and the headline."""
     low = min(map(int, saved))
-    best = from_scratch(metrics, headline)
+    best = better_from_scratch(metrics, headline)
     plain = "the better CNN from scratch, the one without augmentations"
     scratch = plain if best == "supervised_plain" else "the CNN from scratch"
     parts = [
@@ -163,7 +155,7 @@ def answer(metrics: Metrics, compared: Compared, saved: Saved, headline: int) ->
 
 def key_numbers(metrics: Metrics, saved: Saved, headline: int, n_test: int) -> list[tuple[str, str, str]]:
     """The numbers that carry `answer`, for `conclude`."""
-    best = from_scratch(metrics, headline)
+    best = better_from_scratch(metrics, headline)
     arms = {"linear": "pretrained encoder", "random_encoder": "random encoder", best: {**ARMS, **MORE_ARMS}[best]}
     tiles = [number(metrics[f"{arm}_accuracy@{headline}"], f"{name}, {headline:,} labels", n_test)
              for arm, name in arms.items()]  # fmt: skip

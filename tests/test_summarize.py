@@ -1,0 +1,70 @@
+"""What several seeds say together, against counts made by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from contrastive.evaluate import Evaluation
+from contrastive.report.tables import savings as savings_sentence
+from contrastive.summarize import aggregate, better_from_scratch, comparisons, savings
+
+
+def evaluation(**right):
+    """An evaluation in which the images were right as given: `linear_50=[[1, 0], [1, 1]]` is two draws of 50 labels."""
+    tensors = {}
+    for name, values in right.items():
+        arm, _, n = name.rpartition("_")
+        tensors[f"{arm}_accuracy@{n}"] = torch.tensor(values, dtype=torch.uint8)
+    metrics = {name: 100 * values.double().mean().item() for name, values in tensors.items()}
+    return Evaluation(metrics, 50, torch.empty(0), tensors, 0.0, True)
+
+
+def test_every_arm_is_compared_with_the_linear_probe_with_as_many_labels():
+    found = comparisons(
+        [
+            evaluation(
+                linear_10=[[1, 1, 0, 0]], linear_50=[[1, 1, 1, 0]], raw_pixel_10=[[1, 0, 0, 0]], pca_50=[[1, 1, 1, 1]]
+            )
+        ]
+    )
+    assert {name: difference["points"] for name, difference in found.items()} == {
+        "linear_accuracy@10 - raw_pixel_accuracy@10": 25.0,
+        "linear_accuracy@50 - pca_accuracy@50": -25.0,
+    }
+    assert all(difference["low"] <= difference["points"] <= difference["high"] for difference in found.values())
+
+
+def test_arms_are_compared_on_the_draws_that_both_had():
+    # The linear probe is as good as fine-tuning with the first draw, and better with the second, which only it had.
+    found = comparisons([evaluation(linear_50=[[1, 0, 1, 0], [1, 1, 1, 1]], finetuned_50=[[0, 1, 1, 0]])])
+    assert found["linear_accuracy@50 - finetuned_accuracy@50"]["points"] == 0
+
+
+def test_label_savings_are_over_the_better_cnn_at_each_number_of_labels():
+    images = 100
+
+    def share(percent):
+        return [[1] * percent + [0] * (images - percent)]
+
+    seeds = [
+        evaluation(
+            linear_10=share(80), linear_100=share(90), linear_1000=share(99),
+            supervised_10=share(50), supervised_100=share(60), supervised_1000=share(70),
+            supervised_plain_10=share(30), supervised_plain_100=share(80),
+        )
+    ] * 2  # fmt: skip
+    metrics = aggregate(seeds)
+    best = {n: better_from_scratch(metrics, n) for n in (10, 100, 1000)}
+    assert best == {10: "supervised", 100: "supervised_plain", 1000: "supervised"}
+    saved = savings(seeds)
+    assert saved["10"]["needed"] == pytest.approx(100)  # with augmentations alone it would be more than 1,000
+    assert saved["1000"]["needed"] is None
+    assert (saved["10"]["least"], saved["10"]["most"]) == (10, 1000)
+    assert "needs about 100 labels for that" in savings_sentence(metrics, saved, 10)
+
+
+def test_means_are_over_seeds():
+    found = aggregate([evaluation(linear_50=[[1, 0]]), evaluation(linear_50=[[1, 1]])])
+    assert found["linear_accuracy@50"]["values"] == [50.0, 100.0]
+    assert found["linear_accuracy@50"]["mean"] == 75.0

@@ -19,7 +19,6 @@ from contrastive.evaluate import (
     evaluate,
     headline_labels,
     most_confused,
-    validation_accuracy,
 )
 from contrastive.probes import (
     USUAL_STRENGTH,
@@ -29,6 +28,7 @@ from contrastive.probes import (
     linear_scores,
     logistic_regression,
     nearest_neighbours,
+    validation_accuracy,
     weights_hash,
 )
 from contrastive.stats import standard_error, summary

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from tqdm import tqdm
 
 from .corruptions import CORRUPTIONS, corrupt
@@ -307,23 +307,3 @@ class _Evaluator:
 def _pixels(images: Tensor) -> Tensor:
     """uint8 images as float32 rows in [0, 1]."""
     return images.flatten(1).float() / 255
-
-
-def validation_accuracy(run: Run, n_labels: int, head: nn.Module | None = None) -> float:
-    """Percent right on the validation images of a linear probe with `n_labels` labels: what choices are made by.
-
-    head: a projection head, to judge its projections rather than the features before it. The probe's own strength is
-    chosen inside the labels, on a fifth of them, which are not validation images.
-    """
-    settings, images = run.settings, load_images(run.settings)
-    splits = split(images, settings.n_images or 0, settings.seed)
-    encoder = load_encoder(run).to(settings.device)
-    index = splits.rest[:n_labels]
-    n_choose = max(len(index) // 5, 1)
-    head = head.to(settings.device) if head is not None else nn.Identity()
-    features, labels = head(embed(encoder, images.train[index])), images.train_labels[index].to(settings.device)
-    probe = fit_probe(
-        (features[n_choose:], labels[n_choose:]), (features[:n_choose], labels[:n_choose]), len(images.classes)
-    )
-    validation = head(embed(encoder, images.train[splits.validation]))
-    return probe.accuracy(validation, images.train_labels[splits.validation].to(settings.device))

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .data import load_images, split
 from .encoders import Encoder
+from .pretrain import Run, load_encoder
 from .stats import fit_temperature
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # L2 penalties on the mean loss, tried from the strongest
@@ -159,3 +161,23 @@ def nearest_neighbours(features: Tensor, queries: list[int], k: int) -> list[lis
     similarity[torch.arange(len(queries)), queries] = -torch.inf
     nearest = similarity.topk(k, dim=1).indices.tolist()
     return [[query, *row] for query, row in zip(queries, nearest, strict=True)]
+
+
+def validation_accuracy(run: Run, n_labels: int, head: nn.Module | None = None) -> float:
+    """Percent right on the validation images of a linear probe with `n_labels` labels: what choices are made by.
+
+    head: a projection head, to judge its projections rather than the features before it. The probe's own strength is
+    chosen inside the labels, on a fifth of them, which are not validation images.
+    """
+    settings, images = run.settings, load_images(run.settings)
+    splits = split(images, settings.n_images or 0, settings.seed)
+    encoder = load_encoder(run).to(settings.device)
+    index = splits.rest[:n_labels]
+    n_choose = max(len(index) // 5, 1)
+    head = head.to(settings.device) if head is not None else nn.Identity()
+    features, labels = head(embed(encoder, images.train[index])), images.train_labels[index].to(settings.device)
+    probe = fit_probe(
+        (features[n_choose:], labels[n_choose:]), (features[:n_choose], labels[:n_choose]), len(images.classes)
+    )
+    validation = head(embed(encoder, images.train[splits.validation]))
+    return probe.accuracy(validation, images.train_labels[splits.validation].to(settings.device))

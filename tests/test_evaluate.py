@@ -32,7 +32,6 @@ from contrastive.probes import (
     weights_hash,
 )
 from contrastive.stats import standard_error, summary
-from contrastive.supervised import predict, train_classifier
 from contrastive.training import initial_method
 
 from .conftest import HAVE_MNIST
@@ -221,21 +220,6 @@ def test_another_draw_has_the_same_images_in_another_order():
     counts = torch.bincount(images.train_labels[torch.cat([fit, choose])])
     assert counts.tolist() == [10] * 10
     assert set(second.budget(100)[0].tolist()) <= set(second.budget(600)[0].tolist())
-
-
-def test_fine_tuning_starts_from_the_pretrained_weights_and_leaves_them():
-    run = pretrain(SMOKE, progress=False)
-    images, encoder = load_images("digits"), load_encoder(run)
-    before = weights_hash(encoder)
-    data, labels = images.train[:50], images.train_labels[:50]
-    model = train_classifier(run.settings.but(supervised_steps=1), data, labels, 10, encoder, augmented=False)
-    assert weights_hash(encoder) == before
-    start, end = (dict(m.named_parameters())["body.0.weight"] for m in (encoder, model[0]))
-    assert 0 < (end - start).abs().max() < 0.01  # one step away
-    scratch = train_classifier(run.settings.but(supervised_steps=1), data, labels, 10, augmented=False)
-    begun = initial_method(run.settings).encoder
-    assert (scratch[0].body[0].weight - begun.body[0].weight).abs().max() < 0.01
-    assert predict(model, images.test[:7]).sum(1).allclose(torch.ones(7))
 
 
 def test_embedding_is_in_eval_mode_and_independent_of_the_batch():

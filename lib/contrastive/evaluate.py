@@ -28,7 +28,7 @@ from .pretrain import TRAINING_CODE, Run, code_hash, load_encoder, load_method
 from .probes import Probe, embed, fit_probe, knn_predict, percent_right, weights_hash
 from .scattering import scattering
 from .stats import calibration_error, macro_auc
-from .supervised import predict, train_classifier
+from .supervised import classifier, predict, spaced
 from .training import initial_method, keep_freed_memory
 
 Item = TypeVar("Item")
@@ -260,22 +260,16 @@ class _Evaluator:
         self.metrics |= diagnose(self.method, self.images.test[:2000].to(self.device), self.settings)
 
     def trained_arms(self) -> None:
-        """The whole network trained on labels."""
+        """The whole network trained on labels, of the first draw, and not with every budget: it takes long."""
         arms: dict[str, dict[str, Any]] = {"supervised": {}}
         if self.full:
             arms |= {"supervised_plain": {"augmented": False}, "finetuned": {"pretrained": self.encoder}}
-        data = self.images.train.to(self.device)
         for arm, how in arms.items():
-            budgets = [n for n in self.budgets if n <= DRAWN_UP_TO or n == self.headline or arm == "supervised"]
-            for n in self.bar(TRAINED_ARMS[arm], budgets):
-                for draw, parts in enumerate(self.labels(n) if arm in ARMS else self.labels(n)[:1]):  # they take long
-                    index = torch.cat(parts).to(self.device)
-                    model = train_classifier(
-                        self.settings, data[index], self.train_labels[index], self.n_classes, **how
-                    )
-                    self.count(f"{arm}_accuracy@{n}", predict(model, self.images.test))
-                    if n == self.headline and draw == 0:
-                        self.at_headline[arm] = lambda x, m=model: predict(m, x)  # type: ignore
+            for n in self.bar(TRAINED_ARMS[arm], spaced(self.budgets, self.headline)):
+                model = classifier(self.settings, self.images, torch.cat(self.splits[0].budget(n)), **how)
+                self.count(f"{arm}_accuracy@{n}", predict(model, self.images.test))
+                if n == self.headline:
+                    self.at_headline[arm] = lambda x, m=model: predict(m, x)  # type: ignore
         counts = torch.bincount(self.images.train_labels)
         right = (self.images.test_labels == counts.argmax()).sum().item()
         self.metrics["majority_class_accuracy"] = 100.0 * right / len(self.images.test_labels)

@@ -49,7 +49,9 @@ POLICIES = {
 }
 
 # How the long presets are evaluated
-SEVERAL: dict[str, Any] = dict(n_seeds=5, label_draws=2, evaluation="full", ablation_epochs=10, ablation_seeds=3)
+SEVERAL: dict[str, Any] = dict(
+    n_seeds=5, label_draws=2, evaluation="full", supervised_steps=2000, ablation_epochs=10, ablation_seeds=3,
+)  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Seconds on bundled data: shows that everything works, not how well.

@@ -253,6 +253,25 @@ def test_diagnostics_of_known_shapes():
     assert alignment(spread, -spread) == pytest.approx(4)
 
 
+def test_validation_accuracy_is_the_mean_of_probes_with_labels_of_their_own():
+    run = pretrain(SMOKE, progress=False)
+    images, encoder = load_images("digits"), load_encoder(run)
+    splits = split(images, run.settings.n_images, run.settings.seed)
+    validation = embed(encoder, images.train[splits.validation]), images.train_labels[splits.validation]
+
+    def accuracy(part):
+        rows = [(embed(encoder, images.train[i]), images.train_labels[i]) for i in (part[20:], part[:20])]
+        return fit_probe(*rows, 10).accuracy(*validation)
+
+    found = [accuracy(splits.rest[start : start + 100]) for start in (0, 100, 200, 300)]
+    assert max(found) > min(found)
+    assert validation_accuracy(run, 100) == pytest.approx(np.mean(found))
+    # Where there are labels for one draw only, it is that.
+    most, fifth = splits.rest[: len(splits.rest) - 1], (len(splits.rest) - 1) // 5
+    rows = [(embed(encoder, images.train[i]), images.train_labels[i]) for i in (most[fifth:], most[:fifth])]
+    assert validation_accuracy(run, len(most)) == pytest.approx(fit_probe(*rows, 10).accuracy(*validation))
+
+
 @pytest.mark.skipif(not HAVE_MNIST, reason="needs MNIST")
 def test_a_short_real_run_beats_the_random_encoder():
     # Three epochs give about 97.5 % with 1,000 labels against 94 % for random weights: ten standard errors apart.

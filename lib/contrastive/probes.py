@@ -17,6 +17,7 @@ from .stats import fit_temperature
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # L2 penalties on the mean loss, tried from the strongest
 USUAL_STRENGTH = 1e-2
 CHOOSE_WITH = 10_000
+VALIDATION_DRAWS = 4
 
 
 @torch.no_grad()
@@ -166,18 +167,24 @@ def nearest_neighbours(features: Tensor, queries: list[int], k: int) -> list[lis
 def validation_accuracy(run: Run, n_labels: int, head: nn.Module | None = None) -> float:
     """Percent right on the validation images of a linear probe with `n_labels` labels: what choices are made by.
 
-    head: a projection head, to judge its projections rather than the features before it. The probe's own strength is
-    chosen inside the labels, on a fifth of them, which are not validation images.
+    The mean of VALIDATION_DRAWS disjoint draws of labels, or of as many as there are: which labels a probe happens to
+    get moves it as much as the training's own chance does. head: a projection head, to judge its projections rather
+    than the features before it. A probe's strength is chosen inside its labels, on a fifth of them, which are not
+    validation images.
     """
     settings, images = run.settings, load_images(run.settings)
     splits = split(images, settings.n_images or 0, settings.seed)
     encoder = load_encoder(run).to(settings.device)
-    index = splits.rest[:n_labels]
-    n_choose = max(len(index) // 5, 1)
     head = head.to(settings.device) if head is not None else nn.Identity()
-    features, labels = head(embed(encoder, images.train[index])), images.train_labels[index].to(settings.device)
-    probe = fit_probe(
-        (features[n_choose:], labels[n_choose:]), (features[:n_choose], labels[:n_choose]), len(images.classes)
-    )
-    validation = head(embed(encoder, images.train[splits.validation]))
-    return probe.accuracy(validation, images.train_labels[splits.validation].to(settings.device))
+
+    def rows(index: Tensor) -> tuple[Tensor, Tensor]:
+        return head(embed(encoder, images.train[index])), images.train_labels[index].to(settings.device)
+
+    n_draws = min(VALIDATION_DRAWS, max(len(splits.rest) // n_labels, 1))
+    features, labels = rows(splits.rest[: n_draws * n_labels])
+    validation = rows(splits.validation)
+    n_choose, found = max(n_labels // 5, 1), []
+    for h, y in zip(features.split(n_labels), labels.split(n_labels), strict=True):
+        probe = fit_probe((h[n_choose:], y[n_choose:]), (h[:n_choose], y[:n_choose]), len(images.classes))
+        found.append(probe.accuracy(*validation))
+    return sum(found) / len(found)

@@ -197,7 +197,9 @@ class Settings(BaseModel):
     )
     ablation_epochs: Int = Field(4, ge=1, description="epochs of each point of 03_ablations, where they do not vary")
     ablation_width: Int = Field(12, ge=1, le=1024, description="encoder width of each point of 03_ablations")
-    ablation_labels: Int = Field(1000, ge=20, description="labels of the probe of each point of 03_ablations")
+    ablation_labels: Int = Field(
+        1000, ge=20, description="labels of each of the probes that judge a point of 03_ablations"
+    )
     ablation_seeds: Int = Field(2, ge=1, le=100, description="seeds of each point of 03_ablations")
     ablation_jobs: Int = Field(
         1, ge=1, le=256, description="processes for the runs of 03_ablations, each with its share of the threads"

@@ -23,6 +23,7 @@ from contrastive.grids import (
     GridResult,
     finding,
     grid_points,
+    least_difference,
     load_grid,
     paired_interval,
     summary_sentence,
@@ -303,12 +304,16 @@ def test_what_a_notebook_shows_of_a_grid(monkeypatch):
     assert "temperature 2, 92.55 %" in shown[2].data
     section.show_grid({}, "g")
     assert "add g to `grids`" in shown[-1].data
+    found = verdict(result, CLAIM)
     answer, numbers = section.grid_answer({"g": result})
     assert answer.startswith("Of 1 findings that were tried here, 1 hold on these images, 0 are the other way round")
     assert numbers[0][0] == "1 of 1"
     again = result.grid.model_copy(update={"claims": (CLAIM.model_copy(update={"say": "The same in other words"}),)})
     other = GridResult(again, result.points, result.n_validation, result.values)
     assert section.grid_answer({"g": result, "other": other})[0].startswith("Of 1 findings")
+    assert section.findings_table({"g": result, "other": other}).splitlines()[2:] == [
+        f"| t | Two is better | **confirmed** | {found.points:+.2f} ± {found.interval:.2f} |"
+    ]
     assert section.grid_metrics({"g": result})["validation_accuracy[g: temperature 2]"]["values"] == [92.0, 93.1]
 
 
@@ -332,6 +337,17 @@ def result_of(values, n_validation=10**9, **claim):
 
 
 CLAIM = Claim(say="Two is better", better={"temperature": 2.0}, worse={"temperature": 1.0})
+
+
+def test_two_points_differ_by_more_than_noise_just_when_their_verdict_says_so():
+    rng = np.random.default_rng(0)
+    words = set()
+    for shift in (0.0, 0.1, 0.2, 0.3, 0.4, 0.6):
+        result = result_of({1: list(rng.normal(90, 0.1, 5)), 2: list(rng.normal(90 + shift, 0.1, 5))})
+        found = verdict(result, CLAIM)
+        assert (abs(found.points) > least_difference(result)) == (found.word != "undecided")
+        words.add(found.word)
+    assert words == {"confirmed", "undecided"}
 
 
 def test_verdicts_are_paired_tests():

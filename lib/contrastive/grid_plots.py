@@ -9,23 +9,27 @@ import numpy as np
 import seaborn as sns
 
 from .pictures import Sketch, colour_map, figure, name_lines, style_of_many, subplots, themed_colour
-from .stats import interval
+
+OVERLAP = "Points whose bars do not overlap differ by more than noise (95 %, for two points, not for the best of many)."
 
 
 @figure
-def grid_dots(points: Mapping[str, Sequence[float]], n_labels: int) -> Sketch:
-    """Validation accuracy of each point: its values over seeds, their mean, and the mean's 95 % interval."""
+def grid_dots(points: Mapping[str, Sequence[float]], n_labels: int, least: Mapping[str, float]) -> Sketch:
+    """Validation accuracy of each point: its values over seeds, and their mean.
+
+    least: by how much it has to differ from another point, that this is more than noise; half of it is drawn to each
+    side, so that bars then do not overlap.
+    """
     drawn, axes = subplots(size=(7.0, 0.34 * len(points) + 1.1))
     ink, blue = themed_colour("ink"), themed_colour("blue")
     best = max(points, key=lambda name: np.mean(points[name]))
     for y, (name, values) in enumerate(points.items()):
         colour = blue if name == best else ink
-        half = interval(values) if len(values) > 1 else 0.0
-        axes.errorbar(np.mean(values), y, xerr=half, fmt="|", color=colour, ms=12, mew=2, capsize=3, lw=1)
+        axes.errorbar(np.mean(values), y, xerr=least[name] / 2, fmt="|", color=colour, ms=12, mew=2, capsize=3, lw=1)
         axes.plot(values, [y] * len(values), "o", color=colour, ms=4, alpha=0.5)
     middle = [np.mean(values) for values in points.values()]
     room = max(float(np.ptp([v for values in points.values() for v in values])), 0.1)
-    # Two seeds give intervals as wide as the axis: they may leave the picture, the dots may not.
+    # Two seeds may give bars as wide as the axis: they may leave the picture, the dots may not.
     axes.set_xlim(min(map(min, points.values())) - 0.3 * room, max(map(max, points.values())) + 0.3 * room)
     axes.set(xlabel=f"validation accuracy of a linear probe with {n_labels:,} labels (%)")
     axes.set_yticks(range(len(points)), list(points))
@@ -34,7 +38,7 @@ def grid_dots(points: Mapping[str, Sequence[float]], n_labels: int) -> Sketch:
     return Sketch(
         drawn,
         f"Validation accuracy by setting: {said}.",
-        "Dots: runs, one for each seed; strokes: their mean, with its 95 % interval. The best is blue.",
+        f"Dots: runs, one for each seed; strokes: their mean. {OVERLAP} The best is blue.",
         [
             {"point": name, "run": i, "validation_accuracy_percent": value}
             for name, values in points.items()
@@ -45,11 +49,11 @@ def grid_dots(points: Mapping[str, Sequence[float]], n_labels: int) -> Sketch:
 
 @figure
 def grid_lines(
-    points: Sequence[tuple[Any, str, Sequence[float]]], x_label: str, line_label: str, n_labels: int
+    points: Sequence[tuple[Any, str, Sequence[float]]], x_label: str, line_label: str, n_labels: int, least: float
 ) -> Sketch:
     """Validation accuracy against one setting, a line for each value of another: (x, line, values over seeds).
 
-    Numbers are placed on a logarithmic axis, other values side by side. Bars: the 95 % interval of a mean over seeds.
+    Numbers are placed on a logarithmic axis, other values side by side. least: as in `grid_dots`.
     """
     drawn, axes = subplots(size=(6.6, 3.4))
     numeric = all(isinstance(x, int | float) and not isinstance(x, bool) and x > 0 for x, *_ in points)
@@ -60,9 +64,8 @@ def grid_lines(
         own = [(x, values) for x, of, values in points if of == line]
         colour, marker, style = style_of_many(i)
         means = [float(np.mean(values)) for _, values in own]
-        bars = [interval(values) if len(values) > 1 else 0.0 for _, values in own]
-        axes.errorbar([place[x] for x, _ in own], means, bars, color=themed_colour(colour), marker=marker, ls=style,
-                      ms=5, capsize=3)  # fmt: skip
+        axes.errorbar([place[x] for x, _ in own], means, least / 2, color=themed_colour(colour), marker=marker,
+                      ls=style, ms=5, capsize=3)  # fmt: skip
         ends.append((line, place[own[-1][0]], means[-1], themed_colour(colour)))
         said.append(f"{line}: " + ", ".join(f"{m:.2f} % at {x}" for (x, _), m in zip(own, means, strict=True)))
         rows += [{"line": line, x_label: x, "run": k, "validation_accuracy_percent": v}
@@ -78,17 +81,19 @@ def grid_lines(
     return Sketch(
         drawn,
         f"Validation accuracy against {x_label.replace('_', ' ')}. {'; '.join(said)}.",
-        f"Validation accuracy of a linear probe against {x_label.replace('_', ' ')}{lines}. Bars: 95 % interval of the "
-        "mean over seeds.",
+        f"Validation accuracy of a linear probe against {x_label.replace('_', ' ')}{lines}. {OVERLAP}",
         rows,
     )
 
 
 @figure
 def grid_heatmap(
-    points: Sequence[tuple[str, str, Sequence[float]]], x_label: str, y_label: str, n_labels: int
+    points: Sequence[tuple[str, str, Sequence[float]]], x_label: str, y_label: str, n_labels: int, least: float
 ) -> Sketch:
-    """Validation accuracy of every combination of two things: (x, y, values over seeds), as a matrix of means."""
+    """Validation accuracy of every combination of two things: (x, y, values over seeds), as a matrix of means.
+
+    least: by how much two have to differ, that it is more than noise.
+    """
     xs, ys = (list(dict.fromkeys(point[axis] for point in points)) for axis in (0, 1))
     means = np.full((len(ys), len(xs)), np.nan)
     for x, y, values in points:
@@ -101,13 +106,12 @@ def grid_heatmap(
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.set_yticklabels(ys, rotation=0)
     best = max(points, key=lambda point: np.mean(point[2]))
-    spreads = [float(np.std(values, ddof=1)) for *_, values in points if len(values) > 1]
-    spread = f"; over seeds it has a standard deviation of {np.mean(spreads):.2f} on average" if spreads else ""
     return Sketch(
         drawn,
         f"Validation accuracy of {len(points)} combinations; the best is {best[0]} with {best[1]}, "
         f"{np.mean(best[2]):.2f} %.",
-        f"Validation accuracy of a linear probe (%), the mean over seeds{spread}.",
+        f"Validation accuracy of a linear probe (%), the mean over seeds. Two that differ by {least:.2f} points or "
+        "more do so by more than noise (95 %).",
         [
             {x_label: x, y_label: y, "run": k, "validation_accuracy_percent": v}
             for x, y, values in points

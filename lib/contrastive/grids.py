@@ -266,6 +266,12 @@ def pooled_interval(
     return max(_least_interval(a, b, result.n_validation), float(t.ppf(0.975, freedom)) * error)
 
 
+def least_difference(result: GridResult, kind: str = "h") -> float:
+    """By how many points two points of a grid have to differ, that it is more than noise: `pooled_interval`."""
+    own = max((result.of(point, kind) for point in result.points), key=len, default=[])
+    return pooled_interval(result, kind, own, own) if own else math.nan
+
+
 def _by_seed(result: GridResult, side: Mapping[str, Value]) -> dict[int, float]:
     """Seed -> mean accuracy of the points that a side selects, for the seeds that all of them have."""
     names = selected(result.points, side, result.grid)

@@ -190,7 +190,9 @@ class Settings(BaseModel):
         "basic", description="full: also fine-tuning, more controls, corrupted images"
     )
     transfer: str | None = Field(None, description="another data set to try the frozen encoder on, such as digits")
-    supervised_steps: Int = Field(600, ge=1, description="least training steps of the CNN trained from scratch")
+    supervised_steps: Int = Field(
+        600, ge=1, description="least training steps of each network that is trained on labels"
+    )
     checkpoint_seconds: Float = Field(30, ge=0, le=86400, description="training time between two checkpoints, at least")
     grids: tuple[str, ...] = Field(
         ("left_out", "temperature"), description="what 03_ablations varies: names of notebooks/grids, or all"

@@ -1,7 +1,7 @@
 """Notebooks -> executed -> HTML. Notebooks use what is exported here; the command line uses `runner`."""
 
 from .explorer import explore
-from .grid_section import grid_answer, grid_metrics, run_grids, show_grid
+from .grid_section import findings_table, grid_answer, grid_metrics, run_grids, show_grid
 from .provenance import describe_data, provenance
 from .record import check, conclude, record
 
@@ -10,6 +10,7 @@ __all__ = [
     "conclude",
     "describe_data",
     "explore",
+    "findings_table",
     "grid_answer",
     "grid_metrics",
     "provenance",

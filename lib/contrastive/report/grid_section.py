@@ -9,7 +9,19 @@ from IPython.display import Markdown, display
 
 from .. import grid_plots
 from ..files import printable, say
-from ..grids import GridResult, finding, grid_points, load_grid, selected, summary_sentence, verdict
+from ..grids import (
+    Claim,
+    Grid,
+    GridResult,
+    Verdict,
+    finding,
+    grid_points,
+    least_difference,
+    load_grid,
+    selected,
+    summary_sentence,
+    verdict,
+)
 from ..pictures import Picture
 from ..settings import Settings, UserError, grid_names, parse_policy
 from ..stats import summary
@@ -55,19 +67,21 @@ def picture(result: GridResult) -> Picture:
     run = {point: values for point in result.points if (values := result.of(point))}
     if grid.figure == "lines":
         rows = [(result.points[p].varied[grid.x], _line(result, p), values) for p, values in run.items()]
-        return grid_plots.grid_lines(rows, grid.x, grid.line, grid.labels, name=name)
+        return grid_plots.grid_lines(rows, grid.x, grid.line, grid.labels, least_difference(result), name=name)
     if grid.figure == "heatmap":
         pairs = {point: list(parse_policy(str(result.points[point].varied["augment"]))) for point in run}
         cells = [(ops[0], ops[-1], run[point]) for point, ops in pairs.items()]
-        return grid_plots.grid_heatmap(cells, "one operation", "and another", grid.labels, name=name)
+        return grid_plots.grid_heatmap(
+            cells, "one operation", "and another", grid.labels, least_difference(result), name=name
+        )
     several = len(grid.features) > 1
-    dots = {
-        f"{point} ({kind})" if several else point: values
-        for point in result.points
-        for kind in grid.features
-        if (values := result.of(point, kind))
-    }
-    return grid_plots.grid_dots(dots, grid.labels, name=name)
+    dots, least = {}, {}
+    for point in result.points:
+        for kind in grid.features:
+            if values := result.of(point, kind):
+                shown = f"{point} ({kind})" if several else point
+                dots[shown], least[shown] = values, least_difference(result, kind)
+    return grid_plots.grid_dots(dots, grid.labels, least, name=name)
 
 
 def _line(result: GridResult, point: str) -> str:
@@ -88,17 +102,32 @@ def grid_metrics(results: Mapping[str, GridResult]) -> dict[str, Any]:
     }
 
 
-def grid_answer(results: Mapping[str, GridResult]) -> tuple[str, list[tuple[str, str, str]]]:
-    """What the grids say of the paper's findings, in a sentence, and the numbers that carry it, for `conclude`."""
-    judged_once = {}  # two grids may make the same claim about the same runs
+def _findings(results: Mapping[str, GridResult]) -> list[tuple[Grid, Claim, Verdict]]:
+    """All claims that could be tried; what two grids claim of the same runs is one."""
+    judged_once: dict[tuple, tuple[Grid, Claim, Verdict]] = {}
     for result in results.values():
         for claim in result.grid.claims:
             runs = [
                 tuple(result.points[point].settings.run_name for point in selected(result.points, side, result.grid))
                 for side in (claim.better, claim.worse)
             ]
-            judged_once[(*runs, str(claim.better.get("judged_on")))] = claim, verdict(result, claim)
-    found = [(claim, judged) for claim, judged in judged_once.values() if judged.word != "not run"]
+            found = result.grid, claim, verdict(result, claim)
+            judged_once.setdefault((*runs, str(claim.better.get("judged_on"))), found)
+    return [found for found in judged_once.values() if found[2].word != "not run"]
+
+
+def findings_table(results: Mapping[str, GridResult]) -> str:
+    """Every finding that was tried, with its verdict and the difference in points, in Markdown."""
+    lines = ["| grid | finding | here | points, 95 % |", "|:--|:--|:--|--:|"]
+    for grid, claim, judged in _findings(results):
+        word = f"**{judged.word}**" if judged.word != "undecided" else judged.word
+        lines.append(f"| {grid.title} | {claim.say} | {word} | {judged.points:+.2f} ± {judged.interval:.2f} |")
+    return "\n".join(lines)
+
+
+def grid_answer(results: Mapping[str, GridResult]) -> tuple[str, list[tuple[str, str, str]]]:
+    """What the grids say of the paper's findings, in a sentence, and the numbers that carry it, for `conclude`."""
+    found = [(claim, judged) for _, claim, judged in _findings(results)]
     if not found:
         return "No finding of the paper could be tried here.", [("0", "", "findings tried")]
     counts = {w: sum(judged.word == w for _, judged in found) for w in ("confirmed", "refuted", "undecided")}

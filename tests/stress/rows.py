@@ -84,7 +84,7 @@ def start(runs: Path, settings: Settings = TINY, said: Path = Path(os.devnull), 
 
 def outcome(runs: Path) -> dict[str, Any]:
     """All that must not depend on interruptions: the encoder's bytes, the history without times, the metrics."""
-    (folder,) = (path for path in runs.iterdir() if path.is_dir())
+    (folder,) = (path.parent for path in runs.glob("*/settings.json"))
     lines = read_lines(folder / "history.jsonl", TINY.epochs)
     return {
         "encoder": (folder / "encoder.safetensors").read_bytes(),
@@ -138,7 +138,7 @@ def damage(row: Row, count: int, dice: random.Random, folder: Path) -> None:
     """Flip or cut random bytes of a file; whatever then reads it notices, or has the same numbers."""
     expected, _ = reference(folder)
     runs = folder / "whole"
-    (run_folder,) = runs.glob("*/")
+    (run_folder,) = (path.parent for path in runs.glob("*/settings.json"))
     kept = {path.name: path.read_bytes() for path in run_folder.iterdir()}
     reports = folder / "reports"
     report = {"status": "ok", "settings": TINY.model_dump(mode="json"), "notebooks": [], "seconds": {"total": 1.0}}

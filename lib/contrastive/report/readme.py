@@ -20,6 +20,7 @@ from .tables import recipes_table, savings
 ROOT = checkout() or Path.cwd()
 # Published reports in README's table, which leads with the first
 RECIPES = ("mnist-digits", "mnist-simclr", "mnist-quick")
+ABLATIONS = "mnist-ablations"
 SHOWN = (100, 600, 5000, 30_000)  # labels
 PUBLISHED = ROOT / "reports" / "published" / RECIPES[0]
 PICTURE = PUBLISHED / "first_screen.png"
@@ -59,13 +60,15 @@ Linear probes on frozen encoders that were pretrained on {settings["n_images"]:,
 {data["name"].upper()}; all {data["test"]:,} test images; mean and standard deviation over the seeds, each of which
 also draws other images and labels. "Random initialisation" has two readings, and both are here: a frozen random
 encoder under the same linear classifier, and the same network trained from scratch.
-A difference is paired, by seed, test image and draw of labels. The CNN without augmentations was trained on the first
-draw only, so its difference, of this draw, need not be that of the two means.
+A difference is paired, by seed, test image and draw of labels: where an arm was trained on the first draw only, it is
+of this draw, and need not be that of the two means.
 Below the recipes: the other arms of the first one's report.
 
 {savings(metrics, results["savings"], min(SHOWN))}
 
 {made}
+
+{ablations()}
 
 The first one's pages: {pages}; numbers: [results.json]({_from_root(PUBLISHED / "results.json")})."""
 
@@ -77,7 +80,19 @@ def _made(folder: str, results: dict[str, Any]) -> str:
     return (
         f"[{recipe(results)}]({_from_root(PUBLISHED.with_name(folder))}/02_linear_eval.html): `{made['command']}`; "
         f"{seconds['pretrain'] / 60 / n:.1f} minutes of pretraining{' a seed' if n > 1 else ''}, "
-        f"{made['threads']} thread{'s' if made['threads'] > 1 else ''}, {made['precision']}"
+        f"{made['threads']} thread{'s' if made['threads'] > 1 else ''}, {made['precision']}; "
+        f"from scratch {settings['supervised_steps']:,} steps"
+    )
+
+
+def ablations() -> str:
+    """What the published ablations found, with a link."""
+    folder = PUBLISHED.with_name(ABLATIONS)
+    results = read_json(folder / "results.json")
+    command = results["provenance"]["command"].replace("report", "report --only 03_ablations", 1)
+    return (
+        f"**Which parts of the recipe matter?** {results['answers']['03_ablations']['answer']} Each finding, with its "
+        f"interval: [03_ablations]({_from_root(folder / '03_ablations.html')}), by `{command}`."
     )
 
 

@@ -376,6 +376,25 @@ def test_the_noise_is_that_of_the_whole_grid():
     assert found.points == pytest.approx(0.7)
 
 
+def test_a_run_that_failed_costs_the_verdicts_on_others_little():
+    values = {1: [90.0, 91.0, 89.5], 2: [90.6, 91.9, 90.1], 3: [88.0, 89.3, 87.2], 4: [91.0, 91.8]}
+    whole = result_of({t: row for t, row in values.items() if len(row) == 3})
+    found, result = verdict(result_of(values), CLAIM), result_of(values)
+    assert found == verdict(whole, CLAIM)
+    assert (
+        least_difference(result)
+        >= verdict(result, Claim(say="", better={"temperature": 4.0}, worse={"temperature": 2.0})).interval
+    )
+    assert least_difference(result) > least_difference(whole)  # of a point with fewer runs less is known
+
+
+def test_one_noisy_pair_of_points_is_not_called_precise():
+    # No point has both seeds, so each pair has its own noise.
+    result = result_of({1: [90.0, 92.0], 2: [91.0, 90.0]})
+    del result.values["h"]["temperature 1"][1]
+    assert least_difference(result) == verdict(result, CLAIM).interval
+
+
 def test_few_validation_images_make_a_verdict_undecided():
     # Seeds that agree by luck: 90 % of 300 images have a standard error of 1.7 points.
     result = result_of({1: [90.0, 90.0], 2: [91.0, 91.0]}, n_validation=300)

@@ -291,6 +291,8 @@ def test_tables_and_sentences_follow_the_numbers():
     )
     unsure = {"100": lost["100"] | {"high": 300.0}}
     assert savings(metrics, unsure, 100).endswith(" to 300): whether any label is saved is within noise.")
+    likely = {"100": saved["100"] | {"low": 60.0}}
+    assert savings(metrics, likely, 100).endswith("12.9 times as many: whether any label is saved is within noise.")
     better = {"points": 10.0, "low": 9.0, "high": 11.0, "p": 0.0}
     worse = {"points": -10.0, "low": -11.0, "high": -9.0, "p": 0.0}
     assert versus(better, "the other") == "10.00 points better than the other (95 %: +9.00 to +11.00)"

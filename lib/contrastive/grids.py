@@ -252,11 +252,12 @@ def pooled_interval(
     result: GridResult, kind: str, a: Sequence[float], b: Sequence[float], sizes: Sequence[int] = (1, 1)
 ) -> float:
     """As `paired_interval` for two sides of a grid that average so many points, with the noise of the whole grid: the
-    residual mean square of a layout of points by seeds. For a grid of two points the two are the same."""
+    residual mean square of a layout of points by seeds, of those points that have all seeds. For a grid of two points
+    the two are the same."""
     from scipy.stats import t
 
-    rows = [own for own in result.values[kind].values() if own]
-    seeds = sorted(set.intersection(*map(set, rows))) if rows else []
+    seeds = sorted(set().union(*result.values[kind].values()))
+    rows = [own for own in result.values[kind].values() if len(own) == len(seeds)]
     if len(rows) < 2 or len(seeds) < 2:
         return paired_interval(a, b, result.n_validation)
     x = np.array([[own[seed] for seed in seeds] for own in rows])
@@ -267,9 +268,14 @@ def pooled_interval(
 
 
 def least_difference(result: GridResult, kind: str = "h") -> float:
-    """By how many points two points of a grid have to differ, that it is more than noise: `pooled_interval`."""
-    own = max((result.of(point, kind) for point in result.points), key=len, default=[])
-    return pooled_interval(result, kind, own, own) if own else math.nan
+    """By how many points any two points of a grid have to differ, that it is more than noise: the largest
+    `pooled_interval`; nan if there are no two."""
+    intervals = []
+    for one, other in itertools.combinations(result.values[kind].values(), 2):
+        if seeds := sorted(set(one) & set(other)):
+            a, b = ([own[seed] for seed in seeds] for own in (one, other))
+            intervals.append(pooled_interval(result, kind, a, b))
+    return max(intervals, default=math.nan)
 
 
 def _by_seed(result: GridResult, side: Mapping[str, Value]) -> dict[int, float]:

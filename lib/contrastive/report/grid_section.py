@@ -112,7 +112,8 @@ def _findings(results: Mapping[str, GridResult]) -> list[tuple[Grid, Claim, Verd
                 for side in (claim.better, claim.worse)
             ]
             found = result.grid, claim, verdict(result, claim)
-            judged_once.setdefault((*runs, str(claim.better.get("judged_on"))), found)
+            kinds = [str(side.get("judged_on", "h")) for side in (claim.better, claim.worse)]
+            judged_once.setdefault((*runs, *kinds), found)
     return [found for found in judged_once.values() if found[2].word != "not run"]
 
 

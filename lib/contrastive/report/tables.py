@@ -113,9 +113,10 @@ def savings(metrics: Metrics, saved: Saved, n: int) -> str:
         verdict = "no label is saved" if surely else "whether any label is saved is within noise"
         does = f"does as well with {_labels(needed, own)}{_between(own)}"
         return f"{start}; the same CNN trained from scratch {does}: {verdict}."
+    unsure = own["low"] is not None and own["low"] <= n
     return (
         f"{start}; the same CNN trained from scratch needs {_labels(needed, own)} labels for that{_between(own)}, "
-        f"{needed / n:.1f} times as many."
+        f"{needed / n:.1f} times as many{': whether any label is saved is within noise' if unsure else ''}."
     )
 
 

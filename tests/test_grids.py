@@ -312,7 +312,7 @@ def test_what_a_notebook_shows_of_a_grid(monkeypatch):
     other = GridResult(again, result.points, result.n_validation, result.values)
     assert section.grid_answer({"g": result, "other": other})[0].startswith("Of 1 findings")
     assert section.findings_table({"g": result, "other": other}).splitlines()[2:] == [
-        f"| t | Two is better | **confirmed** | {found.points:+.2f} ± {found.interval:.2f} |"
+        f"| Two is better | **confirmed** | {found.points:+.2f} ± {found.interval:.2f} |"
     ]
     assert section.grid_metrics({"g": result})["validation_accuracy[g: temperature 2]"]["values"] == [92.0, 93.1]
 

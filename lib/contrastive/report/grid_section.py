@@ -11,7 +11,6 @@ from .. import grid_plots
 from ..files import printable, say
 from ..grids import (
     Claim,
-    Grid,
     GridResult,
     Verdict,
     finding,
@@ -102,33 +101,33 @@ def grid_metrics(results: Mapping[str, GridResult]) -> dict[str, Any]:
     }
 
 
-def _findings(results: Mapping[str, GridResult]) -> list[tuple[Grid, Claim, Verdict]]:
+def _findings(results: Mapping[str, GridResult]) -> list[tuple[Claim, Verdict]]:
     """All claims that could be tried; what two grids claim of the same runs is one."""
-    judged_once: dict[tuple, tuple[Grid, Claim, Verdict]] = {}
+    judged_once: dict[tuple, tuple[Claim, Verdict]] = {}
     for result in results.values():
         for claim in result.grid.claims:
             runs = [
                 tuple(result.points[point].settings.run_name for point in selected(result.points, side, result.grid))
                 for side in (claim.better, claim.worse)
             ]
-            found = result.grid, claim, verdict(result, claim)
+            found = claim, verdict(result, claim)
             kinds = [str(side.get("judged_on", "h")) for side in (claim.better, claim.worse)]
             judged_once.setdefault((*runs, *kinds), found)
-    return [found for found in judged_once.values() if found[2].word != "not run"]
+    return [found for found in judged_once.values() if found[1].word != "not run"]
 
 
 def findings_table(results: Mapping[str, GridResult]) -> str:
     """Every finding that was tried, with its verdict and the difference in points, in Markdown."""
-    lines = ["| grid | finding | here | points, 95 % |", "|:--|:--|:--|--:|"]
-    for grid, claim, judged in _findings(results):
+    lines = ["| finding | here | points, 95 % |", "|:--|:--|--:|"]
+    for claim, judged in _findings(results):
         word = f"**{judged.word}**" if judged.word != "undecided" else judged.word
-        lines.append(f"| {grid.title} | {claim.say} | {word} | {judged.points:+.2f} ± {judged.interval:.2f} |")
+        lines.append(f"| {claim.say} | {word} | {judged.points:+.2f} ± {judged.interval:.2f} |")
     return "\n".join(lines)
 
 
 def grid_answer(results: Mapping[str, GridResult]) -> tuple[str, list[tuple[str, str, str]]]:
     """What the grids say of the paper's findings, in a sentence, and the numbers that carry it, for `conclude`."""
-    found = [(claim, judged) for _, claim, judged in _findings(results)]
+    found = _findings(results)
     if not found:
         return "No finding of the paper could be tried here.", [("0", "", "findings tried")]
     counts = {w: sum(judged.word == w for _, judged in found) for w in ("confirmed", "refuted", "undecided")}

@@ -1,11 +1,13 @@
 """Networks trained on labels: from scratch or fine-tuned, and kept."""
 
+import pytest
 import torch
 
 from contrastive import Settings, load_encoder, load_images, pretrain, supervised
 from contrastive.augment import Augment
 from contrastive.data import resolve
 from contrastive.probes import weights_hash
+from contrastive.settings import RunError
 from contrastive.supervised import classifier, predict, spaced, train_classifier
 from contrastive.training import initial_method
 
@@ -61,17 +63,25 @@ def test_a_network_trained_on_labels_is_kept_and_only_the_very_same_one_is_taken
     others = [
         scores(index=index + 1), scores(settings.but(supervised_steps=11)), scores(settings.but(seed=1)),
         scores(settings.but(augment="simclr")), scores(augmented=False), scores(pretrained=encoder),
+        scores(settings.but(features="mean")),
     ]  # fmt: skip
-    assert len(trained) == 7
+    assert len(trained) == 8
     assert not any(torch.equal(other, first) for other in others)
     # Without augmentations it does not matter which ones the pretraining had.
     assert torch.equal(scores(settings.but(augment="simclr"), augmented=False), others[4])
-    assert len(trained) == 7
+    assert len(trained) == 8
     for path in (fresh_runs / "supervised").glob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:-4] + b"1234")
     assert torch.equal(scores(), first)
-    assert len(trained) == 8
+    assert len(trained) == 9
     assert "damaged: its checksum is wrong. The network is trained again." in capfd.readouterr().err
+
+
+def test_a_network_that_diverged_is_told_of_and_not_kept(fresh_runs, monkeypatch):
+    monkeypatch.setattr(supervised, "WEIGHT_DECAY", float("inf"))
+    with pytest.raises(RunError, match="trained on 50 labels has weights that are not finite"):
+        classifier(resolve(SMOKE), load_images("digits"), torch.arange(50))
+    assert not list((fresh_runs / "supervised").glob("*.safetensors"))
 
 
 def test_networks_are_trained_with_numbers_of_labels_that_lie_apart():

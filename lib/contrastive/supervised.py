@@ -21,10 +21,12 @@ from .encoders import Encoder
 from .files import atomic_write, locked, say
 from .pretrain import TRAINING_CODE, code_hash
 from .probes import weights_hash
-from .settings import Settings, UserError, runs_root, spell_policy
+from .settings import RunError, Settings, UserError, runs_root, spell_policy
 from .training import augmentations, initial_method, lr_schedule, parameter_groups
 
 BATCH, LR, LR_PRETRAINED, WEIGHT_DECAY = 128, 5e-3, 1e-3, 1e-2  # the first LR chosen on validation images
+# Settings that decide a network's weights, besides the augmentations and the weights that it starts from
+DECISIVE = ("encoder", "features", "supervised_steps", "seed", "precision", "device")
 
 
 def spaced(budgets: Sequence[int], always: int) -> list[int]:
@@ -50,7 +52,7 @@ def classifier(
         "start": weights_hash(pretrained or initial_method(settings).encoder),
         "fine_tuned": pretrained is not None,
         "augment": spell_policy(settings.augment) if augmented else None,
-        **{name: getattr(settings, name) for name in ("supervised_steps", "seed", "precision", "device")},
+        **{name: getattr(settings, name) for name in DECISIVE},
     }
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
     folder, device, n_classes = runs_root() / "supervised", torch.device(settings.device), len(images.classes)
@@ -106,7 +108,7 @@ def train_classifier(
     data: uint8 N x C x H x W; labels: int64 N, on one device. At least `supervised_steps` steps and one pass, in
     batches of 128, by AdamW with a cosine. augmented: with the augmentations of the pretraining's first views, as large
     as the images, which is what it will be judged on. From scratch it starts from the weights that the pretraining
-    started from. `pretrained` itself is left as it is.
+    started from. `pretrained` itself is left as it is. Raises: RunError when its weights are no longer finite.
     """
     device = data.device
     model = _untrained(settings, n_classes, pretrained).to(device).train()
@@ -133,6 +135,10 @@ def train_classifier(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    if not all(weights.isfinite().all() for weights in model.parameters()):  # it would pass for a weak control
+        raise RunError(
+            f"the network trained on {len(data):,} labels has weights that are not finite. Try precision=float32."
+        )
     return model
 
 

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from .data import load_images, split
 from .files import DamagedError, locked, printable, read_json, say, tell, write_json
 from .grids import Grid, GridResult, Point, finding, grid_points, load_grid
-from .pretrain import TRAINING_CODE, Run, code_hash, load_method, pretrain
-from .probes import validation_accuracy
+from .pretrain import TRAINING_CODE, Run, code_hash, load_encoder, load_method, pretrain
+from .probes import validation_accuracy, weights_hash
 from .settings import RunError, Settings, UserError, make_settings, runs_root
 from .signals import Stop, terminate
 from .training import start
@@ -127,7 +127,7 @@ def measure_one(settings: Settings, labels: int, features: tuple[str, ...]) -> O
 
 def _cached_accuracy(run: Run, n_labels: int, kind: str) -> float:
     path = run.folder / "validation.json"
-    key = code_hash((*TRAINING_CODE, "stats", "probes")) + f" {n_labels} {kind}"
+    key = code_hash((*TRAINING_CODE, "stats", "probes")) + f" {weights_hash(load_encoder(run))} {n_labels} {kind}"
     with locked(run.folder, "evaluating it"):
         saved: dict[str, float] = {}
         try:

@@ -389,10 +389,21 @@ def test_a_run_that_failed_costs_the_verdicts_on_others_little():
 
 
 def test_one_noisy_pair_of_points_is_not_called_precise():
-    # No point has both seeds, so each pair has its own noise.
-    result = result_of({1: [90.0, 92.0], 2: [91.0, 90.0]})
-    del result.values["h"]["temperature 1"][1]
-    assert least_difference(result) == verdict(result, CLAIM).interval
+    # Only one point has all seeds, so there is no noise to pool: what the two share tells it.
+    result = result_of({1: [90.0, 92.0], 2: [91.0, 90.0, 90.5]})
+    assert least_difference(result) == verdict(result, CLAIM).interval > 1
+
+
+def test_an_accuracy_is_kept_for_the_encoder_that_it_was_measured_on(fresh_runs, monkeypatch):
+    measured = []
+    monkeypatch.setattr(sweep, "validation_accuracy", lambda *args: measured.append(1) or 90.0)
+    settings = resolve(Settings(preset="smoke", epochs=1, width=4))
+    for _ in range(2):
+        assert sweep.measure_one(settings, 100, ("h",))[0] == {"h": 90.0}
+    assert len(measured) == 1
+    monkeypatch.setattr(sweep, "weights_hash", lambda encoder: "of an encoder that was trained again")
+    sweep.measure_one(settings, 100, ("h",))
+    assert len(measured) == 2
 
 
 def test_few_validation_images_make_a_verdict_undecided():

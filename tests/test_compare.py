@@ -73,6 +73,11 @@ def test_with_several_seeds_the_interval_is_welchs():
     # an accuracy has that of its images in addition
     accuracies = [(RESULTS, metric(95.0, 96.0, 97.0)), (RESULTS, metric(95.0, 96.0, 97.0))]
     assert interval_95("validation_accuracy[base]", accuracies) > 196 * math.sqrt(2 * (0.96 * 0.04 / 5000 + 1e-4 / 3))
+    # a calibration error is no share of images, so one seed says nothing of its spread
+    one, three = (RESULTS, metric(4.0)), (RESULTS, metric(400.0, 410.0, 405.0))
+    assert interval_95("calibration_error@600", [one, one]) is None
+    other = (RESULTS, metric(420.0, 425.0, 419.0, 440.0))
+    assert interval_95("calibration_error@600", [three, other]) == pytest.approx(found)
 
 
 def test_numbers_that_did_not_change_are_not_counted():

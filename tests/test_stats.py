@@ -8,9 +8,6 @@ from scipy import stats as scipy_stats
 from contrastive.stats import (
     calibration_error,
     fit_temperature,
-    interval,
-    label_savings,
-    labels_needed,
     macro_auc,
     paired_difference,
 )
@@ -87,48 +84,7 @@ def test_seeds_that_disagree_widen_the_interval():
     wide = paired_difference(a, b)
     assert wide.points == pytest.approx(10)
     assert wide.high - wide.low > 20
-    assert not wide.is_clear
-
-
-def test_interval_of_a_mean_is_students():
-    values = [98.1, 98.4, 98.2, 98.9, 98.3]
-    low, high = scipy_stats.t.interval(0.95, 4, np.mean(values), scipy_stats.sem(values))
-    assert 2 * interval(values) == pytest.approx(high - low)
-    assert math.isnan(interval([98.1]))
-
-
-def test_labels_needed_interpolates_between_powers():
-    curve = {100: 80.0, 10_000: 90.0}
-    assert labels_needed(curve, 85.0) == pytest.approx(1000)
-    assert labels_needed(curve, 79.0) == 100
-    assert labels_needed(curve, 91.0) is None
-
-
-def test_label_savings_cover_the_truth_in_simulation():
-    def accuracy(logit):
-        return (1 / (1 + np.exp(-(logit + hard_all)))).mean()
-
-    hard_all = np.random.default_rng(9).normal(0, 2, 200_000)
-    logits = {100: 0.5, 1000: 1.5, 10_000: 2.5}
-    truth = labels_needed({n: accuracy(logit) for n, logit in logits.items()}, accuracy(1.2))
-    rng, covered = np.random.default_rng(0), 0
-    for i in range(100):
-        hard = rng.normal(0, 2, 400)
-        ours = tries(rng, 5, 400, 1.2, 0.1, hard)
-        found = label_savings(
-            ours, {n: tries(rng, 5, 400, logit, 0.1, hard) for n, logit in logits.items()}, 50, seed=i
-        )
-        covered += found.low <= truth <= found.high
-        assert found.low <= found.needed <= found.high
-    assert 88 <= covered < 100
-
-
-def test_label_savings_know_their_limits():
-    low, high = np.zeros((1, 100)), np.ones((1, 100))
-    better = label_savings(high, {10: low, 100: low}, 10)
-    assert (better.needed, better.low, better.high) == (math.inf, math.inf, math.inf)
-    worse = label_savings(low, {10: high, 100: high}, 10)
-    assert (worse.needed, worse.low, worse.high, worse.least, worse.most) == (10, 10, 10, 10, 100)
+    assert wide.low < 0 < wide.high
 
 
 def test_calibration_error_equals_a_loop_over_bins():

@@ -10,7 +10,7 @@ from contrastive import Settings, pretrain
 from contrastive.data import resolve
 from contrastive.evaluate import evaluate
 from contrastive.files import read_json, write_json
-from contrastive.report.verify import SHARE, compare, measured_on, spread
+from contrastive.report.verify import SHARE, STEP, compare, measured_on, spread
 from contrastive.stats import standard_error
 from contrastive.summarize import aggregate
 
@@ -144,6 +144,10 @@ def test_spread_is_that_of_seeds_or_of_sampling():
     assert spread("x_accuracy@100", metric(89.0, 90.0, 91.0), 10_000, 100) == pytest.approx(2.0)
     assert spread("effective_rank", metric(50.0), 10_000, None) == pytest.approx(50 * SHARE)
     assert spread("effective_rank", metric(40.0, 60.0), 10_000, None) == pytest.approx(2 * 200**0.5)
+    # One seed of three may choose another penalty
+    assert spread("calibration_error@600", metric(4.0), 10_000, 600) == STEP
+    assert spread("calibration_error@600", metric(4.0, 4.1, 4.2), 10_000, 600) == STEP / 3
+    assert spread("calibration_error@600", metric(4.0, 14.0), 10_000, 600) == pytest.approx(2 * 50**0.5)
 
 
 @pytest.mark.parametrize(("threads", "precision"), [(1, "float32"), (1, "bfloat16"), (2, "bfloat16")])

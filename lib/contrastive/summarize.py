@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from .evaluate import Evaluation
-from .stats import label_savings, paired_difference, summary
+from .savings import label_savings
+from .stats import paired_difference, summary
 
 SCRATCH = ("supervised", "supervised_plain")  # arms that have labels alone; the better one is what is to be beaten
 
@@ -37,7 +38,7 @@ def better_from_scratch(metrics: Mapping[str, Mapping[str, Any]], n: int) -> str
 
 def savings(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float | None]]:
     """For each number of labels of the linear probe, how many the same CNN needs from scratch, with augmentations or
-    without, whichever is better there: `stats.label_savings`, as JSON. None stands for more than were tried.
+    without, whichever is better there: `savings.label_savings`, as JSON. None stands for more than were tried.
     """
     metrics = aggregate(evaluations)
     budgets = [int(name.partition("@")[2]) for name in evaluations[0].right if name.startswith("linear_accuracy@")]

@@ -23,7 +23,7 @@ from ..stats import standard_error, uncertainty
 from .record import MIME, PLAIN_UNITS, format_metric
 from .render import render
 from .runner import reports_root, writable_folder
-from .verify import measured_on, results_file
+from .verify import is_accuracy, measured_on, results_file
 
 LONGEST = 40  # characters of a name
 AS_DATA = ("name", "sha256", "pretrain", "train", "validation", "test")
@@ -226,12 +226,12 @@ def interval_95(name: str, sides: Sequence[tuple[Mapping[str, Any], Mapping[str,
     fixed, over_seeds = 0.0, []
     for results, metric in sides:
         n_images, n_labels = measured_on(name, results)
-        several, plain = metric["n_seeds"] > 1, name.split("@")[0] in PLAIN_UNITS
+        several, share = metric["n_seeds"] > 1, is_accuracy(name)
         if several:
             over_seeds.append((metric["std"] ** 2 / metric["n_seeds"], metric["n_seeds"] - 1))
-        elif plain:
+        elif not share:
             return None
-        if not plain:
+        if share:
             fixed += standard_error(metric["mean"], n_images) ** 2
             fixed += standard_error(metric["mean"], n_labels) ** 2 if n_labels and not several else 0.0
     total = fixed + sum(variance for variance, _ in over_seeds)

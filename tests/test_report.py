@@ -227,7 +227,11 @@ def test_auto_without_data_falls_back_to_digits_and_says_so(tmp_path):
     assert done.stderr.startswith("NOTE: MNIST is not in")
     page = (tmp_path / "out" / "01_pretrain.html").read_text()
     assert page.index("Which data:") < page.index("<h1")
-    assert "scikit-learn" in json.loads((tmp_path / "out" / "results.json").read_text())["dataset"]["note"]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert "scikit-learn" in results["dataset"]["note"]
+    again = results["provenance"]["command"]
+    assert again.startswith("contrastive report --preset smoke --dataset digits --only 01_pretrain -p ")
+    assert again in page  # of the report, not of the notebook
 
 
 def test_runs_of_older_code_are_told_on_the_page():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import metadata
@@ -73,9 +74,12 @@ def changed(settings: Settings) -> dict[str, Any]:
     }
 
 
-def command(settings: Settings) -> str:
-    """The command that makes this report again: its preset and each value that differs from the preset's."""
+def command(settings: Settings, only: Sequence[str] = ()) -> str:
+    """The command that makes this report again: its preset, each value that differs from the preset's, and the
+    notebooks, if they are not all."""
     words = ["contrastive", "report", "--preset", settings.preset, "--dataset", settings.dataset]
+    for notebook in only:
+        words += ["--only", notebook]
     for name, value in changed(settings).items():
         words += ["-p", f"{name}={_word(value)}"]
     return shlex.join(words)

@@ -24,6 +24,7 @@ from ..settings import RunError, Settings, UserError, checkout, data_root, make_
 from ..signals import Stop
 from .execute import execute_notebook
 from .index import write_index
+from .provenance import command
 from .record import collect, merge
 from .render import render
 
@@ -117,6 +118,9 @@ def _execute(
     results["notebooks"] = list(executed)
     if "provenance" in results:  # of the whole report, not of its last notebook
         results["provenance"] |= {"start": began, "end": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        asked = [path.stem for path in notebooks]
+        whole = len(asked) == len(choose_notebooks(notebook_folder(), ()))
+        results["provenance"]["command"] = command(settings, () if whole else asked)
     results.setdefault("settings", json.loads(settings.model_dump_json()))
     results.setdefault("seconds", {})["total"] = round(time.perf_counter() - started, 1)
     with Stop():  # what was measured so far is not to be lost by a signal now

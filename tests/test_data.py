@@ -236,13 +236,53 @@ def test_label_budgets_are_balanced_and_nested():
             assert counts.max() - counts.min() <= (2 if n == 20 else 0)
 
 
+def images_of(train_labels, test_labels):
+    """Grey images with these labels, a tensor each."""
+    train, test = (torch.zeros(len(labels), 1, 28, 28, dtype=torch.uint8) for labels in (train_labels, test_labels))
+    names = tuple(map(str, range(int(train_labels.max()) + 1)))
+    return Images("x", train, train_labels, test, test_labels, names, (0.5,), (0.5,), "")
+
+
+def test_rare_classes_do_not_go_to_validation_whole():
+    counts = torch.tensor([1, 2, 6, 40, 951])
+    labels = torch.arange(5).repeat_interleave(counts)
+    images = images_of(labels, labels[:8])
+    splits = split(images, 500, seed=0)
+    kept, spared = (torch.bincount(labels[part], minlength=5) for part in (splits.rest, splits.validation))
+    assert spared.tolist() == [0, 1, 2, 8, 189]  # a fifth of 1,000; of the first four a fifth of each, rounded up
+    assert (kept + spared).tolist() == counts.tolist()
+    # Balanced as long as no class runs out, though they were cut differently
+    assert torch.bincount(labels[splits.rest[:5]], minlength=5).tolist() == [1, 1, 1, 1, 1]
+    assert torch.bincount(labels[splits.rest[:14]], minlength=5).tolist() == [1, 1, 4, 4, 4]
+    for draw in (0, 1):
+        fit, choose = split(images, 500, 0, draw).budget(100)
+        assert torch.bincount(labels[fit], minlength=5).tolist() == [1, 1, 4, 32, 42]
+        assert torch.bincount(labels[choose], minlength=5).tolist()[:3] == [0, 1, 2]
+        assert len(choose) == 20
+
+
+def test_too_few_images_of_too_many_classes_are_told_of(tmp_path):
+    labels = np.repeat(np.arange(10), [2] * 9 + [30])
+    data = {f"{part}_images": np.zeros((len(labels), 28, 28), np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "rare.npz", **data, train_labels=labels, test_labels=labels)
+    with pytest.raises(
+        UserError, match=r"rare has 48 training images of 10 classes, too few .* five of each are enough"
+    ):
+        resolve(Settings(dataset=str(tmp_path / "rare.npz"), batch_size=8))
+
+
+def test_a_sample_of_test_images_has_all_classes_though_they_lie_by_class():
+    labels = torch.arange(5).repeat_interleave(1000)
+    sample = images_of(labels, labels).test_sample(500)
+    assert torch.equal(sample, sample.unique())
+    assert torch.bincount(labels[sample]).min() > 70
+    assert torch.equal(images_of(labels, labels[:8]).test_sample(500), torch.arange(8))
+
+
 @pytest.mark.parametrize(("classes", "n"), [(26, 100), (26, 300), (100, 100), (100, 600), (2, 10), (2, 101)])
 def test_every_class_has_its_share_of_a_budget(classes, n):
     labels = torch.arange(classes).repeat(60)
-    train, test = (torch.zeros(k, 1, 28, 28, dtype=torch.uint8) for k in (len(labels), 8))
-    names = tuple(map(str, range(classes)))
-    images = Images("x", train, labels, test, labels[:8], names, (0.5,), (0.5,), "")
-    fit, choose = split(images, 10, 0).budget(n)
+    fit, choose = split(images_of(labels, labels[:8]), 10, 0).budget(n)
     counts = torch.bincount(labels[torch.cat([fit, choose])], minlength=classes)
     assert counts.max() - counts.min() <= (n % classes > 0)
     assert len(choose) % classes == 0

@@ -11,7 +11,7 @@ from sklearn.preprocessing import Normalizer
 
 from contrastive import Settings, load_encoder, load_images, pretrain
 from contrastive.corruptions import CORRUPTIONS
-from contrastive.data import split
+from contrastive.data import forget_images, split
 from contrastive.diagnostics import alignment, effective_rank, feature_std, uniformity
 from contrastive.evaluate import (
     ARMS,
@@ -183,6 +183,21 @@ def test_a_full_evaluation_measures_every_arm(monkeypatch):
     probe = fit_probe(*((train[i], images.train_labels[i]) for i in (fit, choose)), 10)
     test = torch.from_numpy(pca.transform(images.test.flatten(1).numpy() / 255.0)).float()
     assert probe.accuracy(test, images.test_labels) == pytest.approx(metrics["pca_accuracy@200"], abs=0.6)
+
+
+def test_a_transfer_to_other_data_of_the_same_name_is_measured_again(tmp_path):
+    path, images = tmp_path / "other.npz", load_images("digits")
+    settings, found = SMOKE.but(transfer=str(path), budgets=(50,)), []
+    for classes in (10, 2):
+        train, test = images.train_labels < classes, images.test_labels < classes
+        arrays = {"train_images": images.train[train], "train_labels": images.train_labels[train]}
+        arrays |= {"test_images": images.test[test], "test_labels": images.test_labels[test]}
+        np.savez(path, **{name: array.squeeze().numpy() for name, array in arrays.items()})
+        forget_images()
+        first, again = (evaluate(pretrain(settings, progress=False), progress=False) for _ in range(2))
+        assert first.seconds == again.seconds  # nothing is measured twice
+        found.append(first.metrics["linear_accuracy[transfer]"])
+    assert found[0] < found[1]  # noughts and ones are told apart more easily
 
 
 def test_calibration_and_auc_are_of_the_headline_probe():

@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Generator, Tensor
 from tqdm import tqdm
 
+from .calibration import calibration_error, macro_auc
 from .corruptions import CORRUPTIONS, corrupt
 from .data import load_images, split
 from .diagnostics import diagnose
@@ -27,7 +28,6 @@ from .files import DamagedError, atomic_write, locked, read_json, say, write_jso
 from .pretrain import TRAINING_CODE, Run, code_hash, load_encoder, load_method
 from .probes import Probe, embed, fit_probe, knn_predict, percent_right, weights_hash
 from .scattering import scattering
-from .stats import calibration_error, macro_auc
 from .supervised import classifier, predict, spaced
 from .training import initial_method, keep_freed_memory
 
@@ -58,7 +58,7 @@ DRAWN_UP_TO = 5000  # labels: of more, two draws would hold much the same
 NEIGHBOURS, USUAL_K = (10, 100, 200), 20
 COMPONENTS = 100
 SCATTERED_UP_TO = 3 * 32 * 32  # pixels and channels; of larger images the coefficients fill the memory
-EVALUATION_CODE = ("probes", "stats", "supervised", "corruptions", "scattering", "diagnostics", "evaluate")
+EVALUATION_CODE = ("probes", "calibration", "supervised", "corruptions", "scattering", "diagnostics", "evaluate")
 
 
 def most_confused(probabilities: Tensor, labels: Tensor, n_classes: int) -> tuple[list, np.ndarray]:
@@ -104,6 +104,8 @@ def evaluate(run: Run, progress: bool = True) -> Evaluation:
         "encoder": weights_hash(load_encoder(run)),
         "code": code_hash((*TRAINING_CODE, *EVALUATION_CODE)),
     }
+    if settings.transfer is not None:  # other data may come to have that name
+        asked["transfer_data"] = load_images(settings.transfer).sha256
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
     with locked(run.folder, "evaluating it"):
         if (evaluation := _measured(run.folder, key)) is None:
@@ -257,7 +259,8 @@ class _Evaluator:
             if k == USUAL_K or k <= len(bank):  # the usual one is cut to the bank
                 name = "knn_accuracy" if k == USUAL_K else f"knn_accuracy_k{k}"
                 self.metrics[name] = percent_right(knn_predict(bank, labels, test, self.n_classes, k), self.test_labels)
-        self.metrics |= diagnose(self.method, self.images.test[:2000].to(self.device), self.settings)
+        some = self.images.test[self.images.test_sample(2000)]
+        self.metrics |= diagnose(self.method, some.to(self.device), self.settings)
 
     def trained_arms(self) -> None:
         """The whole network trained on labels, of the first draw, and not with every budget: it takes long."""

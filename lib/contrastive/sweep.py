@@ -127,7 +127,7 @@ def measure_one(settings: Settings, labels: int, features: tuple[str, ...]) -> O
 
 def _cached_accuracy(run: Run, n_labels: int, kind: str) -> float:
     path = run.folder / "validation.json"
-    key = code_hash((*TRAINING_CODE, "stats", "probes")) + f" {weights_hash(load_encoder(run))} {n_labels} {kind}"
+    key = code_hash((*TRAINING_CODE, "probes")) + f" {weights_hash(load_encoder(run))} {n_labels} {kind}"
     with locked(run.folder, "evaluating it"):
         saved: dict[str, float] = {}
         try:

@@ -1,5 +1,6 @@
 import importlib
 import json
+import math
 import os
 import signal
 import sys
@@ -29,7 +30,7 @@ from contrastive.grids import (
     summary_sentence,
     verdict,
 )
-from contrastive.report import grid_reports
+from contrastive.report import grid_reports, grid_section
 from contrastive.settings import RunError, grids_folder, make_settings
 from contrastive.sweep import as_json, grid_jobs, run_grid
 
@@ -70,6 +71,15 @@ def test_every_grid_that_comes_along_is_whole(path):
         assert finding(GridResult(grid, points, 1000), claim).endswith("not run here.")
 
 
+def test_the_grid_in_readme_is_whole(tmp_path):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (tmp_path / "my.yaml").write_text(readme.partition("```yaml\n")[2].partition("```")[0])
+    grid = load_grid(tmp_path / "my.yaml", {"dataset": "digits", "n_images": 1024})
+    assert len(grid_points(grid)) == 4
+    assert grid.name == "my"
+    assert len(grid.claims) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -97,6 +107,9 @@ def test_every_grid_that_comes_along_is_whole(path):
         ),
         ({"vary": {"temperature": []}}, "vary.temperature: list should have at least 1 item"),
         ({"vary": {"seed": [0, 1]}}, "varies seed: say how many"),
+        ({"base": {**TINY, "n_seeds": 3}}, "say how many seeds with seeds"),
+        ({"vary": {"lr": [1e-3], "n_seeds": [3]}}, "say how many seeds with seeds"),
+        ({"vary": {"lr": [1e-3], "supervised_steps": [1, 2]}}, "varies supervised_steps, which changes nothing"),
         # Points that the data cannot serve are left out of an optional grid; mistakes are not.
         ({"optional": True, "points": [{"temprature": 1}]}, "point temprature 1: unknown parameter"),
         ({"optional": True, "vary": {"n_images": [100_000]}}, "the data can serve none of its points: parameter n_im"),
@@ -303,7 +316,7 @@ def test_what_a_notebook_shows_of_a_grid(monkeypatch):
     assert "It says so." in shown[2].data
     assert "temperature 2, 92.55 %" in shown[2].data
     section.show_grid({}, "g")
-    assert "add g to `grids`" in shown[-1].data
+    assert "not among `grids`, or these data cannot serve it" in shown[-1].data
     found = verdict(result, CLAIM)
     answer, numbers = section.grid_answer({"g": result})
     assert answer.startswith("Of 1 findings that were tried here, 1 hold on these images, 0 are the other way round")
@@ -413,6 +426,20 @@ def test_few_validation_images_make_a_verdict_undecided():
     assert paired_interval([91.0], [91.0], 8190) == pytest.approx(1.96 * 100 * (0.91 * 0.09 / 8190) ** 0.5)
 
 
+def test_one_seed_does_not_tell_noise():
+    result = result_of({1: [50.0], 2: [92.0]})
+    found = verdict(result, CLAIM)
+    assert (found.word, found.points) == ("undecided", pytest.approx(42.0))
+    assert math.isnan(found.interval)
+    assert finding(result, CLAIM).endswith("undecided here (+42.00 points, but one seed does not tell noise).")
+    assert summary_sentence(result) == "Best of 2: temperature 2, 92.00 %; one seed does not tell noise."
+    result.grid = result.grid.model_copy(update={"claims": (CLAIM,)})
+    answer, numbers = grid_section.grid_answer({"grid": result})
+    assert "1 are within noise or have one seed, which does not tell it." in answer
+    assert numbers[-1][:2] == ("+42.00", "± ?")
+    assert "| undecided | +42.00 ± ? |" in grid_section.findings_table({"grid": result})
+
+
 def test_only_seeds_that_both_sides_have_are_compared():
     result = result_of({1: [90.0, 50.0], 2: [92.0]})
     assert verdict(result, CLAIM).points == pytest.approx(2.0)
@@ -472,7 +499,33 @@ def test_a_report_for_each_point(write, tmp_path, capsys, monkeypatch):
 def test_a_point_is_asked_for_as_a_report_reads_it():
     given = {"l2_normalize": False, "lr": "1e-3", "second_augment": None}
     words = grid_reports.report_command(given, Path("x"))[3:]
-    assert words == ["report", "--out", "x", "-p", "l2_normalize=false", "-p", "lr=1e-3"]
+    only = ["--only", "01_pretrain", "--only", "02_linear_eval"]
+    assert words == ["report", "--out", "x", *only, "-p", "l2_normalize=false", "-p", "lr=1e-3"]
+
+
+def test_reports_are_told_apart_by_what_is_measured_too(write):
+    grid = load_grid(write(vary={"supervised_steps": [1, 2]}))
+    assert list(grid_points(grid, reports=True)) == ["supervised steps 1", "supervised steps 2"]
+
+
+def test_a_null_that_a_report_would_not_have_is_refused(write, tmp_path, capsys):
+    path = write(base={**TINY, "preset": "digits", "dataset": "digits"}, vary={"view_size": [None, 24]})
+    assert main(["sweep", str(path), "--reports", "--out", str(tmp_path / "out")]) == 2
+    assert "view_size is null, which in a report stands for the preset's value, and digits has 24" in (
+        capsys.readouterr().err
+    )
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize(("given", "said"), [("n_seeds=5", "-p seeds=5"), ("supervised_steps=5", "--reports")])
+def test_parameters_that_would_change_nothing_are_refused(write, capsys, given, said):
+    assert main(["sweep", str(write()), "-p", given, "--dry-run"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_values_that_differ_little_are_two_points(write):
+    names = list(grid_points(load_grid(write(vary={"temperature": [0.5, 0.5000001]}))))
+    assert names == ["temperature 0.5", "temperature 0.5000001"]
 
 
 def test_ctrl_c_stops_the_reports_too(write, tmp_path, capsys, monkeypatch):
@@ -501,8 +554,6 @@ def test_unknown_grids_of_a_report_are_refused():
 
 
 def test_a_notebook_runs_its_grids_in_as_many_processes_as_it_is_told(monkeypatch):
-    from contrastive.report import grid_section
-
     asked = []
     monkeypatch.setattr(grid_section, "run_grid", lambda grid, jobs=1: asked.append((grid.name, jobs)))
     grid_section.run_grids(resolve(make_settings(preset="smoke", ablation_jobs=3)))

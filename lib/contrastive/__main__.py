@@ -127,14 +127,20 @@ def main(argv: list[str] | None = None) -> int:
 
             return verify(Path(args.report), given, args.out, args.timeout)
         if args.command == "sweep":
-            from .grids import load_grid
+            from .grids import OWN, load_grid
+            from .settings import RUN_FIELDS
             from .sweep import dry_run, sweep
 
             if args.out and not args.reports:
                 raise UserError("--out is where reports go: it needs --reports.")
             grid = load_grid(args.grid, given)
+            for name in given.keys() - {*RUN_FIELDS, *OWN, "preset"} if not args.reports else ():
+                raise UserError(
+                    f"-p {name}={given[name]} changes nothing of a grid's trainings, which are judged on validation "
+                    "images. A report for each point: --reports."
+                )
             if args.dry_run:
-                dry_run(grid, args.jobs)
+                dry_run(grid, args.jobs, args.reports)
                 return 0
             if not args.reports:
                 return sweep(grid, args.jobs)

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .data import load_images, resolve, split
-from .settings import Settings, UserError, grid_names, grids_folder, make_settings, nearest
+from .settings import RUN_FIELDS, Settings, UserError, grid_names, grids_folder, make_settings, nearest
 from .stats import standard_error
 
 MAX_RUNS = 10_000  # more is a mistake
@@ -130,16 +130,19 @@ def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
         raise UserError(f"{path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}.") from None
     if not grid.vary and not grid.points:
         raise UserError(f"{path} varies nothing: it needs vary or points.")
+    if "n_seeds" in {*grid.base, *grid.vary, *itertools.chain(*grid.points)}:
+        raise UserError(f"grid {grid.name}: say how many seeds with seeds (or -p seeds=5), not with n_seeds.")
     for name in changes:
         if name in grid.vary or (grid.points and not grid.vary and all(name in point for point in grid.points)):
             raise UserError(f"grid {grid.name} varies {name} itself, so {name}={changes[name]} would change nothing.")
     return grid
 
 
-def grid_points(grid: Grid) -> dict[str, Point]:
+def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
     """All points of a grid by name, every setting checked against the data. Two of the same settings are one.
 
-    Raises: UserError that names grid, point and parameter.
+    reports: whether points are reports, rather than trainings that are judged on validation images, to which settings
+    of the evaluation do nothing. Raises: UserError that names grid, point and parameter.
     """
     combinations: list[dict[str, Value]] = list(grid.points)
     if grid.vary:
@@ -150,6 +153,12 @@ def grid_points(grid: Grid) -> dict[str, Point]:
         ] + combinations
     if any("seed" in varied for varied in combinations):
         raise UserError(f"grid {grid.name} varies seed: say how many there are with seeds, and the first one in base.")
+    idle = {key for varied in combinations for key in varied} & set(Settings.model_fields) - {*RUN_FIELDS, "preset"}
+    if idle and not reports:
+        raise UserError(
+            f"grid {grid.name} varies {min(idle)}, which changes nothing of a training. A report for each point shows "
+            "what it does: --reports."
+        )
     found: dict[str, Point] = {}
     seen: set[str] = set()
     left_out: list[dict[str, Value]] = []
@@ -168,8 +177,9 @@ def grid_points(grid: Grid) -> dict[str, Point]:
                 continue
         except UserError as mistake:
             raise UserError(f"grid {grid.name}, point {name}: {mistake}") from None
-        if settings.run_name not in seen:
-            seen.add(settings.run_name)
+        same = settings.model_dump_json() if reports else settings.run_name
+        if same not in seen:
+            seen.add(same)
             found[name] = Point(name, varied, settings)
     if len({point.settings.dataset for point in found.values()}) > 1:
         raise UserError(f"grid {grid.name}: all points have to be of one data set, since they are compared.")
@@ -189,7 +199,8 @@ def grid_points(grid: Grid) -> dict[str, Point]:
 def _word(value: Value) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else str(value)
 
 
 def selected(points: Mapping[str, Point], side: Mapping[str, Value], grid: Grid) -> list[str]:
@@ -217,11 +228,16 @@ def _check_side(side: Mapping[str, Value], points: Sequence[Mapping[str, Value]]
 @dataclass(frozen=True)
 class Verdict:
     """On a claim: confirmed, refuted, undecided or not run; the difference in points and the half width of its 95 %
-    interval."""
+    interval, which is not a number with one seed."""
 
     word: str
     points: float
     interval: float
+
+    @property
+    def shown(self) -> str:
+        """The half width as a reader sees it."""
+        return "?" if math.isnan(self.interval) else f"{self.interval:.2f}"
 
 
 def verdict(result: GridResult, claim: Claim) -> Verdict:
@@ -230,7 +246,8 @@ def verdict(result: GridResult, claim: Claim) -> Verdict:
     Seeds are paired, since they share images, labels and validation images. What is left of the accuracies after the
     effects of points and of seeds tells the noise, pooled over the points of the grid, since few seeds would not tell
     it well. By Student's t, but never narrower than the validation images allow. A side may be `judged_on: z`, the
-    projections; between kinds of features the differences of the seeds alone tell the noise.
+    projections; between kinds of features the differences of the seeds alone tell the noise. With one seed nothing
+    does, and a claim stays undecided.
     """
     sides = [_by_seed(result, side) for side in (claim.better, claim.worse)]
     seeds = sorted(set(sides[0]) & set(sides[1]))
@@ -238,6 +255,8 @@ def verdict(result: GridResult, claim: Claim) -> Verdict:
         return Verdict("not run", math.nan, math.nan)
     better, worse = ([side[seed] for seed in seeds] for side in sides)
     mean = statistics.fmean(better) - statistics.fmean(worse)
+    if len(seeds) == 1:
+        return Verdict("undecided", mean, math.nan)
     kinds = {str(side.get(JUDGED_ON, "h")) for side in (claim.better, claim.worse)}
     if len(kinds) == 1:
         sizes = [len(selected(result.points, side, result.grid)) for side in (claim.better, claim.worse)]
@@ -308,8 +327,10 @@ def finding(result: GridResult, claim: Claim) -> str:
     found = verdict(result, claim)
     if found.word == "not run":
         return f"{claim.say}: not run here."
+    if math.isnan(found.interval):
+        return f"{claim.say}: undecided here ({found.points:+.2f} points, but one seed does not tell noise)."
     words = {"confirmed": "so it is here", "refuted": "here it is the other way round", "undecided": "undecided here"}
-    return f"{claim.say}: {words[found.word]} ({found.points:+.2f} ± {found.interval:.2f} points, 95 %)."
+    return f"{claim.say}: {words[found.word]} ({found.points:+.2f} ± {found.shown} points, 95 %)."
 
 
 def summary_sentence(result: GridResult, features: str = "h") -> str:
@@ -318,6 +339,8 @@ def summary_sentence(result: GridResult, features: str = "h") -> str:
     if len(means) < 2:
         return "Too few points were run to say anything."
     best = max(means, key=lambda name: means[name])
+    if all(len(result.of(name, features)) == 1 for name in means):
+        return f"Best of {len(means)}: {best}, {means[best]:.2f} %; one seed does not tell noise."
     worse = 0
     for name in means:
         seeds = sorted(set(result.values[features][best]) & set(result.values[features][name]))

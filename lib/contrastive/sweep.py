@@ -174,9 +174,9 @@ def state_of(settings: Settings) -> str:
     return "partly" if (folder / "state.pt").exists() else "to do"
 
 
-def dry_run(grid: Grid, jobs: int) -> None:
+def dry_run(grid: Grid, jobs: int, reports: bool = False) -> None:
     """Print a grid's runs and how long they would take, by the time of a few training steps; nothing is started."""
-    points = grid_points(grid)
+    points = grid_points(grid, reports)
     tell_note(grid, points)
     todo = grid_jobs(grid, points)
     costs: dict[tuple, float] = {}
@@ -188,6 +188,8 @@ def dry_run(grid: Grid, jobs: int) -> None:
             seconds += settings.epochs * _seconds_of_epoch(settings, costs) + 2
     n = sum(state_of(settings) != "done" for _, settings in todo)
     tell(f"{len(todo)} runs, {n} to do: about {_clock(seconds)} with one job")
+    if reports:
+        tell(f"That is pretraining alone: the evaluations of {len(points)} reports come on top.")
     if jobs > 1:
         tell(f"with {jobs} jobs at best {_clock(seconds / max(min(jobs, n), 1))}, on as many cores")
 

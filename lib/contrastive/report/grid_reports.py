@@ -15,14 +15,18 @@ import torch
 
 from ..files import BROKEN, DamagedError, printable, read_json, tell
 from ..grids import Grid, grid_points
-from ..settings import Settings
+from ..settings import Settings, UserError, make_settings
 from ..sweep import tell_note
+
+NOTEBOOKS = ("01_pretrain", "02_linear_eval")
 
 
 def report_grid(grid: Grid, jobs: int, folder: Path) -> int:
     """Run the notebooks for each point of a grid, each in a process of its own, into a folder of its own below
     `folder`. What is there and whole is not made again. Returns the exit code."""
-    points = grid_points(grid)
+    points = grid_points(grid, reports=True)
+    for point in points.values():
+        _check_nulls({**grid.base, **point.varied}, grid)
     tell_note(grid, points)
     threads = max(1, torch.get_num_threads() // jobs)
     todo: dict[str, list[str]] = {}
@@ -51,6 +55,18 @@ def report_grid(grid: Grid, jobs: int, folder: Path) -> int:
     return int(failed > 0)
 
 
+def _check_nulls(given: Mapping[str, Any], grid: Grid) -> None:
+    """Raises: UserError for a null that a report would not have, since in a notebook null is the preset's value."""
+    preset = str(given.get("preset") or "quick")
+    usual = make_settings(preset=preset)
+    for name, value in given.items():
+        if value is None and getattr(usual, name) is not None:
+            raise UserError(
+                f"grid {grid.name}: {name} is null, which in a report stands for the preset's value, and {preset} has "
+                f"{getattr(usual, name)}. Take another preset, or leave out --reports."
+            )
+
+
 def _slug(name: str) -> str:
     return re.sub(r"[^a-zA-Z0-9.]+", "-", name).strip("-")[:80]
 
@@ -65,9 +81,10 @@ def _is_whole(folder: Path, settings: Settings) -> bool:
 
 
 def report_command(given: Mapping[str, Any], folder: Path) -> list[str]:
-    """What makes a report with these parameters in that folder."""
+    """What makes a report with these parameters in that folder, without ablations of its own."""
     words = [word for key, value in given.items() if value is not None for word in ("-p", f"{key}={_plain(value)}")]
-    return [sys.executable, "-m", "contrastive", "report", "--out", str(folder), *words]
+    only = [word for notebook in NOTEBOOKS for word in ("--only", notebook)]
+    return [sys.executable, "-m", "contrastive", "report", "--out", str(folder), *only, *words]
 
 
 def _report(command: list[str], threads: int, running: list[subprocess.Popen[str]]) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,12 @@ def run_grids(settings: Settings) -> dict[str, GridResult]:
 def show_grid(results: Mapping[str, GridResult], name: str) -> None:
     """Display a grid's question, its figure, what holds in it, and what a paper found; or that it was not run."""
     if name not in results:
-        display(Markdown(f"*Not run here: add {name} to `grids`, or take `contrastive sweep {name}`.*"))
+        display(
+            Markdown(
+                f"*Not run here: it is not among `grids`, or these data cannot serve it, which a note above tells. "
+                f"By itself: `contrastive sweep {name}`.*"
+            )
+        )
         return
     result = results[name]
     failed = [f"- Failed: {point}, seed {seed}: `{printable(why)}`" for point, seed, why in result.failures]
@@ -121,7 +127,7 @@ def findings_table(results: Mapping[str, GridResult]) -> str:
     lines = ["| finding | here | points, 95 % |", "|:--|:--|--:|"]
     for claim, judged in _findings(results):
         word = f"**{judged.word}**" if judged.word != "undecided" else judged.word
-        lines.append(f"| {claim.say} | {word} | {judged.points:+.2f} ± {judged.interval:.2f} |")
+        lines.append(f"| {claim.say} | {word} | {judged.points:+.2f} ± {judged.shown} |")
     return "\n".join(lines)
 
 
@@ -131,17 +137,18 @@ def grid_answer(results: Mapping[str, GridResult]) -> tuple[str, list[tuple[str,
     if not found:
         return "No finding of the paper could be tried here.", [("0", "", "findings tried")]
     counts = {w: sum(judged.word == w for _, judged in found) for w in ("confirmed", "refuted", "undecided")}
+    unknown = " or have one seed, which does not tell it" if any(math.isnan(v.interval) for _, v in found) else ""
     largest = max(found, key=lambda pair: abs(pair[1].points))
     answer = (
         f"Of {len(found)} findings that were tried here, {counts['confirmed']} hold on these images, "
-        f"{counts['refuted']} are the other way round, and {counts['undecided']} are within noise. The largest "
-        f"difference: {_small(largest[0].say)}, "
-        f"{largest[1].points:+.2f} ± {largest[1].interval:.2f} points (95 %)."
+        f"{counts['refuted']} are the other way round, and {counts['undecided']} are within noise{unknown}. "
+        f"The largest difference: {_small(largest[0].say)}, "
+        f"{largest[1].points:+.2f} ± {largest[1].shown} points (95 %)."
     )
     numbers = [
         (f"{counts['confirmed']} of {len(found)}", "", "findings that hold here"),
         (f"{counts['refuted']} of {len(found)}", "", "findings that are the other way round here"),
-        (f"{largest[1].points:+.2f}", f"± {largest[1].interval:.2f}", f"points, the largest: {_small(largest[0].say)}"),
+        (f"{largest[1].points:+.2f}", f"± {largest[1].shown}", f"points, the largest: {_small(largest[0].say)}"),
     ]
     return answer, numbers
 

@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import hashlib
 import http.server
@@ -277,6 +278,13 @@ def test_a_sample_of_test_images_has_all_classes_though_they_lie_by_class():
     assert torch.equal(sample, sample.unique())
     assert torch.bincount(labels[sample]).min() > 70
     assert torch.equal(images_of(labels, labels[:8]).test_sample(500), torch.arange(8))
+
+
+def test_test_images_that_are_training_images_are_counted():
+    images = load_images("digits")
+    assert images.leaked() == 0
+    test = torch.cat([images.test[:5], images.train[[3, 700]], images.test[5:]])
+    assert dataclasses.replace(images, test=test).leaked() == 2
 
 
 @pytest.mark.parametrize(("classes", "n"), [(26, 100), (26, 300), (100, 100), (100, 600), (2, 10), (2, 101)])

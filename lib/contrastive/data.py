@@ -49,6 +49,11 @@ class Images:
         order = np.random.default_rng(0x7E57).permutation(len(self.test))
         return torch.from_numpy(np.sort(order[:n]))
 
+    def leaked(self) -> int:
+        """How many test images are among the training images, pixel by pixel."""
+        known = {image.tobytes() for image in self.train.numpy()}
+        return sum(image.tobytes() in known for image in self.test.numpy())
+
 
 @dataclass(frozen=True)
 class Splits:

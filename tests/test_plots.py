@@ -76,6 +76,16 @@ def test_the_numbers_behind_a_figure_are_those_that_went_in():
         assert float(row["spread_points"]) == pytest.approx(196 * (error * (1 - error) / 1000) ** 0.5)
 
 
+def test_the_two_networks_from_scratch_are_told_apart():
+    own = metrics()
+    own |= {f"supervised_plain_accuracy@{n}": own[f"supervised_accuracy@{n}"] for n in (100, 1000)}
+    curves = {arm: (arm, own, 1000) for arm in ("supervised", "supervised_plain")}
+    one, other = label_budget_curve(curves, (100, 1000), "mnist").light.figure.axes[0].containers
+    assert one.lines[0].get_color() == other.lines[0].get_color()
+    assert [bars.lines[0].get_linestyle() for bars in (one, other)] == ["-", "--"]
+    assert one.lines[0].get_marker() != other.lines[0].get_marker()
+
+
 def test_uncertainty_is_that_of_the_seeds_where_there_are_several():
     assert uncertainty({"mean": 90.0, "std": 0.3, "n_seeds": 3}, 1000) == (0.3, "one standard deviation over 3 seeds")
     assert "1,000 test images" in uncertainty({"mean": 90.0, "std": 0.0, "n_seeds": 1}, 1000)[1]

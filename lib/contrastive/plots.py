@@ -27,6 +27,8 @@ from .stats import uncertainty
 
 ARM_COLOURS = dict(zip(ARMS, ("blue", "orange", "green", "grey"), strict=True))
 ARM_MARKERS = dict(zip(ARMS, "osD^", strict=True))
+PLAIN_ARM = "supervised_plain"  # drawn as its kin, but dashed
+ARM_COLOURS[PLAIN_ARM], ARM_MARKERS[PLAIN_ARM] = ARM_COLOURS["supervised"], "v"
 
 
 def _show(axes: Any, image: Tensor) -> None:
@@ -229,7 +231,9 @@ def label_budget_curve(
         bars = np.array([uncertainty(v, n_test)[0] for v in values])
         spreads[uncertainty(values[0], n_test)[1]] = None
         bars = np.stack([np.minimum(bars, 0.9 * error), bars])  # a logarithmic axis has no place for 0
-        colour, marker, style = (ARM_COLOURS[prefix], ARM_MARKERS[prefix], "-") if arms else style_of_many(i)
+        colour, marker, style = style_of_many(i)
+        if arms:
+            colour, marker, style = ARM_COLOURS[prefix], ARM_MARKERS[prefix], "--" if prefix == PLAIN_ARM else "-"
         colour = themed_colour(colour)
         axes.errorbar(own, error, bars, color=colour, marker=marker, ls=style, ms=5, capsize=3)
         ends.append((name, own[-1], float(error[-1]), colour))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import metadata
@@ -27,6 +27,7 @@ PACKAGES = (
     "nbconvert",
     "pydantic",
 )
+ONLY = "CONTRASTIVE_ONLY"  # in the environment of a kernel: the notebooks of its report, if they are not all
 _started = datetime.now(timezone.utc)
 
 
@@ -74,11 +75,11 @@ def changed(settings: Settings) -> dict[str, Any]:
     }
 
 
-def command(settings: Settings, only: Sequence[str] = ()) -> str:
-    """The command that makes this report again: its preset, each value that differs from the preset's, and the
-    notebooks, if they are not all."""
+def command(settings: Settings) -> str:
+    """The command that makes this report again: its preset, each value that differs from the preset's, and its
+    notebooks, if the runner says that they are not all."""
     words = ["contrastive", "report", "--preset", settings.preset, "--dataset", settings.dataset]
-    for notebook in only:
+    for notebook in filter(None, os.environ.get(ONLY, "").split(",")):
         words += ["--only", notebook]
     for name, value in changed(settings).items():
         words += ["-p", f"{name}={_word(value)}"]

@@ -193,8 +193,7 @@ def first_screen(stem: str, notebook: Any, own: dict[str, Any], results: dict[st
         "Checks": f"{sum(c['passed'] for c in checks)} of {len(checks)} passed" if checks else "",
         "Made": _made(made) if made else "",
     }
-    # The report's own, which names the notebooks if they are not all
-    first["command"] = (results.get("provenance") or made).get("command", "")
+    first["command"] = made.get("command", "")
     first["passed"] = all(c["passed"] for c in checks) and not results.get("errors")
     return first
 

@@ -24,7 +24,7 @@ from ..settings import RunError, Settings, UserError, checkout, data_root, make_
 from ..signals import Stop
 from .execute import execute_notebook
 from .index import write_index
-from .provenance import command
+from .provenance import ONLY
 from .record import collect, merge
 from .render import render
 
@@ -39,9 +39,14 @@ def notebook_folder() -> Path:
     return root / "notebooks"
 
 
+def all_notebooks(folder: Path) -> list[Path]:
+    """The report's notebooks in order."""
+    return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+
+
 def choose_notebooks(folder: Path, only: Sequence[str]) -> list[Path]:
-    """The report's notebooks in order, or those that are named. Raises: UserError, also for a broken one."""
-    notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    """The report's notebooks, or those of them that are named. Raises: UserError, also for a broken one."""
+    notebooks = all_notebooks(folder)
     if only:
         names = [path.stem for path in notebooks]
         chosen = [Path(name).name.removesuffix(".ipynb") for name in only]
@@ -106,6 +111,7 @@ def _execute(
     notebooks: list[Path], settings: Settings, given: dict[str, Any], note: str, folder: Path, timeout: float | None
 ) -> tuple[int, dict[str, Any]]:
     os.environ |= {"CONTRASTIVE_DATA": str(data_root()), "CONTRASTIVE_RUNS": str(runs_root())}
+    os.environ[ONLY] = ",".join(path.stem for path in notebooks if len(notebooks) < len(all_notebooks(path.parent)))
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")
     started, errors, executed, interrupted = time.perf_counter(), [], {}, 0
     results: dict[str, Any] = {"status": "ok"}
@@ -118,9 +124,6 @@ def _execute(
     results["notebooks"] = list(executed)
     if "provenance" in results:  # of the whole report, not of its last notebook
         results["provenance"] |= {"start": began, "end": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-        asked = [path.stem for path in notebooks]
-        whole = len(asked) == len(choose_notebooks(notebook_folder(), ()))
-        results["provenance"]["command"] = command(settings, () if whole else asked)
     results.setdefault("settings", json.loads(settings.model_dump_json()))
     results.setdefault("seconds", {})["total"] = round(time.perf_counter() - started, 1)
     with Stop():  # what was measured so far is not to be lost by a signal now

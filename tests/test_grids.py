@@ -110,6 +110,7 @@ def test_the_grid_in_readme_is_whole(tmp_path):
         ({"base": {**TINY, "n_seeds": 3}}, "say how many seeds with seeds"),
         ({"vary": {"lr": [1e-3], "n_seeds": [3]}}, "say how many seeds with seeds"),
         ({"vary": {"lr": [1e-3], "supervised_steps": [1, 2]}}, "varies supervised_steps, which changes nothing"),
+        ({"points": [{"ablation_epochs": 1}, {"ablation_epochs": 2}]}, "varies ablation_epochs, which changes nothing"),
         # Points that the data cannot serve are left out of an optional grid; mistakes are not.
         ({"optional": True, "points": [{"temprature": 1}]}, "point temprature 1: unknown parameter"),
         ({"optional": True, "vary": {"n_images": [100_000]}}, "the data can serve none of its points: parameter n_im"),
@@ -437,6 +438,11 @@ def test_one_seed_does_not_tell_noise():
     answer, numbers = grid_section.grid_answer({"grid": result})
     assert "1 are within noise or have one seed, which does not tell it." in answer
     assert numbers[-1][:2] == ("+42.00", "± ?")
+    assert math.isnan(least_difference(result))
+    assert "so there are no bars" in grid_section.picture(result).light.caption
+    # Where other points have more seeds, these tell the noise of a pair with one
+    several = result_of({1: [50.0], 2: [92.0], 3: [60.0, 61.0], 4: [70.0, 71.2]})
+    assert verdict(several, CLAIM).word == "confirmed"
     assert "| undecided | +42.00 ± ? |" in grid_section.findings_table({"grid": result})
 
 
@@ -503,13 +509,20 @@ def test_a_point_is_asked_for_as_a_report_reads_it():
     assert words == ["report", "--out", "x", *only, "-p", "l2_normalize=false", "-p", "lr=1e-3"]
 
 
-def test_reports_are_told_apart_by_what_is_measured_too(write):
-    grid = load_grid(write(vary={"supervised_steps": [1, 2]}))
-    assert list(grid_points(grid, reports=True)) == ["supervised steps 1", "supervised steps 2"]
+def test_reports_are_told_apart_by_what_is_measured_too(write, fresh_runs, capsys):
+    path = write(vary={"supervised_steps": [1, 2]}, labels=1000)
+    assert list(grid_points(load_grid(path), reports=True)) == ["supervised steps 1", "supervised steps 2"]
+    assert main(["sweep", str(path), "--reports", "--dry-run"]) == 0
+    assert "\n2 runs, 2 to do" in capsys.readouterr().out  # of two seeds, for both points
+    same = write(vary={"augment": ["digits", "crop:0.5:1+rotate:20+shear:20+stroke:0.7+jitter:0.4:0.4:0:0"]})
+    assert len(grid_points(load_grid(same), reports=True)) == 1
+    with pytest.raises(UserError, match="varies grids, which changes nothing of its points"):
+        grid_points(load_grid(write(vary={"grids": ["left_out", "head"]})), reports=True)
 
 
 def test_a_null_that_a_report_would_not_have_is_refused(write, tmp_path, capsys):
     path = write(base={**TINY, "preset": "digits", "dataset": "digits"}, vary={"view_size": [None, 24]})
+    assert main(["sweep", str(path), "--reports", "--out", str(tmp_path / "out"), "--dry-run"]) == 2
     assert main(["sweep", str(path), "--reports", "--out", str(tmp_path / "out")]) == 2
     assert "view_size is null, which in a report stands for the preset's value, and digits has 24" in (
         capsys.readouterr().err
@@ -517,7 +530,9 @@ def test_a_null_that_a_report_would_not_have_is_refused(write, tmp_path, capsys)
     assert not list((tmp_path / "out").glob("*"))
 
 
-@pytest.mark.parametrize(("given", "said"), [("n_seeds=5", "-p seeds=5"), ("supervised_steps=5", "--reports")])
+@pytest.mark.parametrize(
+    ("given", "said"), [("n_seeds=5", "-p seeds=5"), ("supervised_steps=5", "--reports"), ("grids=head", "nothing")]
+)
 def test_parameters_that_would_change_nothing_are_refused(write, capsys, given, said):
     assert main(["sweep", str(write()), "-p", given, "--dry-run"]) == 2
     assert said in capsys.readouterr().err

@@ -48,7 +48,7 @@ def test_label_savings_of_one_point_have_students_interval():
     found = label_savings(ours, line, 50)
     low, high = scipy_stats.t.interval(0.95, 3, shares.mean(), scipy_stats.sem(shares))
     assert math.log(found.needed, 10_000) == pytest.approx(shares.mean())
-    # The images of the sample add a little: their bootstrap's standard error is 0.0035, the seeds' 0.0132
+    # The images of the sample add a little: the standard error by them is 0.0035, by the seeds 0.0132
     assert math.log(found.low, 10_000) == pytest.approx(low, abs=0.006)
     assert math.log(found.high, 10_000) == pytest.approx(high, abs=0.006)
 

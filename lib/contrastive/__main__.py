@@ -127,24 +127,25 @@ def main(argv: list[str] | None = None) -> int:
 
             return verify(Path(args.report), given, args.out, args.timeout)
         if args.command == "sweep":
-            from .grids import OWN, load_grid
+            from .grids import OWN, REPORTED, load_grid
+            from .report.grid_reports import check_nulls, report_grid
             from .settings import RUN_FIELDS
             from .sweep import dry_run, sweep
 
             if args.out and not args.reports:
                 raise UserError("--out is where reports go: it needs --reports.")
             grid = load_grid(args.grid, given)
-            for name in given.keys() - {*RUN_FIELDS, *OWN, "preset"} if not args.reports else ():
-                raise UserError(
-                    f"-p {name}={given[name]} changes nothing of a grid's trainings, which are judged on validation "
-                    "images. A report for each point: --reports."
-                )
+            of_use = {"preset", "checkpoint_seconds", "seeds", *RUN_FIELDS, *(REPORTED if args.reports else OWN)}
+            for name in given.keys() - of_use:
+                hint = " A report for each point shows what it does: --reports." if name in REPORTED else ""
+                raise UserError(f"-p {name}={given[name]} changes nothing of this grid's points.{hint}")
+            if args.reports:
+                check_nulls(grid)
             if args.dry_run:
                 dry_run(grid, args.jobs, args.reports)
                 return 0
             if not args.reports:
                 return sweep(grid, args.jobs)
-            from .report.grid_reports import report_grid
             from .report.runner import reports_root, writable_folder
 
             folder = Path(args.out) if args.out else reports_root() / grid.name

@@ -51,8 +51,12 @@ class Images:
 
     def leaked(self) -> int:
         """How many test images are among the training images, pixel by pixel."""
-        known = {image.tobytes() for image in self.train.numpy()}
-        return sum(image.tobytes() in known for image in self.test.numpy())
+        train, test = (
+            [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images.numpy()]
+            for images in (self.train, self.test)
+        )
+        known = set(train)
+        return sum(image in known for image in test)
 
 
 @dataclass(frozen=True)
@@ -232,15 +236,15 @@ def _n_validation(images: Images) -> int:
 
 
 def _spared(labels: np.ndarray) -> np.ndarray:
-    """How many images of each class may serve for validation: a fifth, rounded up, and never the last. Of as many from
-    each, as long as they last, a rare class would go there whole."""
+    """How many images of each class may serve for validation: a fifth, rounded up, and never the last. If each gave
+    equally many, a rare class would be used up."""
     count = np.bincount(labels)
     return np.maximum(np.minimum(-(-count // 5), count - 1), 0)
 
 
 def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A random order of all indices in which every prefix is balanced, as long as no class runs out; and for each, in
-    this order, the how-manieth of its class it is."""
+    this order, its place within its class, from 0."""
     shuffled = rng.permutation(len(labels))
     turn = np.empty(len(labels), dtype=np.int64)
     for c in np.unique(labels):

@@ -13,6 +13,10 @@ from .pictures import Sketch, colour_map, figure, name_lines, style_of_many, sub
 OVERLAP = "Points whose bars do not overlap differ by more than noise (95 %, for two points, not for the best of many)."
 
 
+def _overlap(least: float) -> str:
+    return OVERLAP if least == least else "With one seed noise is not known, so there are no bars."
+
+
 @figure
 def grid_dots(points: Mapping[str, Sequence[float]], n_labels: int, least: Mapping[str, float]) -> Sketch:
     """Validation accuracy of each point: its values over seeds, and their mean.
@@ -38,7 +42,7 @@ def grid_dots(points: Mapping[str, Sequence[float]], n_labels: int, least: Mappi
     return Sketch(
         drawn,
         f"Validation accuracy by setting: {said}.",
-        f"Dots: runs, one for each seed; strokes: their mean. {OVERLAP} The best is blue.",
+        f"Dots: runs, one for each seed; strokes: their mean. {_overlap(max(least.values()))} The best is blue.",
         [
             {"point": name, "run": i, "validation_accuracy_percent": value}
             for name, values in points.items()
@@ -81,7 +85,7 @@ def grid_lines(
     return Sketch(
         drawn,
         f"Validation accuracy against {x_label.replace('_', ' ')}. {'; '.join(said)}.",
-        f"Validation accuracy of a linear probe against {x_label.replace('_', ' ')}{lines}. {OVERLAP}",
+        f"Validation accuracy of a linear probe against {x_label.replace('_', ' ')}{lines}. {_overlap(least)}",
         rows,
     )
 
@@ -110,8 +114,12 @@ def grid_heatmap(
         drawn,
         f"Validation accuracy of {len(points)} combinations; the best is {best[0]} with {best[1]}, "
         f"{np.mean(best[2]):.2f} %.",
-        f"Validation accuracy of a linear probe (%), the mean over seeds. Two that differ by {least:.2f} points or "
-        "more do so by more than noise (95 %).",
+        "Validation accuracy of a linear probe (%), the mean over seeds. "
+        + (
+            f"Two that differ by {least:.2f} points or more do so by more than noise (95 %)."
+            if least == least
+            else "With one seed noise is not known."
+        ),
         [
             {x_label: x, y_label: y, "run": k, "validation_accuracy_percent": v}
             for x, y, values in points

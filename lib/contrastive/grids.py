@@ -21,6 +21,7 @@ from .stats import standard_error
 
 MAX_RUNS = 10_000  # more is a mistake
 JUDGED_ON = "judged_on"  # in a side of a claim: h or z
+REPORTED = ("budgets", "label_draws", "evaluation", "transfer", "supervised_steps")  # what a report depends on besides
 OWN = ("seeds", "labels")  # what `-p` may change of a grid beside settings
 Value = str | int | float | bool | None
 
@@ -153,14 +154,12 @@ def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
         ] + combinations
     if any("seed" in varied for varied in combinations):
         raise UserError(f"grid {grid.name} varies seed: say how many there are with seeds, and the first one in base.")
-    idle = {key for varied in combinations for key in varied} & set(Settings.model_fields) - {*RUN_FIELDS, "preset"}
-    if idle and not reports:
-        raise UserError(
-            f"grid {grid.name} varies {min(idle)}, which changes nothing of a training. A report for each point shows "
-            "what it does: --reports."
-        )
+    varied_at_all = {key for varied in combinations for key in varied}
+    if idle := varied_at_all & set(Settings.model_fields) - {"preset", *RUN_FIELDS, *(REPORTED if reports else ())}:
+        hint = " A report for each point shows what it does: --reports." if min(idle) in REPORTED else ""
+        raise UserError(f"grid {grid.name} varies {min(idle)}, which changes nothing of its points.{hint}")
     found: dict[str, Point] = {}
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     left_out: list[dict[str, Value]] = []
     why = ""
     for varied in combinations:
@@ -177,7 +176,7 @@ def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
                 continue
         except UserError as mistake:
             raise UserError(f"grid {grid.name}, point {name}: {mistake}") from None
-        same = settings.model_dump_json() if reports else settings.run_name
+        same = settings.run_name, *(str(getattr(settings, name)) for name in (REPORTED if reports else ()))
         if same not in seen:
             seen.add(same)
             found[name] = Point(name, varied, settings)
@@ -191,7 +190,7 @@ def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
     first = next(iter(found.values())).settings
     images = load_images(first)
     n_rest = len(split(images, first.n_images or 0, first.seed).rest)
-    if grid.labels > n_rest:
+    if grid.labels > n_rest and not reports:
         raise UserError(f"grid {grid.name}: labels={grid.labels}: there are only {n_rest:,} beside validation.")
     return found
 
@@ -255,15 +254,13 @@ def verdict(result: GridResult, claim: Claim) -> Verdict:
         return Verdict("not run", math.nan, math.nan)
     better, worse = ([side[seed] for seed in seeds] for side in sides)
     mean = statistics.fmean(better) - statistics.fmean(worse)
-    if len(seeds) == 1:
-        return Verdict("undecided", mean, math.nan)
     kinds = {str(side.get(JUDGED_ON, "h")) for side in (claim.better, claim.worse)}
     if len(kinds) == 1:
         sizes = [len(selected(result.points, side, result.grid)) for side in (claim.better, claim.worse)]
         half = pooled_interval(result, kinds.pop(), better, worse, sizes)
     else:
-        half = paired_interval(better, worse, result.n_validation)
-    word = "undecided" if abs(mean) <= half else "confirmed" if mean > 0 else "refuted"
+        half = paired_interval(better, worse, result.n_validation) if len(seeds) > 1 else math.nan
+    word = "undecided" if not abs(mean) > half else "confirmed" if mean > 0 else "refuted"
     return Verdict(word, mean, half)
 
 
@@ -272,13 +269,13 @@ def pooled_interval(
 ) -> float:
     """As `paired_interval` for two sides of a grid that average so many points, with the noise of the whole grid: the
     residual mean square of a layout of points by seeds, of those points that have all seeds. For a grid of two points
-    the two are the same."""
+    the two are the same. Not a number when there is one seed."""
     from scipy.stats import t
 
     seeds = sorted(set().union(*result.values[kind].values()))
     rows = [own for own in result.values[kind].values() if len(own) == len(seeds)]
     if len(rows) < 2 or len(seeds) < 2:
-        return paired_interval(a, b, result.n_validation)
+        return paired_interval(a, b, result.n_validation) if len(a) > 1 else math.nan
     x = np.array([[own[seed] for seed in seeds] for own in rows])
     residual = x - x.mean(1, keepdims=True) - x.mean(0) + x.mean()
     freedom = (len(rows) - 1) * (len(seeds) - 1)
@@ -288,13 +285,13 @@ def pooled_interval(
 
 def least_difference(result: GridResult, kind: str = "h") -> float:
     """By how many points any two points of a grid have to differ, that it is more than noise: the largest
-    `pooled_interval`; nan if there are no two."""
+    `pooled_interval`; nan if there are no two, or one seed."""
     intervals = []
     for one, other in itertools.combinations(result.values[kind].values(), 2):
         if seeds := sorted(set(one) & set(other)):
             a, b = ([own[seed] for seed in seeds] for own in (one, other))
             intervals.append(pooled_interval(result, kind, a, b))
-    return max(intervals, default=math.nan)
+    return max((half for half in intervals if not math.isnan(half)), default=math.nan)
 
 
 def _by_seed(result: GridResult, side: Mapping[str, Value]) -> dict[int, float]:
@@ -339,7 +336,7 @@ def summary_sentence(result: GridResult, features: str = "h") -> str:
     if len(means) < 2:
         return "Too few points were run to say anything."
     best = max(means, key=lambda name: means[name])
-    if all(len(result.of(name, features)) == 1 for name in means):
+    if math.isnan(least_difference(result, features)):
         return f"Best of {len(means)}: {best}, {means[best]:.2f} %; one seed does not tell noise."
     worse = 0
     for name in means:

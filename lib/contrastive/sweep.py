@@ -178,7 +178,10 @@ def dry_run(grid: Grid, jobs: int, reports: bool = False) -> None:
     """Print a grid's runs and how long they would take, by the time of a few training steps; nothing is started."""
     points = grid_points(grid, reports)
     tell_note(grid, points)
-    todo = grid_jobs(grid, points)
+    runs: dict[str, Job] = {}
+    for job in grid_jobs(grid, points):
+        runs.setdefault(job[1].run_name, job)  # reports may share one
+    todo = list(runs.values())
     costs: dict[tuple, float] = {}
     seconds = 0.0
     for name, settings in todo:

@@ -25,8 +25,6 @@ def report_grid(grid: Grid, jobs: int, folder: Path) -> int:
     """Run the notebooks for each point of a grid, each in a process of its own, into a folder of its own below
     `folder`. What is there and whole is not made again. Returns the exit code."""
     points = grid_points(grid, reports=True)
-    for point in points.values():
-        _check_nulls({**grid.base, **point.varied}, grid)
     tell_note(grid, points)
     threads = max(1, torch.get_num_threads() // jobs)
     todo: dict[str, list[str]] = {}
@@ -55,16 +53,17 @@ def report_grid(grid: Grid, jobs: int, folder: Path) -> int:
     return int(failed > 0)
 
 
-def _check_nulls(given: Mapping[str, Any], grid: Grid) -> None:
+def check_nulls(grid: Grid) -> None:
     """Raises: UserError for a null that a report would not have, since in a notebook null is the preset's value."""
-    preset = str(given.get("preset") or "quick")
-    usual = make_settings(preset=preset)
-    for name, value in given.items():
-        if value is None and getattr(usual, name) is not None:
-            raise UserError(
-                f"grid {grid.name}: {name} is null, which in a report stands for the preset's value, and {preset} has "
-                f"{getattr(usual, name)}. Take another preset, or leave out --reports."
-            )
+    for point in grid_points(grid, reports=True).values():
+        given = {**grid.base, **point.varied}
+        usual = make_settings(preset=point.settings.preset)
+        for name, value in given.items():
+            if value is None and getattr(usual, name) is not None:
+                raise UserError(
+                    f"grid {grid.name}: {name} is null, which in a report stands for the preset's value, and "
+                    f"{usual.preset} has {getattr(usual, name)}. Take another preset, or leave out --reports."
+                )
 
 
 def _slug(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from IPython.display import Markdown, display
 
 from .. import grid_plots
-from ..files import printable, say
+from ..files import printable
 from ..grids import (
     Claim,
     GridResult,
@@ -36,7 +36,7 @@ def run_grids(settings: Settings) -> dict[str, GridResult]:
         try:
             grid_points(grid)
         except UserError as problem:
-            say(f"{problem} It is left out.")
+            display(Markdown(f"*Left out: `{printable(str(problem))}`*"))
         else:
             results[name] = run_grid(grid, settings.ablation_jobs)
     return results
@@ -47,7 +47,7 @@ def show_grid(results: Mapping[str, GridResult], name: str) -> None:
     if name not in results:
         display(
             Markdown(
-                f"*Not run here: it is not among `grids`, or these data cannot serve it, which a note above tells. "
+                f"*Not run here: it is not among `grids`, or these data cannot serve it, as is then said above. "
                 f"By itself: `contrastive sweep {name}`.*"
             )
         )

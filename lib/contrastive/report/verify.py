@@ -97,9 +97,9 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, s
             verdict = "within spread" if abs(metric["mean"] - other["mean"]) <= allowed else "OFF"
             shown = f"{format_metric(name, metric)} -> {format_metric(name, other)} (allowed: {allowed:.2g})"
             verdicts.append((verdict, f"{name}: {shown}"))
-    passed = {check["name"] for check in new.get("checks", []) if check["passed"]}
-    had_passed = [check["name"] for check in old.get("checks", []) if check["passed"]]
-    return verdicts + [("OFF", f"check {name!r} had passed") for name in had_passed if name not in passed]
+    had_passed = {check["name"] for check in old.get("checks", []) if check["passed"]}  # some may no longer be made
+    failed = [check["name"] for check in new.get("checks", []) if not check["passed"]]
+    return verdicts + [("OFF", f"check {name!r} had passed") for name in failed if name in had_passed]
 
 
 def measured_on(name: str, results: Mapping[str, Any]) -> tuple[int, int | None]:
@@ -114,7 +114,7 @@ def measured_on(name: str, results: Mapping[str, Any]) -> tuple[int, int | None]
 
 def is_accuracy(name: str) -> bool:
     """Whether a metric is a share of images, whose sampling error follows from their number."""
-    return name.split("@")[0] not in PLAIN_UNITS and not name.startswith("calibration_error")
+    return name.split("@")[0] not in PLAIN_UNITS and not name.startswith(("calibration_error", "macro_auc"))
 
 
 def spread(name: str, metric: Mapping[str, Any], n_images: int, n_labels: int | None) -> float:
@@ -122,7 +122,8 @@ def spread(name: str, metric: Mapping[str, Any], n_images: int, n_labels: int | 
 
     Twice the standard deviation over its seeds or, with one seed, twice the standard error of an accuracy on as many
     images as there were labels, which comes near it; for any accuracy at least twice the standard error on the images
-    that it was measured on. For what is no accuracy, at least SHARE of it; of a calibration error in one seed, STEP.
+    that it was measured on. For what is no percentage, at least SHARE of it; for the calibration error before scaling,
+    at least STEP over the number of seeds.
     """
     several = metric["n_seeds"] > 1
     if name.startswith("calibration_error@"):

@@ -30,8 +30,9 @@ def more_arms_table(metrics: Metrics, budgets: Sequence[int], n_train: int, data
 
 
 def recipes_table(reports: Mapping[str, Mapping[str, Any]], budgets: Sequence[int]) -> str:
-    """Several reports' linear probes beside each other, each with its CNN from scratch and the difference; then the
-    other arms of the first report. `reports`: what a report is called in the table -> its results. In Markdown."""
+    """Several reports' linear probes beside each other, each with its CNN from scratch, the difference, and that from
+    the random encoder; then the other arms of the first report. `reports`: what a report is called in the table -> its
+    results. In Markdown."""
     lines = [
         "| test accuracy (%) with | " + " | ".join(f"{n:,} labels" for n in budgets) + " | kNN |",
         "|:--|" + "--:|" * (len(budgets) + 1),
@@ -46,6 +47,10 @@ def recipes_table(reports: Mapping[str, Mapping[str, Any]], budgets: Sequence[in
         above = " | ".join(_above(compared, n, better_from_scratch(metrics, n)) for n in budgets)
         better = "pretraining is better than the better of these by" if len(own) > 1 else "pretraining is better by"
         lines.append(f"| – {better} | {above} | |")
+        above_random = [_above(compared, n, "random_encoder") for n in budgets]
+        if set(above_random) != {"–"}:
+            cells = " | ".join(above_random)
+            lines.append(f"| – pretraining is better than the frozen random encoder by | {cells} | |")
     metrics = next(iter(reports.values()))["metrics"]
     for arm, name in {**ARMS, **MORE_ARMS}.items():
         if arm not in ("linear", *SCRATCH) and any(f"{arm}_accuracy@{n}" in metrics for n in budgets):

@@ -573,3 +573,10 @@ def test_a_notebook_runs_its_grids_in_as_many_processes_as_it_is_told(monkeypatc
     monkeypatch.setattr(grid_section, "run_grid", lambda grid, jobs=1: asked.append((grid.name, jobs)))
     grid_section.run_grids(resolve(make_settings(preset="smoke", ablation_jobs=3)))
     assert asked == [("left_out", 3)]
+
+
+def test_a_grid_that_the_data_cannot_serve_is_left_out_of_a_notebook_with_the_reason(monkeypatch):
+    shown, settings = [], resolve(make_settings(preset="smoke")).but(ablation_labels=1300)
+    monkeypatch.setattr(grid_section, "display", lambda *things: shown.extend(things))
+    assert grid_section.run_grids(settings) == {}
+    assert "Left out: `grid left_out: labels=1300: there are only 1,157 beside validation.`" in shown[0].data

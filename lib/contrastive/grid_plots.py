@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ OVERLAP = "Points whose bars do not overlap differ by more than noise (95 %, for
 
 
 def _overlap(least: float) -> str:
-    return OVERLAP if least == least else "With one seed noise is not known, so there are no bars."
+    return "With one seed noise is not known, so there are no bars." if math.isnan(least) else OVERLAP
 
 
 @figure
@@ -116,9 +117,9 @@ def grid_heatmap(
         f"{np.mean(best[2]):.2f} %.",
         "Validation accuracy of a linear probe (%), the mean over seeds. "
         + (
-            f"Two that differ by {least:.2f} points or more do so by more than noise (95 %)."
-            if least == least
-            else "With one seed noise is not known."
+            "With one seed noise is not known."
+            if math.isnan(least)
+            else f"Two that differ by {least:.2f} points or more do so by more than noise (95 %)."
         ),
         [
             {x_label: x, y_label: y, "run": k, "validation_accuracy_percent": v}

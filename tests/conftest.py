@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from contrastive.report.readme import browser_path
 from contrastive.settings import data_root
@@ -17,6 +19,8 @@ from .stress.names import CHROMIUM_OPTIONS
 
 SMALL = ["--preset", "smoke", "-p", "budgets=50,200", "-p", "epochs=8", "-p", "width=4", "-p", "supervised_steps=10",
          "-p", "ablation_jobs=2"]  # fmt: skip
+TINY_RUN = {"preset": "smoke", "epochs": 1, "width": 2, "batch_size": 128}
+SMALL_GRID = {"title": "A test", "base": TINY_RUN, "seeds": 2, "labels": 100, "vary": {"temperature": [0.5, 1.0]}}
 NOTEBOOKS = ("01_pretrain", "02_linear_eval", "03_ablations")
 HAVE_MNIST = (data_root() / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
 if HAVE_MNIST:
@@ -47,6 +51,18 @@ def fresh_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A runs folder of this test alone."""
     monkeypatch.setenv("CONTRASTIVE_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def write_grid(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a grid of two tiny points, with other parts where they are given."""
+
+    def to_file(**changes: object) -> Path:
+        path = tmp_path / "own.yaml"
+        path.write_text(yaml.safe_dump({**SMALL_GRID, **changes}))
+        return path
+
+    return to_file
 
 
 @pytest.fixture

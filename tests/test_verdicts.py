@@ -1,0 +1,153 @@
+"""What is said of a grid: verdicts on its claims, noise, a notebook's section."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from contrastive.grids import (
+    Claim,
+    Grid,
+    GridResult,
+    finding,
+    grid_points,
+    least_difference,
+    paired_interval,
+    summary_sentence,
+    verdict,
+)
+from contrastive.report import grid_section
+
+from .conftest import TINY_RUN
+
+
+def result_of(values, n_validation=10**9):
+    grid = Grid(name="g", title="t", base=TINY_RUN, vary={"temperature": [float(t) for t in values]}, seeds=1)
+    points = grid_points(grid)
+    return GridResult(
+        grid, points, n_validation,
+        {"h": {name: dict(enumerate(v)) for name, v in zip(points, values.values(), strict=True)}},
+    )  # fmt: skip
+
+
+CLAIM = Claim(say="Two is better", better={"temperature": 2.0}, worse={"temperature": 1.0})
+
+
+def test_two_points_differ_by_more_than_noise_just_when_their_verdict_says_so():
+    rng = np.random.default_rng(0)
+    words = set()
+    for shift in (0.0, 0.1, 0.2, 0.3, 0.4, 0.6):
+        result = result_of({1: list(rng.normal(90, 0.1, 5)), 2: list(rng.normal(90 + shift, 0.1, 5))})
+        found = verdict(result, CLAIM)
+        assert (abs(found.points) > least_difference(result)) == (found.word != "undecided")
+        words.add(found.word)
+    assert words == {"confirmed", "undecided"}
+
+
+def test_verdicts_are_paired_tests():
+    one, two = [90.0, 91.0, 89.5], [90.6, 91.9, 90.1]
+    found = verdict(result_of({1: one, 2: two}), CLAIM)
+    low, high = scipy_stats.ttest_rel(two, one).confidence_interval(0.95)
+    assert found.points == pytest.approx(0.7)
+    assert 2 * found.interval == pytest.approx(high - low)
+    assert found.word == "confirmed"
+    assert verdict(result_of({1: two, 2: one}), CLAIM).word == "refuted"
+    assert verdict(result_of({1: one, 2: [90.6, 90.9, 90.1]}), CLAIM).word == "undecided"
+    assert "so it is here (+0.70 ± " in finding(result_of({1: one, 2: two}), CLAIM)
+
+
+def test_the_noise_is_that_of_the_whole_grid():
+    values = {1: [90.0, 91.0, 89.5], 2: [90.6, 91.9, 90.1], 3: [88.0, 89.3, 87.2], 4: [91.0, 91.8, 90.8]}
+    result = result_of(values)
+    # Two-way analysis of variance without interaction, its design written out and solved by least squares.
+    y = np.array([v for row in values.values() for v in row])
+    points, seeds = np.repeat(np.arange(4), 3), np.tile(np.arange(3), 4)
+    design = np.column_stack([points[:, None] == np.arange(4), seeds[:, None] == np.arange(1, 3)]).astype(float)
+    _, residual, rank, _ = np.linalg.lstsq(design, y, rcond=None)
+    error = (residual[0] / (len(y) - rank) * 2 / 3) ** 0.5
+    found = verdict(result, CLAIM)
+    assert found.interval == pytest.approx(scipy_stats.t.ppf(0.975, len(y) - rank) * error)
+    assert found.points == pytest.approx(0.7)
+
+
+def test_a_run_that_failed_costs_the_verdicts_on_others_little():
+    values = {1: [90.0, 91.0, 89.5], 2: [90.6, 91.9, 90.1], 3: [88.0, 89.3, 87.2], 4: [91.0, 91.8]}
+    whole = result_of({t: row for t, row in values.items() if len(row) == 3})
+    found, result = verdict(result_of(values), CLAIM), result_of(values)
+    assert found == verdict(whole, CLAIM)
+    assert (
+        least_difference(result)
+        >= verdict(result, Claim(say="", better={"temperature": 4.0}, worse={"temperature": 2.0})).interval
+    )
+    assert least_difference(result) > least_difference(whole)  # of a point with fewer runs less is known
+
+
+def test_one_noisy_pair_of_points_is_not_called_precise():
+    # Only one point has all seeds, so there is no noise to pool: what the two share tells it.
+    result = result_of({1: [90.0, 92.0], 2: [91.0, 90.0, 90.5]})
+    assert least_difference(result) == verdict(result, CLAIM).interval > 1
+
+
+def test_few_validation_images_make_a_verdict_undecided():
+    # Seeds that agree by luck: 90 % of 300 images have a standard error of 1.7 points.
+    result = result_of({1: [90.0, 90.0], 2: [91.0, 91.0]}, n_validation=300)
+    assert verdict(result, CLAIM).word == "undecided"
+    assert paired_interval([91.0], [91.0], 8190) == pytest.approx(1.96 * 100 * (0.91 * 0.09 / 8190) ** 0.5)
+
+
+def test_one_seed_does_not_tell_noise():
+    result = result_of({1: [50.0], 2: [92.0]})
+    found = verdict(result, CLAIM)
+    assert (found.word, found.points) == ("undecided", pytest.approx(42.0))
+    assert math.isnan(found.interval)
+    assert finding(result, CLAIM).endswith("undecided here (+42.00 points, but one seed does not tell noise).")
+    assert summary_sentence(result) == "Best of 2: temperature 2, 92.00 %; one seed does not tell noise."
+    result.grid = result.grid.model_copy(update={"claims": (CLAIM,)})
+    answer, numbers = grid_section.grid_answer({"grid": result})
+    assert "1 are within noise or have one seed, which does not tell it." in answer
+    assert numbers[-1][:2] == ("+42.00", "± ?")
+    assert math.isnan(least_difference(result))
+    assert "so there are no bars" in grid_section.picture(result).light.caption
+    # Where other points have more seeds, these tell the noise of a pair with one
+    several = result_of({1: [50.0], 2: [92.0], 3: [60.0, 61.0], 4: [70.0, 71.2]})
+    assert verdict(several, CLAIM).word == "confirmed"
+    assert "| undecided | +42.00 ± ? |" in grid_section.findings_table({"grid": result})
+
+
+def test_only_seeds_that_both_sides_have_are_compared():
+    result = result_of({1: [90.0, 50.0], 2: [92.0]})
+    assert verdict(result, CLAIM).points == pytest.approx(2.0)
+    assert verdict(result_of({1: [90.0], 2: []}), CLAIM).word == "not run"
+
+
+def test_the_summary_names_the_best_and_counts_what_is_worse_by_more_than_noise():
+    said = summary_sentence(result_of({1: [90.0, 90.1], 2: [92.0, 92.1], 3: [91.9, 92.1]}))
+    assert said.startswith("Best of 3: temperature 2, 92.05 %; 1 of the others are worse by more than noise")
+    assert summary_sentence(result_of({1: [90.0], 2: []})) == "Too few points were run to say anything."
+
+
+def test_what_a_notebook_shows_of_a_grid(monkeypatch):
+    shown = []
+    monkeypatch.setattr(grid_section, "display", lambda *things: shown.extend(things))
+    result = result_of({1: [90.0, 91.0], 2: [92.0, 93.1]})
+    result.grid = result.grid.model_copy(
+        update={"claims": (CLAIM,), "figure": "lines", "x": "temperature", "paper": "It says so."}
+    )
+    grid_section.show_grid({"g": result}, "g")
+    assert "Two is better: so it is here (+2.05" in shown[2].data
+    assert "It says so." in shown[2].data
+    assert "temperature 2, 92.55 %" in shown[2].data
+    grid_section.show_grid({}, "g")
+    assert "not among `grids`, or these data cannot serve it" in shown[-1].data
+    found = verdict(result, CLAIM)
+    answer, numbers = grid_section.grid_answer({"g": result})
+    assert answer.startswith("Of 1 findings that were tried here, 1 hold on these images, 0 are the other way round")
+    assert numbers[0][0] == "1 of 1"
+    again = result.grid.model_copy(update={"claims": (CLAIM.model_copy(update={"say": "The same in other words"}),)})
+    other = GridResult(again, result.points, result.n_validation, result.values)
+    assert grid_section.grid_answer({"g": result, "other": other})[0].startswith("Of 1 findings")
+    assert grid_section.findings_table({"g": result, "other": other}).splitlines()[2:] == [
+        f"| Two is better | **confirmed** | {found.points:+.2f} ± {found.interval:.2f} |"
+    ]
+    assert grid_section.grid_metrics({"g": result})["validation_accuracy[g: temperature 2]"]["values"] == [92.0, 93.1]

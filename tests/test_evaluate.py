@@ -280,18 +280,20 @@ def test_validation_accuracy_is_the_mean_of_probes_with_labels_of_their_own():
 
     found = [accuracy(splits.rest[start : start + 100]) for start in (0, 100, 200, 300)]
     assert max(found) > min(found)
-    assert validation_accuracy(run, 100) == pytest.approx(np.mean(found))
+    assert validation_accuracy(run.settings, encoder, 100) == pytest.approx(np.mean(found))
     # Where there are labels for one draw only, it is that.
     most, fifth = splits.rest[: len(splits.rest) - 1], (len(splits.rest) - 1) // 5
     rows = [(embed(encoder, images.train[i]), images.train_labels[i]) for i in (most[fifth:], most[:fifth])]
-    assert validation_accuracy(run, len(most)) == pytest.approx(fit_probe(*rows, 10).accuracy(*validation))
+    assert validation_accuracy(run.settings, encoder, len(most)) == pytest.approx(
+        fit_probe(*rows, 10).accuracy(*validation)
+    )
 
 
 @pytest.mark.skipif(not HAVE_MNIST, reason="needs MNIST")
 def test_a_short_real_run_beats_the_random_encoder():
     # Three epochs give about 97.5 % with 1,000 labels against 94 % for random weights: ten standard errors apart.
     run = pretrain(Settings(dataset="mnist", n_images=4000, epochs=3), progress=False)
-    trained = validation_accuracy(run, 1000)
+    trained = validation_accuracy(run.settings, load_encoder(run), 1000)
     untrained = accuracy_of(initial_method(run.settings).encoder, run.settings)
     assert trained > untrained + 1.0, (trained, untrained)
 

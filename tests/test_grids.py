@@ -111,6 +111,17 @@ def test_what_the_command_line_says_comes_before_the_file(write_grid):
     assert {point.settings.epochs for point in grid_points(grid).values()} == {2}
 
 
+def test_what_some_points_vary_is_not_changed_for_the_others(write_grid):
+    points = [{"augment": "crop"}, {"temperature": 0.2}]
+    with pytest.raises(UserError, match="varies temperature itself"):
+        load_grid(write_grid(vary={}, points=points), {"temperature": 0.2})
+
+
+def test_values_may_have_names(write_grid):
+    path = write_grid(vary={"augment": ["crop", "crop+rotate:30"]}, names={"crop+rotate:30": "turned far"})
+    assert list(grid_points(load_grid(path))) == ["augment crop", "turned far"]
+
+
 @pytest.mark.parametrize("words", [["-p", "temperature=2"], ["--out", "elsewhere"]])
 def test_what_would_change_nothing_is_refused(write_grid, fresh_runs, capsys, words):
     assert main(["sweep", str(write_grid()), *words]) == 2

@@ -132,7 +132,9 @@ def test_every_figure_has_words_for_those_who_cannot_see_it():
     pictures = [
         plots.embedding_maps({"": points}, labels, ["cat", "dog"], labels == 1),
         plots.confusion(np.array([[8, 2], [0, 9]]), ["cat", "dog"]),
-        grid_plots.grid_dots({"base": [90.0, 91.0], "without crop": [80.0]}, 500, {"base": 3.0, "without crop": 2.0}),
+        grid_plots.grid_dots(
+            {"base": {0: 90.0, 1: 91.0}, "without crop": {0: 80.0}}, 500, {"base": 3.0, "without crop": 2.0}
+        ),
         plots.similarity_matrix(torch.randn(8, 4), 4),
         plots.first_filters(torch.randn(4, 1, 3, 3), torch.randn(4, 1, 3, 3)),
         speed.measured_bars({"ours": {"median": 2.0, "min": 1.0, "max": 3.0}}, "pretraining speed, images/s"),
@@ -146,7 +148,7 @@ def test_every_figure_has_words_for_those_who_cannot_see_it():
 
 
 def test_lines_of_a_grid_show_means_and_intervals():
-    points = [(t, "yes", [90.0 + t, 92.0 + t]) for t in (0.1, 1.0)] + [(1.0, "no", [80.0])]
+    points = [(t, "yes", {0: 90.0 + t, 1: 92.0 + t}) for t in (0.1, 1.0)] + [(1.0, "no", {0: 80.0})]
     picture = grid_plots.grid_lines(points, "temperature", "l2_normalize", 500, 3.0)
     axes = picture.light.figure.axes[0]
     assert axes.get_xscale() == "log"
@@ -159,23 +161,29 @@ def test_lines_of_a_grid_show_means_and_intervals():
     rows = rows_of(picture)
     assert [float(r["validation_accuracy_percent"]) for r in rows] == [90.1, 92.1, 91.0, 93.0, 80.0]
     kinds = grid_plots.grid_lines(
-        [("none", "", [1.0, 2.0]), ("mlp", "", [3.0, 4.0])], "head", "", 500, 1.0
+        [("none", "", {0: 1.0, 1: 2.0}), ("mlp", "", {0: 3.0, 1: 4.0})], "head", "", 500, 1.0
     ).light.figure
     assert [label.get_text() for label in kinds.axes[0].get_xticklabels()] == ["none", "mlp"]
 
 
 def test_bars_of_a_grid_overlap_unless_points_differ_by_more_than_noise():
     half = {"one": 1.0, "other": 1.5}
-    picture = grid_plots.grid_dots({"one": [90.0, 91.0], "other": [95.0]}, 500, {k: 2 * v for k, v in half.items()})
+    picture = grid_plots.grid_dots(
+        {"one": {0: 90.0, 1: 91.0}, "other": {0: 95.0}}, 500, {k: 2 * v for k, v in half.items()}
+    )
     drawn = [c.lines[2][0].get_segments()[0][:, 0] for c in picture.light.figure.axes[0].containers]
     assert [segment.tolist() for segment in drawn] == [[89.5, 91.5], [93.5, 96.5]]
-    points = [(0.1, "", [90.0]), (1.0, "", [92.0])]
+    points = [(0.1, "", {0: 90.0}), (1.0, "", {0: 92.0})]
     lines = grid_plots.grid_lines(points, "temperature", "", 500, 3.0).light.figure.axes[0].containers[0]
     assert [segment[:, 1].tolist() for segment in lines.lines[2][0].get_segments()] == [[88.5, 91.5], [90.5, 93.5]]
 
 
 def test_a_heat_map_has_every_combination_and_leaves_the_others_empty():
-    points = [("crop", "crop", [90.0, 92.0]), ("blur", "crop", [95.0, 96.0]), ("blur", "blur", [80.0, 82.0])]
+    points = [
+        ("crop", "crop", {0: 90.0, 1: 92.0}),
+        ("blur", "crop", {0: 95.0, 1: 96.0}),
+        ("blur", "blur", {0: 80.0, 1: 82.0}),
+    ]
     picture = grid_plots.grid_heatmap(points, "one", "other", 500, 1.25)
     assert "the best is blur with crop, 95.50 %" in picture.alt
     assert "Two that differ by 1.25 points or more" in picture.light.caption

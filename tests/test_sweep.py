@@ -16,9 +16,11 @@ from contrastive.grids import (
     grid_points,
     load_grid,
 )
+from contrastive.probes import validation_accuracy
 from contrastive.report import grid_section
 from contrastive.settings import RunError, make_settings
 from contrastive.sweep import as_json, grid_jobs, run_grid
+from contrastive.training import initial_method
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -77,6 +79,10 @@ def test_a_grid_is_run_once_and_then_read(write_grid, fresh_runs, capsys, monkey
     monkeypatch.setattr(importlib.import_module("contrastive.pretrain"), "start", None)  # nor trained
     assert main(["sweep", str(path)]) == 0
     assert json.loads(file.read_text()) == saved
+    assert "older code" not in capsys.readouterr().err
+    monkeypatch.setattr(importlib.import_module("contrastive.pretrain"), "code_hash", lambda *names: "new")
+    main(["sweep", str(path)])
+    assert "some of these runs were trained by older code" in capsys.readouterr().err
 
 
 def test_an_interrupted_grid_goes_on(write_grid, fresh_runs, monkeypatch):
@@ -177,6 +183,19 @@ def test_an_accuracy_is_kept_for_the_encoder_that_it_was_measured_on(fresh_runs,
     monkeypatch.setattr(sweep, "weights_hash", lambda encoder: "of an encoder that was trained again")
     sweep.measure_one(settings, 100, ("h",))
     assert len(measured) == 2
+
+
+def test_an_encoder_without_pretraining_is_judged_as_a_pretrained_one(write_grid, fresh_runs, monkeypatch):
+    grid = load_grid(write_grid(seeds=1))
+    found = run_grid(grid, progress=False).untrained
+    settings = grid_points(grid)["temperature 1"].settings
+    encoder = initial_method(settings).encoder
+    assert found == {name: {0: validation_accuracy(settings, encoder, 100)} for name in grid_points(grid)}
+    monkeypatch.setattr(sweep, "validation_accuracy", lambda *args: 12.5)
+    assert run_grid(grid, progress=False).untrained == found  # it is kept
+    (kept,) = (fresh_runs / "untrained").iterdir()
+    kept.write_text(kept.read_text().replace("accuracy", "acuracy"))
+    assert run_grid(grid, progress=False).untrained["temperature 1"] == {0: 12.5}
 
 
 def test_seeds_are_run_in_rounds(write_grid):

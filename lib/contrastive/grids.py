@@ -27,13 +27,15 @@ Value = str | int | float | bool | None
 
 
 class Claim(BaseModel):
-    """A finding to be checked: the points that `better` selects are better than those that `worse` selects."""
+    """A finding to be checked: the points that `better` selects are better than those that `worse` selects. own: it is
+    not the paper's, if the grid names one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     say: str
     better: dict[str, Value]
     worse: dict[str, Value]
+    own: bool = False
 
 
 class Grid(BaseModel):
@@ -55,6 +57,7 @@ class Grid(BaseModel):
     figure: Literal["dots", "lines", "heatmap"] = "dots"
     x: str = ""  # of lines: the setting along the axis
     line: str = ""  # of lines: the setting that has one each
+    names: dict[str, str] = {}  # what a value is called, where its setting's name and itself would not tell a reader
     claims: tuple[Claim, ...] = ()
 
 
@@ -71,20 +74,26 @@ class Point:
 class GridResult:
     """What a grid's runs gave. values: h or z -> point -> seed -> percent right on validation images.
 
-    failures: (point, seed, why). code_changed: whether the training code has changed since any of the runs was made.
+    untrained: the same of each point's encoder with its random first weights. failures: (point, seed, why).
+    code_changed: whether the training code has changed since any of the runs was made.
     """
 
     grid: Grid
     points: dict[str, Point]
     n_validation: int
     values: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
+    untrained: dict[str, dict[int, float]] = field(default_factory=dict)
     failures: list[tuple[str, int, str]] = field(default_factory=list)
     code_changed: bool = False
     seconds: float = 0.0
 
     def of(self, point: str, features: str = "h") -> list[float]:
         """A point's accuracies, by seed; empty if all failed."""
-        return [value for _, value in sorted(self.values.get(features, {}).get(point, {}).items())]
+        return list(self.by_seed(point, features).values())
+
+    def by_seed(self, point: str, features: str = "h") -> dict[int, float]:
+        """A point's accuracies, seeds rising; empty if all failed."""
+        return dict(sorted(self.values.get(features, {}).get(point, {}).items()))
 
 
 def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Grid:
@@ -134,8 +143,11 @@ def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
     if "n_seeds" in {*grid.base, *grid.vary, *itertools.chain(*grid.points)}:
         raise UserError(f"grid {grid.name}: say how many seeds with seeds (or -p seeds=5), not with n_seeds.")
     for name in changes:
-        if name in grid.vary or (grid.points and not grid.vary and all(name in point for point in grid.points)):
-            raise UserError(f"grid {grid.name} varies {name} itself, so {name}={changes[name]} would change nothing.")
+        if name in grid.vary or any(name in point for point in grid.points):
+            raise UserError(
+                f"grid {grid.name} varies {name} itself, so {name}={changes[name]} would leave it comparing something "
+                "else. A copy of its file can be changed at will."
+            )
     return grid
 
 
@@ -163,7 +175,9 @@ def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
     left_out: list[dict[str, Value]] = []
     why = ""
     for varied in combinations:
-        name = ", ".join(f"{key.replace('_', ' ')} {_word(value)}" for key, value in varied.items())
+        name = ", ".join(
+            grid.names.get(_word(value), f"{key.replace('_', ' ')} {_word(value)}") for key, value in varied.items()
+        )
         try:
             asked = make_settings(**{**grid.base, **varied})  # a mistake in the grid, whatever the data
             try:
@@ -226,12 +240,13 @@ def _check_side(side: Mapping[str, Value], points: Sequence[Mapping[str, Value]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """On a claim: confirmed, refuted, undecided or not run; the difference in points and the half width of its 95 %
-    interval, which is not a number with one seed."""
+    """On a claim: confirmed, refuted, undecided or not run; the difference in points, the half width of its 95 %
+    interval, and the p-value of there being none; the last two are not a number with one seed."""
 
     word: str
     points: float
     interval: float
+    p: float
 
     @property
     def shown(self) -> str:
@@ -239,84 +254,88 @@ class Verdict:
         return "?" if math.isnan(self.interval) else f"{self.interval:.2f}"
 
 
+Row = Mapping[int, float]  # seed -> accuracy of a point, in percent
+
+
 def verdict(result: GridResult, claim: Claim) -> Verdict:
-    """Whether a claim holds in a grid's results, by the differences of the seeds that both sides have.
+    """Whether a claim holds in a grid's results, by `compare` of the points that its sides select.
 
-    Seeds are paired, since they share images, labels and validation images. What is left of the accuracies after the
-    effects of points and of seeds tells the noise, pooled over the points of the grid, since few seeds would not tell
-    it well. By Student's t, but never narrower than the validation images allow. A side may be `judged_on: z`, the
-    projections; between kinds of features the differences of the seeds alone tell the noise. With one seed nothing
-    does, and a claim stays undecided.
+    A side may be `judged_on: z`, the projections.
     """
-    sides = [_by_seed(result, side) for side in (claim.better, claim.worse)]
-    seeds = sorted(set(sides[0]) & set(sides[1]))
-    if not seeds:
-        return Verdict("not run", math.nan, math.nan)
-    better, worse = ([side[seed] for seed in seeds] for side in sides)
-    mean = statistics.fmean(better) - statistics.fmean(worse)
-    kinds = {str(side.get(JUDGED_ON, "h")) for side in (claim.better, claim.worse)}
-    if len(kinds) == 1:
-        sizes = [len(selected(result.points, side, result.grid)) for side in (claim.better, claim.worse)]
-        half = pooled_interval(result, kinds.pop(), better, worse, sizes)
-    else:
-        half = paired_interval(better, worse, result.n_validation) if len(seeds) > 1 else math.nan
-    word = "undecided" if not abs(mean) > half else "confirmed" if mean > 0 else "refuted"
-    return Verdict(word, mean, half)
+    kinds = [str(side.get(JUDGED_ON, "h")) for side in (claim.better, claim.worse)]
+    better, worse = (
+        [result.values.get(kind, {}).get(name, {}) for name in selected(result.points, side, result.grid)]
+        for kind, side in zip(kinds, (claim.better, claim.worse), strict=True)
+    )
+    return compare(result, better, worse, kinds[0] if len(set(kinds)) == 1 else None)
 
 
-def pooled_interval(
-    result: GridResult, kind: str, a: Sequence[float], b: Sequence[float], sizes: Sequence[int] = (1, 1)
-) -> float:
-    """As `paired_interval` for two sides of a grid that average so many points, with the noise of the whole grid: the
-    residual mean square of a layout of points by seeds, of those points that have all seeds. For a grid of two points
-    the two are the same. Not a number when there is one seed."""
+def compare(result: GridResult, better: Sequence[Row], worse: Sequence[Row], kind: str | None = "h") -> Verdict:
+    """Whether some points are better than others on average, by the differences of the seeds that all of them have.
+
+    Seeds are paired, since they share images, labels and validation images. What is left of a grid's accuracies after
+    the effects of points and of seeds tells the noise, pooled over its points, since few seeds would not tell it well:
+    the residual mean square of a layout of points by seeds, of those points that have all seeds, on the scale of
+    log-odds, where networks that err much and little vary about as much. By Student's t, but never narrower than the
+    validation images allow. kind: h or z; with None, or where nothing can be pooled, the differences of the seeds
+    alone tell the noise. With one seed nothing does, and what differs stays undecided.
+    """
     from scipy.stats import t
 
+    seeds = sorted(set.intersection(*(set(row) for row in (*better, *worse)))) if better and worse else []
+    if not seeds:
+        return Verdict("not run", math.nan, math.nan, math.nan)
+    sides = [np.array([[row[seed] for seed in seeds] for row in side]) for side in (better, worse)]
+    a, b = (side.mean(0) for side in sides)
+    mean, n = float(a.mean() - b.mean()), len(seeds)
+    noise = _pooled_noise(result, kind) if kind is not None else None
+    if noise is not None:
+        spread, freedom = noise
+        # From log-odds back to points, each point where it is
+        error = spread * math.sqrt(sum((_slope(side.mean(1)) ** 2).sum() / len(side) ** 2 for side in sides) / n)
+    elif n > 1:
+        freedom, error = n - 1, float((a - b).std(ddof=1)) / math.sqrt(n)
+    else:
+        return Verdict("undecided", mean, math.nan, math.nan)
+    quantile = float(t.ppf(0.975, freedom))
+    half = max(quantile * error, _least_interval(sides, result.n_validation))
+    word = "undecided" if not abs(mean) > half else "confirmed" if mean > 0 else "refuted"
+    return Verdict(word, mean, half, float(2 * t.sf(quantile * abs(mean) / half, freedom)))
+
+
+def _pooled_noise(result: GridResult, kind: str) -> tuple[float, int] | None:
+    """Standard deviation of log-odds that neither points nor seeds explain, and its degrees of freedom; None if fewer
+    than two points have two seeds."""
     seeds = sorted(set().union(*result.values[kind].values()))
     rows = [own for own in result.values[kind].values() if len(own) == len(seeds)]
     if len(rows) < 2 or len(seeds) < 2:
-        return paired_interval(a, b, result.n_validation) if len(a) > 1 else math.nan
-    x = np.array([[own[seed] for seed in seeds] for own in rows])
+        return None
+    share = np.array([[own[seed] for seed in seeds] for own in rows]) / 100
+    least = 0.5 / result.n_validation
+    x = np.log(share.clip(least, 1 - least)) - np.log1p(-share.clip(least, 1 - least))
     residual = x - x.mean(1, keepdims=True) - x.mean(0) + x.mean()
     freedom = (len(rows) - 1) * (len(seeds) - 1)
-    error = math.sqrt(float((residual**2).sum()) / freedom * sum(1 / size for size in sizes) / len(a))
-    return max(_least_interval(a, b, result.n_validation), float(t.ppf(0.975, freedom)) * error)
+    return math.sqrt(float((residual**2).sum()) / freedom), freedom
+
+
+def _slope(percent: np.ndarray) -> np.ndarray:
+    """How many points an accuracy changes by for each unit of its log-odds."""
+    return percent * (100 - percent) / 100
+
+
+def _least_interval(sides: Sequence[np.ndarray], n_images: int) -> float:
+    """1.96 standard errors of one accuracy on that many images, over the square root of the number of seeds: two
+    networks err on much the same images, so their difference is known about as well as one of them."""
+    middle = statistics.fmean(float(side.mean()) for side in sides)
+    return 1.96 * standard_error(middle, n_images) / math.sqrt(sides[0].shape[1])
 
 
 def least_difference(result: GridResult, kind: str = "h") -> float:
-    """By how many points any two points of a grid have to differ, that it is more than noise: the largest
-    `pooled_interval`; nan if there are no two, or one seed."""
-    intervals = []
-    for one, other in itertools.combinations(result.values[kind].values(), 2):
-        if seeds := sorted(set(one) & set(other)):
-            a, b = ([own[seed] for seed in seeds] for own in (one, other))
-            intervals.append(pooled_interval(result, kind, a, b))
+    """By how much any two points of a grid have to differ, that it is more than noise: the largest half width of
+    `compare`; nan if there are no two, or one seed."""
+    pairs = itertools.combinations(result.values[kind].values(), 2)
+    intervals = [compare(result, [one], [other], kind).interval for one, other in pairs]
     return max((half for half in intervals if not math.isnan(half)), default=math.nan)
-
-
-def _by_seed(result: GridResult, side: Mapping[str, Value]) -> dict[int, float]:
-    """Seed -> mean accuracy of the points that a side selects, for the seeds that all of them have."""
-    names = selected(result.points, side, result.grid)
-    values = result.values.get(str(side.get(JUDGED_ON, "h")), {})
-    seeds = set.intersection(*(set(values.get(name, {})) for name in names)) if names else set()
-    return {seed: statistics.fmean(values[name][seed] for name in names) for seed in seeds}
-
-
-def paired_interval(a: Sequence[float], b: Sequence[float], n_images: int) -> float:
-    """Half the width of the 95 % interval of the mean difference of paired accuracies in percent, by Student's t."""
-    from scipy.stats import t
-
-    differences = [x - y for x, y in zip(a, b, strict=True)]
-    n, least = len(differences), _least_interval(a, b, n_images)
-    if n < 2:
-        return least
-    return max(least, float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n))
-
-
-def _least_interval(a: Sequence[float], b: Sequence[float], n_images: int) -> float:
-    """1.96 standard errors of one accuracy on that many images, over the square root of the number of pairs: two
-    networks err on much the same images, so their difference is known about as well as one of them."""
-    return 1.96 * standard_error(statistics.fmean([*a, *b]), n_images) / math.sqrt(len(a))
 
 
 def finding(result: GridResult, claim: Claim) -> str:
@@ -338,13 +357,24 @@ def summary_sentence(result: GridResult, features: str = "h") -> str:
     best = max(means, key=lambda name: means[name])
     if math.isnan(least_difference(result, features)):
         return f"Best of {len(means)}: {best}, {means[best]:.2f} %; one seed does not tell noise."
-    worse = 0
-    for name in means:
-        seeds = sorted(set(result.values[features][best]) & set(result.values[features][name]))
-        if name != best and seeds:
-            a, b = ([result.values[features][point][seed] for seed in seeds] for point in (best, name))
-            worse += statistics.fmean(a) - statistics.fmean(b) > pooled_interval(result, features, a, b)
+    rows = result.values[features]
+    worse = sum(compare(result, [rows[best]], [rows[name]], features).word == "confirmed" for name in means)
     return (
         f"Best of {len(means)}: {best}, {means[best]:.2f} %; {worse} of the others are worse by more than noise, "
         f"the worst by {means[best] - min(means.values()):.2f} points."
+    )
+
+
+def untrained_sentence(result: GridResult) -> str:
+    """What the same encoders get with random weights, and how many of the points are better; empty if not measured."""
+    rows = {name: row for name in result.points if (row := result.untrained.get(name))}
+    if not rows:
+        return ""
+    means = [statistics.fmean(row.values()) for row in rows.values()]
+    level = f"{min(means):.2f} %" if max(means) - min(means) < 0.005 else f"{min(means):.2f} to {max(means):.2f} %"
+    words = [compare(result, [result.values["h"][name]], [row]).word for name, row in rows.items()]
+    return (
+        f"Not pretrained, the same {'encoder gets' if len(set(means)) == 1 else 'encoders get'} {level}: "
+        f"{words.count('confirmed')} of {len(words)} points are better by more than noise, "
+        f"{words.count('refuted')} worse."
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import statistics
 import sys
 import time
@@ -19,7 +21,7 @@ from .pretrain import TRAINING_CODE, Run, code_hash, load_encoder, load_method, 
 from .probes import validation_accuracy, weights_hash
 from .settings import RunError, Settings, UserError, make_settings, runs_root
 from .signals import Stop, terminate
-from .training import start
+from .training import initial_method, start
 
 Job = tuple[str, Settings]
 TIMED = 8  # configurations whose speed a dry run measures
@@ -52,6 +54,11 @@ def run_grid(grid: Grid, jobs: int = 1, progress: bool = True, lines: bool = Fal
             if lines:
                 shown = "  ".join(f"{value:.2f} %" for value in values.values()) or "failed"
                 tell(printable(f"{ended}/{len(todo)}  {name}  seed {settings.seed}  {shown}  {seconds:.1f} s"))
+    for name, settings in tqdm(
+        todo, desc="not pretrained", disable=lines or not progress, mininterval=1, file=sys.stdout
+    ):
+        if settings.seed in result.values.get("h", {}).get(name, {}):
+            result.untrained.setdefault(name, {})[settings.seed] = untrained_accuracy(settings, grid.labels)
     result.seconds = time.perf_counter() - started
     return result
 
@@ -137,11 +144,30 @@ def _cached_accuracy(run: Run, n_labels: int, kind: str) -> float:
         except DamagedError as damage:
             say(f"{damage} The run is evaluated again.")
         if key not in saved:
-            head = load_method(run).head if kind == "z" else None
+            encoder, head = load_encoder(run), load_method(run).head if kind == "z" else None
             saved = {name: value for name, value in saved.items() if name.split()[0] == key.split()[0]}
-            saved[key] = validation_accuracy(run, n_labels, head)
+            saved[key] = validation_accuracy(run.settings, encoder, n_labels, head)
             write_json(path, saved)
     return saved[key]
+
+
+def untrained_accuracy(settings: Settings, n_labels: int) -> float:
+    """Validation accuracy of a run's encoder with its random first weights, judged as the pretrained one is; or what
+    was measured of the very same before, which is kept in `$CONTRASTIVE_RUNS/untrained/`."""
+    encoder = initial_method(settings).encoder
+    code, data = code_hash((*TRAINING_CODE, "probes")), load_images(settings).sha256
+    decisive = [code, data, weights_hash(encoder), settings.seed, n_labels]
+    path = runs_root() / "untrained" / f"{hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]}.json"
+    try:
+        return read_json(path)["accuracy"]
+    except FileNotFoundError:
+        pass
+    except DamagedError as damage:
+        say(f"{damage} It is measured again.")
+    accuracy = validation_accuracy(settings, encoder, n_labels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"accuracy": accuracy})
+    return accuracy
 
 
 def ablation_overrides(name: str, settings: Settings) -> dict[str, Any]:
@@ -261,6 +287,8 @@ def sweep(grid: Grid, jobs: int) -> int:
     tell("")
     for claim in grid.claims:
         tell(printable(finding(result, claim)))
+    if result.code_changed:
+        say("some of these runs were trained by older code: to compare like with like, move their folders away")
     for name, seed, why in result.failures:
         tell(printable(f"FAILED {name}, seed {seed}: {why}"), sys.stderr)
     write_json(path, as_json(result))

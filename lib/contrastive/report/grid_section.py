@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from IPython.display import Markdown, display
@@ -20,12 +20,15 @@ from ..grids import (
     load_grid,
     selected,
     summary_sentence,
+    untrained_sentence,
     verdict,
 )
 from ..pictures import Picture
 from ..settings import Settings, UserError, grid_names, parse_policy
 from ..stats import summary
 from ..sweep import ablation_overrides, run_grid
+
+UNTRAINED = "not pretrained"  # of a row beside a grid's points
 
 
 def run_grids(settings: Settings) -> dict[str, GridResult]:
@@ -59,6 +62,7 @@ def show_grid(results: Mapping[str, GridResult], name: str) -> None:
         return
     lines = [f"**{summary_sentence(result, kind)}**" + (" (on projections)" if kind == "z" else "")
              for kind in result.grid.features]  # fmt: skip
+    lines += [f"- {said}" for said in (untrained_sentence(result),) if said]
     lines += [f"- {finding(result, claim)}" for claim in result.grid.claims]
     lines += failed
     if result.grid.paper:
@@ -69,21 +73,28 @@ def show_grid(results: Mapping[str, GridResult], name: str) -> None:
 def picture(result: GridResult) -> Picture:
     """The figure that the grid asks for."""
     grid, name = result.grid, f"grid_{result.grid.name}"
-    run = {point: values for point in result.points if (values := result.of(point))}
+    run = {point: values for point in result.points if (values := result.by_seed(point))}
     if grid.figure == "lines":
         rows = [(result.points[p].varied[grid.x], _line(result, p), values) for p, values in run.items()]
         return grid_plots.grid_lines(rows, grid.x, grid.line, grid.labels, least_difference(result), name=name)
     if grid.figure == "heatmap":
         pairs = {point: list(parse_policy(str(result.points[point].varied["augment"]))) for point in run}
-        cells = [(ops[0], ops[-1], run[point]) for point, ops in pairs.items()]
+        order = list(dict.fromkeys(op for ops in pairs.values() for op in ops if len(ops) == 1)) or None
+        cells = []
+        for point, ops in pairs.items():
+            first, last = sorted((ops[0], ops[-1]), key=order.index) if order else (ops[0], ops[-1])
+            cells.append((first, last, run[point]))
         return grid_plots.grid_heatmap(
             cells, "one operation", "and another", grid.labels, least_difference(result), name=name
         )
     several = len(grid.features) > 1
     dots, least = {}, {}
+    untrained = list(result.untrained.values())
+    if untrained and all(row == untrained[0] for row in untrained):
+        dots[UNTRAINED], least[UNTRAINED] = untrained[0], least_difference(result)
     for point in result.points:
         for kind in grid.features:
-            if values := result.of(point, kind):
+            if values := result.by_seed(point, kind):
                 shown = f"{point} ({kind})" if several else point
                 dots[shown], least[shown] = values, least_difference(result, kind)
     return grid_plots.grid_dots(dots, grid.labels, least, name=name)
@@ -107,50 +118,80 @@ def grid_metrics(results: Mapping[str, GridResult]) -> dict[str, Any]:
     }
 
 
-def _findings(results: Mapping[str, GridResult]) -> list[tuple[Claim, Verdict]]:
+Found = tuple[Claim, Verdict, bool]  # whether the paper found it
+
+
+def _findings(results: Mapping[str, GridResult]) -> list[Found]:
     """All claims that could be tried; what two grids claim of the same runs is one."""
-    judged_once: dict[tuple, tuple[Claim, Verdict]] = {}
+    judged_once: dict[tuple, Found] = {}
     for result in results.values():
         for claim in result.grid.claims:
             runs = [
                 tuple(result.points[point].settings.run_name for point in selected(result.points, side, result.grid))
                 for side in (claim.better, claim.worse)
             ]
-            found = claim, verdict(result, claim)
+            found = claim, verdict(result, claim), bool(result.grid.paper) and not claim.own
             kinds = [str(side.get("judged_on", "h")) for side in (claim.better, claim.worse)]
             judged_once.setdefault((*runs, *kinds), found)
     return [found for found in judged_once.values() if found[1].word != "not run"]
 
 
+def _surely(found: Sequence[Found]) -> list[bool]:
+    """Which findings, confirmed or refuted, are left at a false discovery rate of 5 % among all that were tried
+    (Benjamini and Hochberg)."""
+    from scipy.stats import false_discovery_control
+
+    # one seed leaves no p, and was no try
+    p = [1.0 if math.isnan(judged.p) else judged.p for _, judged, _ in found]
+    tried = [judged.word != "undecided" for _, judged, _ in found]
+    return [bool(q <= 0.05 and word) for q, word in zip(false_discovery_control(p), tried, strict=True)]
+
+
 def findings_table(results: Mapping[str, GridResult]) -> str:
     """Every finding that was tried, with its verdict and the difference in points, in Markdown."""
-    lines = ["| finding | here | points, 95 % |", "|:--|:--|--:|"]
-    for claim, judged in _findings(results):
+    found = _findings(results)
+    lines = ["| finding | whose | here | points, 95 % | p | among all tries |", "|:--|:--|:--|--:|--:|:--|"]
+    for (claim, judged, papers), surely in zip(found, _surely(found) if found else [], strict=True):
         word = f"**{judged.word}**" if judged.word != "undecided" else judged.word
-        lines.append(f"| {claim.say} | {word} | {judged.points:+.2f} ± {judged.shown} |")
+        p = "?" if math.isnan(judged.p) else "< 0.001" if judged.p < 0.001 else f"{judged.p:.2g}"
+        left = "" if judged.word == "undecided" else "still" if surely else "no longer"
+        whose = "paper" if papers else "ours"
+        lines.append(f"| {claim.say} | {whose} | {word} | {judged.points:+.2f} ± {judged.shown} | {p} | {left} |")
     return "\n".join(lines)
 
 
-def grid_answer(results: Mapping[str, GridResult]) -> tuple[str, list[tuple[str, str, str]]]:
-    """What the grids say of the paper's findings, in a sentence, and the numbers that carry it, for `conclude`."""
+def grid_answer(results: Mapping[str, GridResult]) -> tuple[str, list[tuple[str, str, str]], str]:
+    """What the grids say of the paper's findings and of others, in sentences, the numbers that carry it, and the figure
+    that shows the largest difference, for `conclude`."""
     found = _findings(results)
     if not found:
-        return "No finding of the paper could be tried here.", [("0", "", "findings tried")]
-    counts = {w: sum(judged.word == w for _, judged in found) for w in ("confirmed", "refuted", "undecided")}
-    unknown = " or have one seed, which does not tell it" if any(math.isnan(v.interval) for _, v in found) else ""
-    largest = max(found, key=lambda pair: abs(pair[1].points))
+        return "No finding could be tried here.", [("0", "", "findings tried")], ""
+    papers, ours = ([judged for _, judged, of_paper in found if of_paper == which] for which in (True, False))
+    sides = ((papers, "findings of the paper"), (ours, "expectations of our own"))
+    said = "; ".join(f"of {len(own)} {whose}, {_counts(own)}" for own, whose in sides if own)
+    surely = _surely(found)
+    clear = sum(judged.word != "undecided" for _, judged, _ in found)
+    claim, largest, _ = max((f for f in found if f[2] or not papers), key=lambda f: abs(f[1].points))
     answer = (
-        f"Of {len(found)} findings that were tried here, {counts['confirmed']} hold on these images, "
-        f"{counts['refuted']} are the other way round, and {counts['undecided']} are within noise{unknown}. "
-        f"The largest difference: {_small(largest[0].say)}, "
-        f"{largest[1].points:+.2f} ± {largest[1].shown} points (95 %)."
+        f"{said[0].upper()}{said[1:]}. Of the {clear} that are clear one by one, {sum(surely)} are left at a false "
+        f"discovery rate of 5 % among all. The largest difference{' that the paper speaks of' if papers else ''}: "
+        f"{_small(claim.say)}, {largest.points:+.2f} ± {largest.shown} points (95 %)."
     )
+    first, whose = (papers, "findings of the paper") if papers else (ours, "expectations")
     numbers = [
-        (f"{counts['confirmed']} of {len(found)}", "", "findings that hold here"),
-        (f"{counts['refuted']} of {len(found)}", "", "findings that are the other way round here"),
-        (f"{largest[1].points:+.2f}", f"± {largest[1].shown}", f"points, the largest: {_small(largest[0].say)}"),
-    ]
-    return answer, numbers
+        (f"{sum(judged.word == 'confirmed' for judged in first)} of {len(first)}", "", f"{whose} that hold here"),
+        (f"{sum(judged.word == 'refuted' for judged in first)} of {len(first)}", "",
+         f"{whose} that are the other way round here"),
+        (f"{largest.points:+.2f}", f"± {largest.shown}", f"points, the largest: {_small(claim.say)}"),
+    ]  # fmt: skip
+    shown = next(name for name, result in results.items() if claim in result.grid.claims)
+    return answer, numbers, f"grid_{shown}"
+
+
+def _counts(judged: Sequence[Verdict]) -> str:
+    hold, not_so, open_ = (sum(v.word == word for v in judged) for word in ("confirmed", "refuted", "undecided"))
+    unknown = " or have one seed, which does not tell it" if any(math.isnan(v.interval) for v in judged) else ""
+    return f"{hold} hold on these images, {not_so} are the other way round, and {open_} are within noise{unknown}"
 
 
 def _small(text: str) -> str:

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from contrastive.data import load_images, split
 from contrastive.encoders import Encoder
 from contrastive.probes import embed, fit_probe
+from contrastive.report.provenance import cpu_model
 from contrastive.settings import Settings
 from contrastive.training import start
 
@@ -174,11 +175,9 @@ def _status(name: str) -> int:
 
 def machine() -> dict[str, Any]:
     """The machine, in words and numbers."""
-    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
-    model = next((value.strip() for name, _, value in lines if name.strip() == "model name"), "unknown")
     memory = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line)
     return {
-        "processor": model,
+        "processor": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "memory_GiB": round(memory / 2**20, 1),

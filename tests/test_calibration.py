@@ -37,6 +37,12 @@ def test_temperature_is_where_cross_entropy_is_least():
     assert losses[1] == min(losses)
 
 
+def test_nothing_tells_a_temperature_when_all_are_right():
+    logits = np.array([[2.0, 1.0], [0.0, 0.1]])
+    assert fit_temperature(logits, np.array([0, 1])) == 1.0
+    assert 0.1 < fit_temperature(logits, np.array([0, 0])) < 0.9
+
+
 def test_macro_auc_of_known_rankings():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]])
     assert macro_auc(probabilities, np.array([0, 0, 1, 1])) == pytest.approx(75)

@@ -64,6 +64,15 @@ def test_label_savings_are_over_the_better_cnn_at_each_number_of_labels():
     assert "needs about 100 labels for that" in savings_sentence(metrics, saved, 10)
 
 
+def test_label_savings_are_of_the_draws_that_both_had():
+    right = {"linear_10": [[1] * 90 + [0] * 10, [1] * 70 + [0] * 30], "supervised_10": [[1] * 85 + [0] * 15]}
+    right |= {"linear_100": [[1] * 99 + [0]], "supervised_100": [[1] * 95 + [0] * 5]}
+    seeds = [evaluation(**right)] * 3
+    saved = savings(seeds)
+    assert saved["10"]["needed"] == pytest.approx(10**1.5)  # half way from 85 to 95, for 90 and not for the mean of 80
+    assert "gets 90.0 %" in savings_sentence(aggregate(seeds), saved, 10)
+
+
 def test_means_are_over_seeds():
     found = aggregate([evaluation(linear_50=[[1, 0]]), evaluation(linear_50=[[1, 1]])])
     assert found["linear_accuracy@50"]["values"] == [50.0, 100.0]

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from .augment import Augment
-from .evaluate import ARMS
 from .pictures import (
     Sketch,
     class_colours,
@@ -24,11 +23,11 @@ from .pictures import (
     themed_colour,
 )
 from .stats import uncertainty
+from .summarize import ARMS
 
-ARM_COLOURS = dict(zip(ARMS, ("blue", "orange", "green", "grey"), strict=True))
-ARM_MARKERS = dict(zip(ARMS, "osD^", strict=True))
+ARM_COLOURS = dict(zip(ARMS, ("blue", "orange", "orange", "green", "grey"), strict=True))
+ARM_MARKERS = dict(zip(ARMS, "osvD^", strict=True))
 PLAIN_ARM = "supervised_plain"  # drawn as its kin, but dashed
-ARM_COLOURS[PLAIN_ARM], ARM_MARKERS[PLAIN_ARM] = ARM_COLOURS["supervised"], "v"
 
 
 def _show(axes: Any, image: Tensor) -> None:
@@ -56,7 +55,7 @@ def augmentation_grid(images: Tensor, augment: Augment, draws: int = 7, seed: in
 
 @figure
 def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bool = False) -> Sketch:
-    """NT-Xent per epoch with its chance level, and how often the positive is the nearest view. One line per run.
+    """Loss per epoch with its chance level, and how often the positive is the nearest view. One line per run.
 
     named: the runs are not seeds of one another, so each line has a colour and its name.
     """
@@ -76,7 +75,7 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bo
     for level in chance:
         left.axhline(level, color=themed_colour("muted"), ls="--", lw=1)
     left.annotate(
-        f"chance: ln(2N-1) = {last['chance_loss']:.2f}",
+        f"chance: {last['chance_loss']:.2f}",
         (0.98, last["chance_loss"]),
         (0, -4),
         xycoords=("axes fraction", "data"),
@@ -85,7 +84,7 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bo
         va="top",
         color=themed_colour("muted"),
     )
-    left.set(xlabel="epoch", ylabel="NT-Xent (nats)", ylim=(0, 1.06 * max(chance | highest)))
+    left.set(xlabel="epoch", ylabel="loss", ylim=(0, 1.06 * max(chance | highest)))
     right.set(xlabel="epoch", ylabel="partner found (% of anchors)", ylim=(0, 100))
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -97,7 +96,7 @@ def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bo
         drawn,
         f"Loss and contrastive accuracy by epoch: {'; '.join(each)}."
         if named
-        else f"Loss by epoch, from {first['loss']:.2f} to {last['loss']:.2f} nats; its chance level is "
+        else f"Loss by epoch, from {first['loss']:.2f} to {last['loss']:.2f}; its chance level is "
         f"{last['chance_loss']:.2f}. Contrastive accuracy, ending at {100 * last['top1']:.0f} %.",
         f"Loss (left) and how often the partner is found (right), in training{lines}.",
         [
@@ -306,8 +305,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Sketch:
         f"Counts of {matrix.sum():,} test images by true and predicted class; the colour shows mistakes only.",
         [
             {"true": classes[t], "predicted": classes[p], "images": int(matrix[t, p])}
-            for t in range(len(matrix))
-            for p in range(len(matrix))
+            for t, p in np.argwhere(matrix)  # with many classes most pairs never occur
         ],
     )
 

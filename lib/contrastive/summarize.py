@@ -12,6 +12,21 @@ from .evaluate import Evaluation
 from .savings import label_savings
 from .stats import paired_difference, summary
 
+# What is compared on the same labels: prefix of the metric -> name
+ARMS = {
+    "linear": "pretrained, frozen + linear",
+    "supervised": "same CNN from scratch",
+    "supervised_plain": "same CNN from scratch, without augmentations",
+    "random_encoder": "random, frozen + linear",
+    "raw_pixel": "raw pixels + linear",
+}
+# Measured besides if `evaluation` is full
+MORE_ARMS = {
+    "finetuned": "pretrained, fine-tuned",
+    "pca": "principal components + linear",
+    "scattering": "scattering transform + linear",
+    "projection": "pretrained, projections z + linear",
+}
 SCRATCH = ("supervised", "supervised_plain")  # arms that have labels alone; the better one is what is to be beaten
 
 
@@ -39,6 +54,7 @@ def better_from_scratch(metrics: Mapping[str, Mapping[str, Any]], n: int) -> str
 def savings(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float | None]]:
     """For each number of labels of the linear probe, how many the same CNN needs from scratch, with augmentations or
     without, whichever is better there: `savings.label_savings`, as JSON. None stands for more than were tried.
+    `accuracy` is the probe's, in percent, with the draws of labels that the CNN had, too.
     """
     metrics = aggregate(evaluations)
     budgets = [int(name.partition("@")[2]) for name in evaluations[0].right if name.startswith("linear_accuracy@")]
@@ -46,9 +62,11 @@ def savings(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float | No
     for n in budgets:
         if (name := f"{better_from_scratch(metrics, n)}_accuracy@{n}") in metrics:
             curve[n] = _shares(evaluations, name)
+    draws = min(len(own) for name, own in evaluations[0].right.items() if name.startswith(SCRATCH))
     found = {}
     for n in budgets:
-        saved = vars(label_savings(_shares(evaluations, f"linear_accuracy@{n}"), curve, n))
+        ours = _shares(evaluations, f"linear_accuracy@{n}", draws)
+        saved = vars(label_savings(ours, curve, n)) | {"accuracy": 100 * float(ours.mean())}
         found[str(n)] = {name: None if math.isinf(value) else value for name, value in saved.items()}
     return found
 

@@ -109,13 +109,17 @@ def _line(result: GridResult, point: str) -> str:
 
 def grid_metrics(results: Mapping[str, GridResult]) -> dict[str, Any]:
     """All points' accuracies as metrics for `record`: `validation_accuracy[temperature: temperature 0.1]`."""
-    return {
+    found = {
         f"validation_accuracy[{name}: {point}{', z' if kind == 'z' else ''}]": summary(values)
         for name, result in results.items()
         for kind in result.grid.features
         for point in result.points
         if (values := result.of(point, kind))
     }
+    for name, result in results.items():
+        for point, row in result.untrained.items():
+            found[f"validation_accuracy[{name}: {point}, {UNTRAINED}]"] = summary(list(row.values()))
+    return found
 
 
 Found = tuple[Claim, Verdict, bool]  # whether the paper found it

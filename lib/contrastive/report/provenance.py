@@ -9,6 +9,7 @@ import subprocess
 from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ def provenance(settings: Settings, code_changed: bool = False) -> dict[str, Any]
         "training_code_changed_since_run": code_changed,
         "packages": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_model(),
         "device": settings.device if settings.device != "cuda" else f"cuda ({torch.cuda.get_device_name()})",
         "threads": torch.get_num_threads(),
         "precision": settings.precision,
@@ -50,6 +52,14 @@ def provenance(settings: Settings, code_changed: bool = False) -> dict[str, Any]
         "changed": {name: _word(value) for name, value in changed(settings).items()},
         "command": command(settings),
     }
+
+
+def cpu_model() -> str:
+    """What the processor calls itself, where the system tells."""
+    with suppress(OSError):
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+        return next((value.strip() for name, _, value in lines if name.strip() == "model name"), "unknown")
+    return platform.processor() or "unknown"
 
 
 def _git(*words: str) -> str:

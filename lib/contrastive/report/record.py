@@ -125,7 +125,8 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items()) or "none"
+        words = (f"{k} {'< 0.001' if k == 'p' and v < 0.001 else _plain(v)}" for k, v in value.items())
+        return ", ".join(words) or "none"
     if isinstance(value, list):
         return ", ".join(_plain(v) for v in value)
     return str(value)

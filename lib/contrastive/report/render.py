@@ -201,7 +201,7 @@ def first_screen(stem: str, notebook: Any, own: dict[str, Any], results: dict[st
 def _data(data: dict[str, Any]) -> str:
     return (
         f"{data['name']}: {data['pretrain']:,} images without labels to pretrain on, labels from {data['train']:,}, "
-        f"{data['validation']:,} to validate, {data['test']:,} to test"
+        f"{data['validation']:,} of them to validate, {data['test']:,} to test"
     )
 
 

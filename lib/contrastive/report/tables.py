@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..evaluate import ARMS, MORE_ARMS
 from ..stats import uncertainty
-from ..summarize import SCRATCH, better_from_scratch
+from ..summarize import ARMS, MORE_ARMS, SCRATCH, better_from_scratch
 from .record import format_metric
 
-SCRATCH_NAMES = dict(
-    zip(SCRATCH, (f"{ARMS['supervised']}, same augmentations", MORE_ARMS["supervised_plain"]), strict=True)
-)
+SCRATCH_NAMES = {arm: f"{ARMS[arm]}, same augmentations" if arm == "supervised" else ARMS[arm] for arm in SCRATCH}
 Metrics = Mapping[str, Mapping[str, Any]]
 Compared = Mapping[str, Mapping[str, float]]  # as `summarize.comparisons` gives them
 Saved = Mapping[str, Mapping[str, float | None]]  # as `summarize.savings` gives them
@@ -20,13 +17,22 @@ Saved = Mapping[str, Mapping[str, float | None]]  # as `summarize.savings` gives
 
 def results_table(metrics: Metrics, budgets: Sequence[int], n_train: int, dataset: str) -> str:
     """Test accuracy by number of labels (rows, from all to few) and by what was done with them, in Markdown."""
-    return _by_labels(metrics, budgets, ARMS, n_train, dataset)
+    return _by_labels(metrics, budgets, _measured(metrics, ARMS), n_train, dataset)
+
+
+def few_labels(budgets: Sequence[int], n_classes: int) -> int:
+    """The number of labels that an answer is about: the fewest with ten of each class, or the most there are."""
+    return min((n for n in budgets if n >= 10 * n_classes), default=max(budgets))
 
 
 def more_arms_table(metrics: Metrics, budgets: Sequence[int], n_train: int, dataset: str) -> str:
     """The same for the arms of a full evaluation, beside the linear probe; empty if there are none."""
-    measured = {arm: name for arm, name in MORE_ARMS.items() if any(m.startswith(f"{arm}_accuracy@") for m in metrics)}
-    return _by_labels(metrics, budgets, {"linear": ARMS["linear"], **measured}, n_train, dataset) if measured else ""
+    more = _measured(metrics, MORE_ARMS)
+    return _by_labels(metrics, budgets, {"linear": ARMS["linear"], **more}, n_train, dataset) if more else ""
+
+
+def _measured(metrics: Metrics, arms: Mapping[str, str]) -> dict[str, str]:
+    return {arm: name for arm, name in arms.items() if any(m.startswith(f"{arm}_accuracy@") for m in metrics)}
 
 
 def recipes_table(reports: Mapping[str, Mapping[str, Any]], budgets: Sequence[int]) -> str:
@@ -44,10 +50,11 @@ def recipes_table(reports: Mapping[str, Mapping[str, Any]], budgets: Sequence[in
             arm: name for arm, name in SCRATCH_NAMES.items() if any(f"{arm}_accuracy@{n}" in metrics for n in budgets)
         }
         lines += [f"| – {name} | {_cells(metrics, arm, budgets)} | |" for arm, name in own.items()]
-        above = " | ".join(_above(compared, n, better_from_scratch(metrics, n)) for n in budgets)
+        several = metrics["knn_accuracy"]["n_seeds"] > 1  # a p-value of one seed is of its test images alone
+        above = " | ".join(_above(compared, n, better_from_scratch(metrics, n), several) for n in budgets)
         better = "pretraining is better than the better of these by" if len(own) > 1 else "pretraining is better by"
         lines.append(f"| – {better} | {above} | |")
-        above_random = [_above(compared, n, "random_encoder") for n in budgets]
+        above_random = [_above(compared, n, "random_encoder", several) for n in budgets]
         if set(above_random) != {"–"}:
             cells = " | ".join(above_random)
             lines.append(f"| – pretraining is better than the frozen random encoder by | {cells} | |")
@@ -68,12 +75,12 @@ def _bare(metric: Mapping[str, Any]) -> str:
     return format_metric("", dict(metric)).removesuffix(" %")
 
 
-def _above(compared: Compared, n: int, arm: str) -> str:
+def _above(compared: Compared, n: int, arm: str, with_p: bool) -> str:
     difference = compared.get(f"linear_accuracy@{n} - {arm}_accuracy@{n}")
     if difference is None:
         return "–"
     p = difference["p"]
-    return f"{difference['points']:+.2f} (p {'< 0.001' if p < 0.001 else f'= {p:.2g}'})"
+    return f"{difference['points']:+.2f}" + (f" (p {'< 0.001' if p < 0.001 else f'= {p:.2g}'})" if with_p else "")
 
 
 def _by_labels(metrics: Metrics, budgets: Sequence[int], arms: Mapping[str, str], n_train: int, dataset: str) -> str:
@@ -107,7 +114,8 @@ def against(compared: Compared, n: int, arm: str) -> Mapping[str, float]:
 
 def savings(metrics: Metrics, saved: Saved, n: int) -> str:
     """How many labels the same CNN needs from scratch to do as well as the probe with n, in words."""
-    accuracy, own = metrics[f"linear_accuracy@{n}"]["mean"], saved[str(n)]
+    own = saved[str(n)]
+    accuracy = own.get("accuracy") or metrics[f"linear_accuracy@{n}"]["mean"]
     needed, most = own["needed"], own["most"]
     start = f"With {n:,} labels, the linear probe on the pretrained encoder gets {accuracy:.1f} %"
     if needed is None:
@@ -143,9 +151,8 @@ def _between(own: Mapping[str, float | None]) -> str:
     return f" (95 %: {ends[0]} to {ends[1]})" if low is not None else f" (95 %: {ends[1]})"
 
 
-def answer(metrics: Metrics, compared: Compared, saved: Saved, headline: int) -> str:
-    """What a linear evaluation found, in two sentences: the labels saved where they are fewest; and the headline."""
-    low = min(map(int, saved))
+def answer(metrics: Metrics, compared: Compared, saved: Saved, few: int, headline: int) -> str:
+    """What a linear evaluation found, in two sentences: the labels saved where they are few; and the headline."""
     best = better_from_scratch(metrics, headline)
     plain = "the better CNN from scratch, the one without augmentations"
     scratch = plain if best == "supervised_plain" else "the CNN from scratch"
@@ -153,21 +160,22 @@ def answer(metrics: Metrics, compared: Compared, saved: Saved, headline: int) ->
         versus(against(compared, headline, arm), whom)
         for arm, whom in (("random_encoder", "the random encoder"), (best, scratch))
     ]
-    accuracy = metrics[f"linear_accuracy@{headline}"]["mean"]
+    own = metrics[f"linear_accuracy@{headline}"]
+    alone = " (One seed: these intervals are of test images alone.)" if own["n_seeds"] == 1 else ""
     return (
-        f"{savings(metrics, saved, low)} With {headline:,} labels it gets {accuracy:.2f} %: {parts[0]}, and {parts[1]}."
+        f"{savings(metrics, saved, few)} With {headline:,} labels it gets {own['mean']:.2f} %: {parts[0]}, and "
+        f"{parts[1]}.{alone}"
     )
 
 
-def key_numbers(metrics: Metrics, saved: Saved, headline: int, n_test: int) -> list[tuple[str, str, str]]:
+def key_numbers(metrics: Metrics, saved: Saved, few: int, headline: int, n_test: int) -> list[tuple[str, str, str]]:
     """The numbers that carry `answer`, for `conclude`."""
     best = better_from_scratch(metrics, headline)
     arms = {"linear": "pretrained encoder", "random_encoder": "random encoder", best: {**ARMS, **MORE_ARMS}[best]}
     tiles = [number(metrics[f"{arm}_accuracy@{headline}"], f"{name}, {headline:,} labels", n_test)
              for arm, name in arms.items()]  # fmt: skip
-    low = min(map(int, saved))
-    value = _labels(saved[str(low)]["needed"], saved[str(low)]).removeprefix("about ")
-    return [*tiles, (value, "", f"labels that the CNN needs from scratch to match {low:,} on the pretrained encoder")]
+    value = _labels(saved[str(few)]["needed"], saved[str(few)]).removeprefix("about ")
+    return [*tiles, (value, "", f"labels that the CNN needs from scratch to match {few:,} on the pretrained encoder")]
 
 
 def robustness(metrics: Metrics, headline: int) -> str:
@@ -207,5 +215,5 @@ def number(metric: Mapping[str, Any], what: str, n_test: int) -> tuple[str, str,
 
 def round_labels(n: float) -> int:
     """A number of labels to two significant digits: interpolation promises no more."""
-    digits = len(str(int(n))) - 2
-    return int(round(n, -digits)) if digits > 0 else int(n)
+    digits = max(len(str(int(n))) - 2, 0)
+    return int(round(n, -digits))

@@ -12,13 +12,14 @@ import pytest
 
 from contrastive import UserError
 from contrastive.__main__ import main
-from contrastive.data import resolve
+from contrastive.data import load_images, resolve
 from contrastive.files import write_json
 from contrastive.grids import (
     grid_points,
     load_grid,
 )
 from contrastive.report import grid_reports
+from contrastive.report.provenance import measuring_code
 from contrastive.settings import make_settings
 
 from .conftest import TINY_RUN
@@ -36,7 +37,8 @@ shutil.copy(sys.argv[1], sys.argv[2] + "/results.json")
 def test_a_report_for_each_point(write_grid, tmp_path, capsys, monkeypatch):
     def command(given, folder):
         settings = resolve(make_settings(**given)).model_dump(mode="json")
-        write_json(tmp_path / f"{folder.name}.json", {"status": "ok", "settings": settings})
+        rest = {"dataset": {"sha256": load_images("digits").sha256}, "provenance": {"code": measuring_code()}}
+        write_json(tmp_path / f"{folder.name}.json", {"status": "ok", "settings": settings} | rest)
         made = str(tmp_path / f"{folder.name}.json")
         return [sys.executable, "-c", FAKE, made, str(folder), str(given["temperature"])]
 
@@ -55,9 +57,11 @@ def test_a_report_for_each_point(write_grid, tmp_path, capsys, monkeypatch):
         "1/1  temperature 1  failed: error: no luck",
     ]
     results = tmp_path / "out" / "temperature-0.5" / "results.json"
-    write_json(results, {"status": "failed", "settings": json.loads(results.read_text())["settings"]})
-    main(words)
-    assert "done before" not in capsys.readouterr().out
+    whole = json.loads(results.read_text())
+    for other in ({"status": "failed"}, {"dataset": {"sha256": "of other data"}}, {"provenance": {"code": "older"}}):
+        write_json(results, whole | other)
+        main(words)
+        assert "done before" not in capsys.readouterr().out, other
 
 
 def test_a_point_is_asked_for_as_a_report_reads_it():

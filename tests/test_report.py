@@ -9,6 +9,7 @@ import sys
 
 import nbformat
 import pytest
+from scipy import stats as scipy_stats
 
 from contrastive.__main__ import parser
 from contrastive.report import check, record
@@ -27,6 +28,7 @@ from contrastive.report.tables import (
     versus,
 )
 from contrastive.settings import Settings, UserError
+from contrastive.stats import summary
 
 from .conftest import NOTEBOOKS, SMALL, contrastive
 
@@ -348,6 +350,7 @@ def test_recipes_stand_beside_each_other_with_the_first_ones_controls():
             "scattering_accuracy@100": metric(94.0, 0.0, 5),
             "knn_accuracy": metric(99.0, 0.1, 5),
         },
+        "headline_labels": 600,
         "comparisons": {
             "linear_accuracy@100 - supervised_accuracy@100": {"points": 2.0, "p": 0.00012},
             "linear_accuracy@100 - supervised_plain_accuracy@100": {"points": 1.0, "p": 0.00012},
@@ -363,7 +366,7 @@ def test_recipes_stand_beside_each_other_with_the_first_ones_controls():
         "comparisons": {"linear_accuracy@600 - supervised_accuracy@600": {"points": -0.125, "p": 0.0434}},
     }
     assert recipes_table({"ours": first, "theirs": second}, (100, 600)).splitlines() == [
-        "| test accuracy (%) with | 100 labels | 600 labels | kNN |",
+        "| test accuracy (%) with | 100 labels | 600 labels | kNN, 600 labels |",
         "|:--|--:|--:|--:|",
         "| **ours** | 97.00 ± 0.25 | – | 99.00 ± 0.10 |",
         "| – same CNN from scratch, same augmentations | 95.00 ± 0.50 | – | |",
@@ -374,3 +377,12 @@ def test_recipes_stand_beside_each_other_with_the_first_ones_controls():
         "| – pretraining is better by | – | -0.12 | |",
         "| scattering transform + linear | 94.00 ± 0.00 | – | |",
     ]
+    a, b = [96.0, 96.5, 97.5], [95.0, 96.0, 95.5]
+    for results, name, values in ((second, "linear", a), (first, "supervised", b)):
+        results["metrics"][f"{name}_accuracy@100"] = summary(values)
+    second["metrics"]["knn_accuracy"] = metric(1.0, 0.1, 3)
+    p = scipy_stats.ttest_rel(a, b).pvalue
+    assert (
+        f"| – … than the CNN from scratch with the first recipe's augmentations by | +1.17 (p = {p:.2g}) | – | |"
+        in recipes_table({"ours": first, "theirs": second}, (100, 600)).splitlines()
+    )

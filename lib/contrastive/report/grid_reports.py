@@ -13,17 +13,19 @@ from typing import Any
 
 import torch
 
+from ..data import load_images
 from ..files import BROKEN, DamagedError, printable, read_json, tell
 from ..grids import Grid, grid_points
 from ..settings import Settings, UserError, make_settings
 from ..sweep import tell_note
+from .provenance import measuring_code
 
 NOTEBOOKS = ("01_pretrain", "02_linear_eval")
 
 
 def report_grid(grid: Grid, jobs: int, folder: Path) -> int:
     """Run the notebooks for each point of a grid, each in a process of its own, into a folder of its own below
-    `folder`. What is there and whole is not made again. Returns the exit code."""
+    `folder`. What is there and whole, of the same data and code, is not made again. Returns the exit code."""
     points = grid_points(grid, reports=True)
     tell_note(grid, points)
     threads = max(1, torch.get_num_threads() // jobs)
@@ -74,6 +76,8 @@ def _is_whole(folder: Path, settings: Settings) -> bool:
     try:
         results = read_json(folder / "results.json")
         same = all(results["settings"].get(name) == value for name, value in settings.model_dump(mode="json").items())
+        same &= results["dataset"]["sha256"] == load_images(settings).sha256
+        same &= results["provenance"]["code"] == measuring_code()
         return results["status"] == "ok" and same
     except (*BROKEN, DamagedError):
         return False

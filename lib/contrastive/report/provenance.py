@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from ..data import Images, Splits, resolve
+from ..evaluate import EVALUATION_CODE
+from ..pretrain import TRAINING_CODE, code_hash
 from ..settings import Settings, UserError, checkout, make_settings
 
 PACKAGES = (
@@ -39,6 +41,7 @@ def provenance(settings: Settings, code_changed: bool = False) -> dict[str, Any]
         "commit": commit or "unknown: not run from a git checkout",
         # Reports are what the code writes, not the code.
         "dirty": bool(commit and _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")),
+        "code": measuring_code(),
         "training_code_changed_since_run": code_changed,
         "packages": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "platform": f"{platform.system()} {platform.machine()}",
@@ -52,6 +55,11 @@ def provenance(settings: Settings, code_changed: bool = False) -> dict[str, Any]
         "changed": {name: _word(value) for name, value in changed(settings).items()},
         "command": command(settings),
     }
+
+
+def measuring_code() -> str:
+    """A digest of the code that trains and measures."""
+    return code_hash((*TRAINING_CODE, *EVALUATION_CODE))
 
 
 def cpu_model() -> str:

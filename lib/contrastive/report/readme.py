@@ -15,7 +15,7 @@ from ..files import atomic_write, read_json
 from ..settings import OPERATIONS, POLICIES, checkout
 from .index import write_index
 from .speed import conditions, goal_conditions, speed_table
-from .tables import recipes_table, savings
+from .tables import against, recipes_table, savings, versus
 
 ROOT = checkout() or Path.cwd()
 # Published reports in README's table, which leads with the first
@@ -65,12 +65,22 @@ of this draw, and need not be that of the two means.
 Below the recipes: the other arms of the first one's report.
 
 {savings(metrics, results["savings"], min(SHOWN))}
+{projections(results)}
 
 {made}
 
 {ablations()}
 
 The first one's pages: {pages}; numbers: [results.json]({_from_root(PUBLISHED / "results.json")})."""
+
+
+def projections(results: dict[str, Any]) -> str:
+    """How the features before the projection head compare with those behind it, with few labels and with many."""
+    said = "; ".join(
+        f"with {n:,} labels {versus(against(results['comparisons'], n, 'projection'), 'the one on z')}"
+        for n in (min(SHOWN), max(SHOWN))
+    )
+    return f"The linear probe on features h, beside one on the projections z, which are usually thrown away: {said}."
 
 
 def _made(folder: str, results: dict[str, Any]) -> str:

@@ -39,8 +39,11 @@ def recipes_table(reports: Mapping[str, Mapping[str, Any]], budgets: Sequence[in
     """Several reports' linear probes beside each other, each with its CNN from scratch, the difference, and that from
     the random encoder; then the other arms of the first report. `reports`: what a report is called in the table -> its
     results. In Markdown."""
+    first = next(iter(reports.values()))
     lines = [
-        "| test accuracy (%) with | " + " | ".join(f"{n:,} labels" for n in budgets) + " | kNN |",
+        "| test accuracy (%) with | "
+        + " | ".join(f"{n:,} labels" for n in budgets)
+        + f" | kNN, {first['headline_labels']:,} labels |",
         "|:--|" + "--:|" * (len(budgets) + 1),
     ]
     for name, results in reports.items():
@@ -58,7 +61,10 @@ def recipes_table(reports: Mapping[str, Mapping[str, Any]], budgets: Sequence[in
         if set(above_random) != {"–"}:
             cells = " | ".join(above_random)
             lines.append(f"| – pretraining is better than the frozen random encoder by | {cells} | |")
-    metrics = next(iter(reports.values()))["metrics"]
+        if results is not first and several:
+            cells = " | ".join(_above_other(metrics, first["metrics"], n) for n in budgets)
+            lines.append(f"| – … than the CNN from scratch with the first recipe's augmentations by | {cells} | |")
+    metrics = first["metrics"]
     for arm, name in {**ARMS, **MORE_ARMS}.items():
         if arm not in ("linear", *SCRATCH) and any(f"{arm}_accuracy@{n}" in metrics for n in budgets):
             lines.append(f"| {name} | {_cells(metrics, arm, budgets)} | |")
@@ -75,12 +81,28 @@ def _bare(metric: Mapping[str, Any]) -> str:
     return format_metric("", dict(metric)).removesuffix(" %")
 
 
+def _above_other(metrics: Metrics, others: Metrics, n: int) -> str:
+    """The linear probe less another report's CNN from scratch with n labels. Paired by seed: the same seed draws the
+    same images and labels for both."""
+    from scipy.stats import ttest_rel
+
+    names = f"linear_accuracy@{n}", f"supervised_accuracy@{n}"
+    if names[0] not in metrics or names[1] not in others:
+        return "–"
+    a, b = metrics[names[0]]["values"], others[names[1]]["values"]
+    common = min(len(a), len(b))
+    return _signed(sum(a[:common]) / common - sum(b[:common]) / common, ttest_rel(a[:common], b[:common]).pvalue)
+
+
+def _signed(points: float, p: float) -> str:
+    return f"{points:+.2f} (p {'< 0.001' if p < 0.001 else f'= {p:.2g}'})"
+
+
 def _above(compared: Compared, n: int, arm: str, with_p: bool) -> str:
     difference = compared.get(f"linear_accuracy@{n} - {arm}_accuracy@{n}")
     if difference is None:
         return "–"
-    p = difference["p"]
-    return f"{difference['points']:+.2f}" + (f" (p {'< 0.001' if p < 0.001 else f'= {p:.2g}'})" if with_p else "")
+    return _signed(difference["points"], difference["p"]) if with_p else f"{difference['points']:+.2f}"
 
 
 def _by_labels(metrics: Metrics, budgets: Sequence[int], arms: Mapping[str, str], n_train: int, dataset: str) -> str:

@@ -323,12 +323,12 @@ def test_tables_and_sentences_follow_the_numbers():
     name = "linear_accuracy@10000 - supervised_plain_accuracy@10000"
     beaten = compared | {name: {"points": 0.5, "low": 0.25, "high": 0.75, "p": 0.0}}
     assert answer(plain, beaten, saved, 100, 10_000).endswith(
-        "and 0.50 points better than the better CNN from scratch, the one without augmentations (95 %: +0.25 to +0.75)."
+        "and 0.50 points better than the better CNN from scratch, not augmented (95 %: +0.25 to +0.75)."
         " (One seed: these intervals are of test images alone.)"
     )
     assert key_numbers(plain, saved, 100, 10_000, 10_000)[2][::2] == (
         "98.50 %",
-        "same CNN from scratch, without augmentations, 10,000 labels",
+        "same CNN from scratch, not augmented, 10,000 labels",
     )
     assert [few_labels(budgets, 10) for budgets in ((10, 50, 100, 600), (150, 600), (10, 50))] == [100, 150, 50]
     assert [round_labels(n) for n in (9.6, 34.55, 99.6, 995.0, 1249.0, 0.2)] == [10, 35, 100, 1000, 1200, 0]
@@ -369,8 +369,8 @@ def test_recipes_stand_beside_each_other_with_the_first_ones_controls():
         "| test accuracy (%) with | 100 labels | 600 labels | kNN, 600 labels |",
         "|:--|--:|--:|--:|",
         "| **ours** | 97.00 ± 0.25 | – | 99.00 ± 0.10 |",
-        "| – same CNN from scratch, same augmentations | 95.00 ± 0.50 | – | |",
-        "| – same CNN from scratch, without augmentations | 96.00 ± 0.50 | – | |",
+        "| – same CNN from scratch, augmented | 95.00 ± 0.50 | – | |",
+        "| – same CNN from scratch, not augmented | 96.00 ± 0.50 | – | |",
         "| – pretraining is better than the better of these by | +1.00 (p < 0.001) | – | |",
         "| – pretraining is better than the frozen random encoder by | +9.00 (p = 0.0055) | – | |",
         "| **theirs** | 94.00 | 96.00 | 1.00 |",
@@ -383,6 +383,6 @@ def test_recipes_stand_beside_each_other_with_the_first_ones_controls():
     second["metrics"]["knn_accuracy"] = metric(1.0, 0.1, 3)
     p = scipy_stats.ttest_rel(a, b).pvalue
     assert (
-        f"| – … than the CNN from scratch with the first recipe's augmentations by | +1.17 (p = {p:.2g}) | – | |"
+        f"| – … than the CNN from scratch under the first recipe's augmentations by | +1.17 (p = {p:.2g}) | – | |"
         in recipes_table({"ours": first, "theirs": second}, (100, 600)).splitlines()
     )

@@ -15,8 +15,8 @@ from .stats import paired_difference, summary
 # What is compared on the same labels: prefix of the metric -> name
 ARMS = {
     "linear": "pretrained, frozen + linear",
-    "supervised": "same CNN from scratch",
-    "supervised_plain": "same CNN from scratch, without augmentations",
+    "supervised": "same CNN from scratch, augmented",
+    "supervised_plain": "same CNN from scratch, not augmented",
     "random_encoder": "random, frozen + linear",
     "raw_pixel": "raw pixels + linear",
 }

@@ -9,7 +9,6 @@ from ..stats import uncertainty
 from ..summarize import ARMS, MORE_ARMS, SCRATCH, better_from_scratch
 from .record import format_metric
 
-SCRATCH_NAMES = {arm: f"{ARMS[arm]}, same augmentations" if arm == "supervised" else ARMS[arm] for arm in SCRATCH}
 Metrics = Mapping[str, Mapping[str, Any]]
 Compared = Mapping[str, Mapping[str, float]]  # as `summarize.comparisons` gives them
 Saved = Mapping[str, Mapping[str, float | None]]  # as `summarize.savings` gives them
@@ -49,9 +48,7 @@ def recipes_table(reports: Mapping[str, Mapping[str, Any]], budgets: Sequence[in
     for name, results in reports.items():
         metrics, compared = results["metrics"], results["comparisons"]
         lines.append(f"| **{name}** | {_cells(metrics, 'linear', budgets)} | {_bare(metrics['knn_accuracy'])} |")
-        own = {
-            arm: name for arm, name in SCRATCH_NAMES.items() if any(f"{arm}_accuracy@{n}" in metrics for n in budgets)
-        }
+        own = _measured(metrics, {arm: ARMS[arm] for arm in SCRATCH})
         lines += [f"| – {name} | {_cells(metrics, arm, budgets)} | |" for arm, name in own.items()]
         several = metrics["knn_accuracy"]["n_seeds"] > 1  # a p-value of one seed is of its test images alone
         above = " | ".join(_above(compared, n, better_from_scratch(metrics, n), several) for n in budgets)
@@ -63,7 +60,7 @@ def recipes_table(reports: Mapping[str, Mapping[str, Any]], budgets: Sequence[in
             lines.append(f"| – pretraining is better than the frozen random encoder by | {cells} | |")
         if results is not first and several:
             cells = " | ".join(_above_other(metrics, first["metrics"], n) for n in budgets)
-            lines.append(f"| – … than the CNN from scratch with the first recipe's augmentations by | {cells} | |")
+            lines.append(f"| – … than the CNN from scratch under the first recipe's augmentations by | {cells} | |")
     metrics = first["metrics"]
     for arm, name in {**ARMS, **MORE_ARMS}.items():
         if arm not in ("linear", *SCRATCH) and any(f"{arm}_accuracy@{n}" in metrics for n in budgets):
@@ -176,8 +173,8 @@ def _between(own: Mapping[str, float | None]) -> str:
 def answer(metrics: Metrics, compared: Compared, saved: Saved, few: int, headline: int) -> str:
     """What a linear evaluation found, in two sentences: the labels saved where they are few; and the headline."""
     best = better_from_scratch(metrics, headline)
-    plain = "the better CNN from scratch, the one without augmentations"
-    scratch = plain if best == "supervised_plain" else "the CNN from scratch"
+    measured = [arm for arm in SCRATCH if f"{arm}_accuracy@{headline}" in metrics]
+    scratch = f"the better {ARMS[best].removeprefix('same ')}" if len(measured) > 1 else "the CNN from scratch"
     parts = [
         versus(against(compared, headline, arm), whom)
         for arm, whom in (("random_encoder", "the random encoder"), (best, scratch))
@@ -202,7 +199,11 @@ def key_numbers(metrics: Metrics, saved: Saved, few: int, headline: int, n_test:
 
 def robustness(metrics: Metrics, headline: int) -> str:
     """What corrupted images leave of the headline's accuracies, in words; empty if that was not measured."""
-    arms = {"linear": "the linear probe", "supervised": "the CNN from scratch", "random_encoder": "the random encoder"}
+    arms = {
+        "linear": "the linear probe",
+        "supervised": "the augmented CNN from scratch",
+        "random_encoder": "the random encoder",
+    }
     parts = [
         f"{name} {format_metric('', dict(metrics[f'{arm}_accuracy[corrupted]']))} "
         f"(clean: {metrics[f'{arm}_accuracy@{headline}']['mean']:.2f} %)"

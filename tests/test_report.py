@@ -120,17 +120,23 @@ def test_help_notebook_reads_well():
             assert help_text.split()[0] in said
 
 
-def test_no_cell_overwrites_a_parameter():
-    # "Run all" again in the same kernel would take what was overwritten for what was asked.
+def test_no_cell_overwrites_a_parameter_or_what_another_cell_made():
+    # "Run all" again in the same kernel would take what was overwritten for what was asked; and a later cell would take
+    # one thing for another.
     for path in notebook_folder().glob("*.ipynb"):
+        made = set()
         for cell in nbformat.read(path, 4).cells:
             if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
+                nodes = list(ast.walk(ast.parse(cell.source)))
+                within = {id(n) for c in nodes if isinstance(c, ast.comprehension) for n in ast.walk(c.target)}
                 names = {
                     n.id
-                    for n in ast.walk(ast.parse(cell.source))
-                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+                    for n in nodes
+                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and id(n) not in within
                 }
                 assert not names & set(Settings.model_fields), path.name
+                assert not names & made, path.name
+                made |= names
 
 
 def test_source_notebooks_are_clean():

@@ -291,8 +291,24 @@ def test_tables_and_sentences_follow_the_numbers():
     table = results_table(metrics, (100, 10_000), 20_000, "mnist").splitlines()
     assert table[2] == "| 10,000 (50 % of mnist) | **99.00 %** | 98.00 % | 97.00 % | 90.00 % |"
     saved = {
-        "100": {"n": 100, "needed": 1290.0, "low": 900.0, "high": 2000.0, "least": 100, "most": 10_000},
-        "10000": {"n": 10_000, "needed": None, "low": None, "high": None, "least": 100, "most": 10_000},
+        "100": {
+            "n": 100,
+            "needed": 1290.0,
+            "low": 900.0,
+            "high": 2000.0,
+            "least": 100,
+            "most": 10_000,
+            "accuracy": 90.0,
+        },
+        "10000": {
+            "n": 10_000,
+            "needed": None,
+            "low": None,
+            "high": None,
+            "least": 100,
+            "most": 10_000,
+            "accuracy": 99.0,
+        },
     }
     said = savings(metrics, saved, 100)
     assert "needs about 1,300 labels for that (95 %: 900 to 2,000), 12.9 times as many" in said

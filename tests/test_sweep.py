@@ -65,13 +65,14 @@ def test_a_grid_is_run_once_and_then_read(write_grid, fresh_runs, capsys, monkey
     file = fresh_runs / "sweeps" / "own.json"
     assert out.splitlines()[-1] == str(file)
     assert "Warmer is better: " in out
+    assert "Not pretrained, the same encoder gets " in out
     assert [line.split("  ")[:3] for line in out.splitlines()[:4]] == [
         [f"{i}/4", f"temperature {t}", f"seed {seed}"]
         for i, (seed, t) in enumerate([(0, "0.5"), (0, "1"), (1, "0.5"), (1, "1")], 1)
     ]
     saved = json.loads(file.read_text())
     assert [point["varied"] for point in saved["points"]] == [{"temperature": 0.5}, {"temperature": 1.0}]
-    assert all(set(point["values"]["h"]) == {"0", "1"} for point in saved["points"])
+    assert all(set(point["values"]["h"]) == set(point["untrained"]) == {"0", "1"} for point in saved["points"])
     assert all(
         (fresh_runs / run / "encoder.safetensors").exists() for point in saved["points"] for run in point["runs"]
     )

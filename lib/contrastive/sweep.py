@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .data import load_images, split
 from .files import DamagedError, locked, printable, read_json, say, tell, write_json
-from .grids import Grid, GridResult, Point, finding, grid_points, load_grid
+from .grids import Grid, GridResult, Point, finding, grid_points, load_grid, untrained_sentence
 from .pretrain import TRAINING_CODE, Run, code_hash, load_encoder, load_method, pretrain
 from .probes import validation_accuracy, weights_hash
 from .settings import RunError, Settings, UserError, make_settings, runs_root
@@ -285,6 +285,8 @@ def sweep(grid: Grid, jobs: int) -> int:
             shown = f"{statistics.fmean(own):6.2f}  {std:5.2f}  {len(own)}" if own else "failed"
             tell(printable(f"  {name:{width}}  {shown}"))
     tell("")
+    if said := untrained_sentence(result):
+        tell(said)
     for claim in grid.claims:
         tell(printable(finding(result, claim)))
     if result.code_changed:
@@ -305,6 +307,7 @@ def as_json(result: GridResult) -> dict[str, Any]:
                 "name": name,
                 "varied": point.varied,
                 "values": {kind: {str(s): v for s, v in result.values[kind][name].items()} for kind in result.values},
+                "untrained": {str(s): v for s, v in result.untrained.get(name, {}).items()},
                 "runs": [point.settings.but(seed=point.settings.seed + i).run_name for i in range(result.grid.seeds)],
             }
             for name, point in result.points.items()

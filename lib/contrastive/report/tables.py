@@ -134,13 +134,11 @@ def against(compared: Compared, n: int, arm: str) -> Mapping[str, float]:
 def savings(metrics: Metrics, saved: Saved, n: int) -> str:
     """How many labels the same CNN needs from scratch to do as well as the probe with n, in words."""
     own = saved[str(n)]
-    of_all = metrics[f"linear_accuracy@{n}"]["mean"]
-    accuracy = own.get("accuracy") or of_all
     needed, most = own["needed"], own["most"]
-    same = f"{accuracy:.1f}" == f"{of_all:.1f}"
-    start = f"With {n:,} labels, the linear probe on the pretrained encoder gets {accuracy:.1f} %" + (
-        "" if same else f" (with the first draw of labels, which the CNN had, too; {of_all:.1f} % with all draws)"
-    )
+    accuracy, of_all = (f"{percent:.1f} %" for percent in (own["accuracy"], metrics[f"linear_accuracy@{n}"]["mean"]))
+    start = f"With {n:,} labels, the linear probe on the pretrained encoder gets {accuracy}"
+    if accuracy != of_all:
+        start += f" (with the first draw of labels, which the CNN had, too; {of_all} with all draws)"
     if needed is None:
         tried = f"does not get there with {most:,}, the most that were tried"
         return f"{start}; the same CNN trained from scratch {tried}{_between(own)}."

@@ -187,16 +187,18 @@ def test_an_accuracy_is_kept_for_the_encoder_that_it_was_measured_on(fresh_runs,
 
 
 def test_an_encoder_without_pretraining_is_judged_as_a_pretrained_one(write_grid, fresh_runs, monkeypatch):
-    grid = load_grid(write_grid(seeds=1))
-    found = run_grid(grid, progress=False).untrained
-    settings = grid_points(grid)["temperature 1"].settings
-    encoder = initial_method(settings).encoder
-    assert found == {name: {0: validation_accuracy(settings, encoder, 100)} for name in grid_points(grid)}
+    grid = load_grid(write_grid(seeds=1, vary={"features": ["map", "mean"]}))
+    found, expected = run_grid(grid, progress=False).untrained, {}
+    for name, point in grid_points(grid).items():
+        encoder = initial_method(point.settings).encoder
+        expected[name] = {0: validation_accuracy(point.settings, encoder, 100)}
+    assert found == expected
+    assert found["features map"] != found["features mean"]  # of the same weights
     monkeypatch.setattr(sweep, "validation_accuracy", lambda *args: 12.5)
     assert run_grid(grid, progress=False).untrained == found  # it is kept
-    (kept,) = (fresh_runs / "untrained").iterdir()
-    kept.write_text(kept.read_text().replace("accuracy", "acuracy"))
-    assert run_grid(grid, progress=False).untrained["temperature 1"] == {0: 12.5}
+    for kept in (fresh_runs / "untrained").iterdir():
+        kept.write_text(kept.read_text().replace("accuracy", "acuracy"))
+    assert run_grid(grid, progress=False).untrained["features map"] == {0: 12.5}
 
 
 def test_seeds_are_run_in_rounds(write_grid):

@@ -221,6 +221,7 @@ def test_what_a_notebook_shows_of_a_grid(monkeypatch):
     answer, numbers, figure = grid_section.grid_answer({"g": result})
     assert answer.startswith("Of 1 findings of the paper, 1 hold on these images, 0 are the other way round")
     assert figure == "grid_g"
+    assert [grid_section._small(text) for text in ("A head", "NT-Xent", "Blur")] == ["a head", "NT-Xent", "blur"]
     assert numbers[0][0] == "1 of 1"
     again = result.grid.model_copy(update={"claims": (CLAIM.model_copy(update={"say": "The same in other words"}),)})
     other = GridResult(again, result.points, result.n_validation, result.values)

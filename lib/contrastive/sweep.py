@@ -156,7 +156,8 @@ def untrained_accuracy(settings: Settings, n_labels: int) -> float:
     was measured of the very same before, which is kept in `$CONTRASTIVE_RUNS/untrained/`."""
     encoder = initial_method(settings).encoder
     code, data = code_hash((*TRAINING_CODE, "probes")), load_images(settings).sha256
-    decisive = [code, data, weights_hash(encoder), settings.seed, n_labels]
+    # The same weights give other features, whole or averaged
+    decisive = [code, data, weights_hash(encoder), settings.encoder, settings.features, settings.seed, n_labels]
     path = runs_root() / "untrained" / f"{hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]}.json"
     try:
         return read_json(path)["accuracy"]

@@ -199,4 +199,4 @@ def _counts(judged: Sequence[Verdict]) -> str:
 
 
 def _small(text: str) -> str:
-    return text if text[:2].isupper() else text[0].lower() + text[1:]
+    return text if text[:2].isupper() and text[1] != " " else text[0].lower() + text[1:]  # NT-Xent, but a head

@@ -90,7 +90,7 @@ def health(run: Run, images: Tensor) -> list[dict[str, Any]]:
             "the loss left chance",
             run.way > LEAST_WAY,
             f"loss {last['loss']:.3f}, {100 * run.way:.0f} % of the way",
-            f"more than {100 * LEAST_WAY:.0f} % of the way from {last['chance_loss']:.3f}, where a "
+            f"more than {100 * LEAST_WAY:.0f} % of the way from ln(2N-1) = {last['chance_loss']:.3f}, where a "
             f"collapsed network is, to {last['lowest_loss']:.3f}",
         ),
         (

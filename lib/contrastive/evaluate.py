@@ -20,7 +20,6 @@ from safetensors.torch import load, save
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from .calibration import calibration_error, macro_auc
 from .corruptions import CORRUPTIONS, corrupt
 from .data import load_images, split
 from .diagnostics import diagnose
@@ -28,11 +27,27 @@ from .files import DamagedError, atomic_write, locked, read_json, say, write_jso
 from .pretrain import TRAINING_CODE, Run, code_hash, load_encoder, load_method
 from .probes import Probe, embed, fit_probe, knn_predict, percent_right, weights_hash
 from .scattering import scattering
+from .stats import calibration_error, macro_auc
 from .supervised import classifier, predict, spaced
 from .training import initial_method, keep_freed_memory
 
 Item = TypeVar("Item")
 
+# What is compared on the same labels: prefix of the metric -> name
+ARMS = {
+    "linear": "pretrained, frozen + linear",
+    "supervised": "same CNN from scratch",
+    "random_encoder": "random, frozen + linear",
+    "raw_pixel": "raw pixels + linear",
+}
+# Measured besides if `evaluation` is full
+MORE_ARMS = {
+    "finetuned": "pretrained, fine-tuned",
+    "supervised_plain": "same CNN from scratch, without augmentations",
+    "pca": "principal components + linear",
+    "scattering": "scattering transform + linear",
+    "projection": "pretrained, projections z + linear",
+}
 TRAINED_ARMS = {
     "supervised": "CNN from scratch",
     "supervised_plain": "CNN without augmentations",
@@ -43,7 +58,7 @@ DRAWN_UP_TO = 5000  # labels: of more, two draws would hold much the same
 NEIGHBOURS, USUAL_K = (10, 100, 200), 20
 COMPONENTS = 100
 SCATTERED_UP_TO = 3 * 32 * 32  # pixels and channels; of larger images the coefficients fill the memory
-EVALUATION_CODE = ("probes", "calibration", "supervised", "corruptions", "scattering", "diagnostics", "evaluate")
+EVALUATION_CODE = ("probes", "stats", "supervised", "corruptions", "scattering", "diagnostics", "evaluate")
 
 
 def most_confused(probabilities: Tensor, labels: Tensor, n_classes: int) -> tuple[list, np.ndarray]:
@@ -89,8 +104,6 @@ def evaluate(run: Run, progress: bool = True) -> Evaluation:
         "encoder": weights_hash(load_encoder(run)),
         "code": code_hash((*TRAINING_CODE, *EVALUATION_CODE)),
     }
-    if settings.transfer is not None:  # other data may come to have that name
-        asked["transfer_data"] = load_images(settings.transfer).sha256
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
     with locked(run.folder, "evaluating it"):
         if (evaluation := _measured(run.folder, key)) is None:
@@ -227,12 +240,12 @@ class _Evaluator:
         """How far the headline probe's probabilities can be believed; and its AUC."""
         scores, labels = probe.scores(test).cpu().double(), self.images.test_labels.numpy()
         self.probabilities = scores.softmax(1).float()
-        n, plain, scaled = self.headline, scores.softmax(1).numpy(), (scores / probe.temperature).softmax(1).numpy()
+        n, scaled = self.headline, (scores / probe.temperature).softmax(1).numpy()
         self.metrics |= {
-            f"calibration_error@{n}": calibration_error(plain, labels),
+            f"calibration_error@{n}": calibration_error(scores.softmax(1).numpy(), labels),
             f"calibration_error_scaled@{n}": calibration_error(scaled, labels),
         }
-        if not math.isnan(auc := macro_auc(plain, labels)):
+        if not math.isnan(auc := macro_auc(scaled, labels)):
             self.metrics[f"macro_auc@{n}"] = auc
 
     def neighbours(self) -> None:
@@ -244,15 +257,13 @@ class _Evaluator:
             if k == USUAL_K or k <= len(bank):  # the usual one is cut to the bank
                 name = "knn_accuracy" if k == USUAL_K else f"knn_accuracy_k{k}"
                 self.metrics[name] = percent_right(knn_predict(bank, labels, test, self.n_classes, k), self.test_labels)
-        some = self.images.test[self.images.test_sample(2000)]
-        self.metrics |= diagnose(self.method, some.to(self.device), self.settings)
+        self.metrics |= diagnose(self.method, self.images.test[:2000].to(self.device), self.settings)
 
     def trained_arms(self) -> None:
         """The whole network trained on labels, of the first draw, and not with every budget: it takes long."""
-        # Which of the first two is better depends on images and labels, and the better one is what is to be beaten
-        arms: dict[str, dict[str, Any]] = {"supervised": {}, "supervised_plain": {"augmented": False}}
+        arms: dict[str, dict[str, Any]] = {"supervised": {}}
         if self.full:
-            arms["finetuned"] = {"pretrained": self.encoder}
+            arms |= {"supervised_plain": {"augmented": False}, "finetuned": {"pretrained": self.encoder}}
         for arm, how in arms.items():
             for n in self.bar(TRAINED_ARMS[arm], spaced(self.budgets, self.headline)):
                 model = classifier(self.settings, self.images, torch.cat(self.splits[0].budget(n)), **how)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .calibration import fit_temperature
 from .data import load_images, split
 from .encoders import Encoder
-from .settings import Settings
+from .pretrain import Run, load_encoder
+from .stats import fit_temperature
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # L2 penalties on the mean loss, tried from the strongest
 USUAL_STRENGTH = 1e-2
@@ -164,17 +164,17 @@ def nearest_neighbours(features: Tensor, queries: list[int], k: int) -> list[lis
     return [[query, *row] for query, row in zip(queries, nearest, strict=True)]
 
 
-def validation_accuracy(settings: Settings, encoder: Encoder, n_labels: int, head: nn.Module | None = None) -> float:
-    """Percent right on a run's validation images of a linear probe with `n_labels` labels: what choices are made by.
+def validation_accuracy(run: Run, n_labels: int, head: nn.Module | None = None) -> float:
+    """Percent right on the validation images of a linear probe with `n_labels` labels: what choices are made by.
 
     The mean of VALIDATION_DRAWS disjoint draws of labels, or of as many as there are: which labels a probe happens to
     get moves it as much as the training's own chance does. head: a projection head, to judge its projections rather
     than the features before it. A probe's strength is chosen inside its labels, on a fifth of them, which are not
     validation images.
     """
-    images = load_images(settings)
+    settings, images = run.settings, load_images(run.settings)
     splits = split(images, settings.n_images or 0, settings.seed)
-    encoder = encoder.to(settings.device)
+    encoder = load_encoder(run).to(settings.device)
     head = head.to(settings.device) if head is not None else nn.Identity()
 
     def rows(index: Tensor) -> tuple[Tensor, Tensor]:

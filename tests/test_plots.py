@@ -148,7 +148,7 @@ def test_every_figure_has_words_for_those_who_cannot_see_it():
 
 def test_lines_of_a_grid_show_means_and_intervals():
     points = [(t, "yes", {0: 90.0 + t, 1: 92.0 + t}) for t in (0.1, 1.0)] + [(1.0, "no", {0: 80.0})]
-    picture = grid_plots.grid_lines(points, "temperature", "l2_normalize", 500, 3.0)
+    picture = grid_plots.grid_lines(points, "temperature", "l2_normalize", 500, [3.0] * 3)
     axes = picture.light.figure.axes[0]
     assert axes.get_xscale() == "log"
     lines = {
@@ -160,7 +160,7 @@ def test_lines_of_a_grid_show_means_and_intervals():
     rows = rows_of(picture)
     assert [float(r["validation_accuracy_percent"]) for r in rows] == [90.1, 92.1, 91.0, 93.0, 80.0]
     kinds = grid_plots.grid_lines(
-        [("none", "", {0: 1.0, 1: 2.0}), ("mlp", "", {0: 3.0, 1: 4.0})], "head", "", 500, 1.0
+        [("none", "", {0: 1.0, 1: 2.0}), ("mlp", "", {0: 3.0, 1: 4.0})], "head", "", 500, [1.0, 1.0]
     ).light.figure
     assert [label.get_text() for label in kinds.axes[0].get_xticklabels()] == ["none", "mlp"]
 
@@ -173,8 +173,8 @@ def test_bars_of_a_grid_overlap_unless_points_differ_by_more_than_noise():
     drawn = [c.lines[2][0].get_segments()[0][:, 0] for c in picture.light.figure.axes[0].containers]
     assert [segment.tolist() for segment in drawn] == [[89.5, 91.5], [93.5, 96.5]]
     points = [(0.1, "", {0: 90.0}), (1.0, "", {0: 92.0})]
-    lines = grid_plots.grid_lines(points, "temperature", "", 500, 3.0).light.figure.axes[0].containers[0]
-    assert [segment[:, 1].tolist() for segment in lines.lines[2][0].get_segments()] == [[88.5, 91.5], [90.5, 93.5]]
+    lines = grid_plots.grid_lines(points, "temperature", "", 500, [3.0, 1.0]).light.figure.axes[0].containers[0]
+    assert [segment[:, 1].tolist() for segment in lines.lines[2][0].get_segments()] == [[88.5, 91.5], [91.5, 92.5]]
 
 
 def test_a_heat_map_has_every_combination_and_leaves_the_others_empty():

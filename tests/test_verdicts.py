@@ -10,6 +10,7 @@ from contrastive.grids import (
     Claim,
     Grid,
     GridResult,
+    bar_length,
     compare,
     finding,
     grid_points,
@@ -93,6 +94,15 @@ def test_intervals_cover_where_points_err_much_and_little():
             truth = 100 / (1 + np.exp(-level[high - 1])) - 100 / (1 + np.exp(-level[low - 1]))
             inside[low, high] += abs(found.points - truth) <= found.interval
     assert all(0.92 <= n / trials <= 0.98 for n in inside.values()), inside
+
+
+def test_bars_are_as_long_as_their_point_varies():
+    result = result_of({1: [70.0, 72.0, 71.0], 2: [96.0, 96.6, 96.2], 3: [96.1, 96.5, 96.4]})
+    rows = list(result.values["h"].values())
+    low, high, other = (bar_length(result, row) for row in rows)
+    assert low > 4 * high
+    assert (high + other) / 2 == pytest.approx(compare(result, [rows[1]], [rows[2]]).interval, rel=1e-3)
+    assert math.isnan(bar_length(result_of({1: [50.0], 2: [92.0]}), {0: 50.0}))
 
 
 def test_what_is_left_when_all_tries_are_counted():

@@ -61,11 +61,11 @@ def grid_dots(points: Mapping[str, Row], n_labels: int, least: Mapping[str, floa
 
 @figure
 def grid_lines(
-    points: Sequence[tuple[Any, str, Row]], x_label: str, line_label: str, n_labels: int, least: float
+    points: Sequence[tuple[Any, str, Row]], x_label: str, line_label: str, n_labels: int, least: Sequence[float]
 ) -> Sketch:
     """Validation accuracy against one setting, a line for each value of another: (x, line, values by seed).
 
-    Numbers are placed on a logarithmic axis, other values side by side. least: as in `grid_dots`.
+    Numbers are placed on a logarithmic axis, other values side by side. least: as in `grid_dots`, of each point.
     """
     drawn, axes = subplots(size=(6.6, 3.4))
     numeric = all(isinstance(x, int | float) and not isinstance(x, bool) and x > 0 for x, *_ in points)
@@ -74,9 +74,10 @@ def grid_lines(
     ends, rows, said = [], [], []
     for i, line in enumerate(dict.fromkeys(line for _, line, _ in points)):
         own = [(x, values) for x, of, values in points if of == line]
+        bars = [length / 2 for length, (_, of, _) in zip(least, points, strict=True) if of == line]
         colour, marker, style = style_of_many(i)
         means = [_mean(values) for _, values in own]
-        axes.errorbar([place[x] for x, _ in own], means, least / 2, color=themed_colour(colour), marker=marker,
+        axes.errorbar([place[x] for x, _ in own], means, bars, color=themed_colour(colour), marker=marker,
                       ls=style, ms=5, capsize=3)  # fmt: skip
         ends.append((line, place[own[-1][0]], means[-1], themed_colour(colour)))
         said.append(f"{line}: " + ", ".join(f"{m:.2f} % at {x}" for (x, _), m in zip(own, means, strict=True)))
@@ -93,7 +94,7 @@ def grid_lines(
     return Sketch(
         drawn,
         f"Validation accuracy against {x_label.replace('_', ' ')}. {'; '.join(said)}.",
-        f"Validation accuracy of a linear probe against {x_label.replace('_', ' ')}{lines}. {_overlap(least)}",
+        f"Validation accuracy of a linear probe against {x_label.replace('_', ' ')}{lines}. {_overlap(max(least))}",
         rows,
     )
 

@@ -338,6 +338,14 @@ def least_difference(result: GridResult, kind: str = "h") -> float:
     return max((half for half in intervals if not math.isnan(half)), default=math.nan)
 
 
+def bar_length(result: GridResult, row: Row, kind: str = "h") -> float:
+    """By how much a point has to differ from another that is about as good, that it is more than noise; nan with one
+    seed."""
+    if _pooled_noise(result, kind) is None:  # then only pairs of different points tell it
+        return least_difference(result, kind)
+    return compare(result, [row], [row], kind).interval
+
+
 def finding(result: GridResult, claim: Claim) -> str:
     """A claim's verdict in words."""
     found = verdict(result, claim)

@@ -14,6 +14,7 @@ from ..grids import (
     Claim,
     GridResult,
     Verdict,
+    bar_length,
     finding,
     grid_points,
     least_difference,
@@ -76,7 +77,8 @@ def picture(result: GridResult) -> Picture:
     run = {point: values for point in result.points if (values := result.by_seed(point))}
     if grid.figure == "lines":
         rows = [(result.points[p].varied[grid.x], _line(result, p), values) for p, values in run.items()]
-        return grid_plots.grid_lines(rows, grid.x, grid.line, grid.labels, least_difference(result), name=name)
+        bars = [bar_length(result, values) for values in run.values()]
+        return grid_plots.grid_lines(rows, grid.x, grid.line, grid.labels, bars, name=name)
     if grid.figure == "heatmap":
         pairs = {point: list(parse_policy(str(result.points[point].varied["augment"]))) for point in run}
         order = list(dict.fromkeys(op for ops in pairs.values() for op in ops if len(ops) == 1)) or None
@@ -91,12 +93,12 @@ def picture(result: GridResult) -> Picture:
     dots, least = {}, {}
     untrained = list(result.untrained.values())
     if untrained and all(row == untrained[0] for row in untrained):
-        dots[UNTRAINED], least[UNTRAINED] = untrained[0], least_difference(result)
+        dots[UNTRAINED], least[UNTRAINED] = untrained[0], bar_length(result, untrained[0])
     for point in result.points:
         for kind in grid.features:
             if values := result.by_seed(point, kind):
                 shown = f"{point} ({kind})" if several else point
-                dots[shown], least[shown] = values, least_difference(result, kind)
+                dots[shown], least[shown] = values, bar_length(result, values, kind)
     return grid_plots.grid_dots(dots, grid.labels, least, name=name)
 
 

@@ -99,13 +99,10 @@ def ablations() -> str:
     """What the published ablations found, with a link."""
     folder = PUBLISHED.with_name(ABLATIONS)
     results = read_json(folder / "results.json")
-    command = results["provenance"]["command"]
-    if "--only" not in command:  # of a report from before commands named their notebooks
-        command = command.replace("report", "report --only 03_ablations", 1)
     return (
         f"**Which parts of the recipe matter?** {results['answers']['03_ablations']['answer']} Each finding, with its "
         f"interval: [03_ablations]({_from_root(folder / '03_ablations.html')}), "
-        f"by `{command}`."
+        f"by `{results['provenance']['command']}`."
     )
 
 

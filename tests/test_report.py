@@ -59,6 +59,7 @@ def test_results_keep_the_contract(report):
             assert set(metrics[f"{arm}_accuracy@{n}"]) == {"mean", "std", "n_seeds", "values"}
     assert {"knn_accuracy", "effective_rank", "alignment", "uniformity"} <= set(metrics)
     assert sum(name.startswith("validation_accuracy[left_out: ") for name in metrics) == 6
+    assert "untrained_validation_accuracy[left_out]" in metrics
     assert all(c["passed"] and set(c) == {"name", "passed", "seen", "expected"} for c in results["checks"])
     assert {"commit", "dirty", "packages", "device", "threads", "precision", "seeds", "start", "end"} <= set(
         results["provenance"]

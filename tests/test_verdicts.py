@@ -142,8 +142,12 @@ def test_the_same_encoder_without_pretraining_stands_beside_a_grid():
         "Not pretrained, the same encoder gets 91.45 %: 1 of 2 points are better by more than noise, 1 worse."
     )
     assert "not pretrained 91.45 %" in grid_section.picture(result).alt
+    untrained = {k: m["values"] for k, m in grid_section.grid_metrics({"g": result}).items() if k.startswith("untr")}
+    assert untrained == {"untrained_validation_accuracy[g]": [91.0, 91.9]}
     result.untrained["temperature 1"] = {0: 80.0, 1: 81.0}
     assert untrained_sentence(result).startswith("Not pretrained, the same encoders get 80.50 to 91.45 %: 2 of 2")
+    untrained = {k: m["values"] for k, m in grid_section.grid_metrics({"g": result}).items() if k.startswith("untr")}
+    assert untrained["untrained_validation_accuracy[g: temperature 1]"] == [80.0, 81.0]
     assert "not pretrained" not in grid_section.picture(result).alt  # no single one to stand beside all
 
 

@@ -181,3 +181,4 @@ def test_transfer_is_measured_on_the_other_test_images():
     assert measured_on("linear_accuracy[shear]", results) == (10_000, None)
     assert measured_on("linear_accuracy@600", results) == (10_000, 600)
     assert measured_on("validation_accuracy[head: mlp]", results) == (5000, 1000)
+    assert measured_on("untrained_validation_accuracy[head]", results) == (5000, 1000)

@@ -13,6 +13,7 @@ from ..files import printable
 from ..grids import (
     Claim,
     GridResult,
+    Row,
     Verdict,
     bar_length,
     finding,
@@ -91,15 +92,20 @@ def picture(result: GridResult) -> Picture:
         )
     several = len(grid.features) > 1
     dots, least = {}, {}
-    untrained = list(result.untrained.values())
-    if untrained and all(row == untrained[0] for row in untrained):
-        dots[UNTRAINED], least[UNTRAINED] = untrained[0], bar_length(result, untrained[0])
+    if (row := _one_untrained(result)) is not None:
+        dots[UNTRAINED], least[UNTRAINED] = row, bar_length(result, row)
     for point in result.points:
         for kind in grid.features:
             if values := result.by_seed(point, kind):
                 shown = f"{point} ({kind})" if several else point
                 dots[shown], least[shown] = values, bar_length(result, values, kind)
     return grid_plots.grid_dots(dots, grid.labels, least, name=name)
+
+
+def _one_untrained(result: GridResult) -> Row | None:
+    """The accuracies by seed of the encoder without pretraining, if all points have the same."""
+    rows = list(result.untrained.values())
+    return rows[0] if rows and all(row == rows[0] for row in rows) else None
 
 
 def _line(result: GridResult, point: str) -> str:
@@ -110,7 +116,9 @@ def _line(result: GridResult, point: str) -> str:
 
 
 def grid_metrics(results: Mapping[str, GridResult]) -> dict[str, Any]:
-    """All points' accuracies as metrics for `record`: `validation_accuracy[temperature: temperature 0.1]`."""
+    """All points' accuracies as metrics for `record`: `validation_accuracy[temperature: temperature 0.1]`; and those of
+    encoders that were not pretrained: `untrained_validation_accuracy[temperature]`, or of each point, where they
+    differ."""
     found = {
         f"validation_accuracy[{name}: {point}{', z' if kind == 'z' else ''}]": summary(values)
         for name, result in results.items()
@@ -119,8 +127,11 @@ def grid_metrics(results: Mapping[str, GridResult]) -> dict[str, Any]:
         if (values := result.of(point, kind))
     }
     for name, result in results.items():
-        for point, row in result.untrained.items():
-            found[f"validation_accuracy[{name}: {point}, {UNTRAINED}]"] = summary(list(row.values()))
+        if (row := _one_untrained(result)) is not None:
+            found[f"untrained_validation_accuracy[{name}]"] = summary(list(row.values()))
+        else:
+            for point, own in result.untrained.items():
+                found[f"untrained_validation_accuracy[{name}: {point}]"] = summary(list(own.values()))
     return found
 
 

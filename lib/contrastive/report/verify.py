@@ -104,7 +104,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, s
 
 def measured_on(name: str, results: Mapping[str, Any]) -> tuple[int, int | None]:
     """The number of images that a metric was measured on, and of labels that it was fitted with, if any."""
-    if name.startswith("validation"):
+    if "validation_accuracy[" in name:
         return int(results["dataset"]["validation"]), int(results["settings"]["ablation_labels"])
     if name.endswith("[transfer]"):
         return int(results["dataset"]["transfer_test"]), None

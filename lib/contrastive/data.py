@@ -44,28 +44,13 @@ class Images:
     sha256: str
     note: str = ""
 
-    def test_sample(self, n: int) -> Tensor:
-        """Rising int64 indices of n test images, or of all, the same every time. In files they may lie by class."""
-        order = np.random.default_rng(0x7E57).permutation(len(self.test))
-        return torch.from_numpy(np.sort(order[:n]))
-
-    def leaked(self) -> int:
-        """How many test images are among the training images, pixel by pixel."""
-        train, test = (
-            [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images.numpy()]
-            for images in (self.train, self.test)
-        )
-        known = set(train)
-        return sum(image in known for image in test)
-
 
 @dataclass(frozen=True)
 class Splits:
     """Which training images are used for what, as int64 indices drawn by seed; the test images stay apart.
 
-    pretrain: the unlabelled images. validation: never pretrained on, of each class about a fifth at most; its
-    prefixes are balanced over classes. rest: all other training images, among them those pretrained on; its prefixes
-    are balanced too. Balanced means: as long as no class runs out.
+    pretrain: the unlabelled images. validation: never pretrained on; its prefixes are balanced over classes.
+    rest: all other training images, among them those pretrained on; its prefixes are balanced too.
     """
 
     pretrain: Tensor
@@ -210,13 +195,9 @@ def split(images: Images, n_images: int, seed: int, draw: int = 0) -> Splits:
     """
     rng = np.random.default_rng([seed, 0x5EED])
     labels = images.train_labels.numpy()
-    order, turn = _balanced_order(labels, rng)
+    order = _balanced_order(labels, rng)
     n_validation = _n_validation(images)
-    validation = order[turn < _spared(labels)[labels[order]]][:n_validation]
-    kept = ~np.isin(order, validation)
-    # Balanced again: the turns of each class are counted from the first of its images that is left.
-    turn -= np.bincount(labels[validation], minlength=labels.max() + 1)[labels[order]]
-    rest = order[kept][np.argsort(turn[kept], kind="stable")]
+    validation, rest = order[:n_validation], order[n_validation:]
     if n_images > len(rest):
         raise UserError(
             f"parameter n_images={n_images}: {images.name} has {len(rest):,} training images beside the "
@@ -225,33 +206,23 @@ def split(images: Images, n_images: int, seed: int, draw: int = 0) -> Splits:
     pretrain = rng.permutation(rest)[:n_images]  # without a look at the labels
     if draw > 0:
         rng = np.random.default_rng([seed, 0xD4A3, draw])
-        validation, rest = (part[_balanced_order(labels[part], rng)[0]] for part in (validation, rest))
+        validation, rest = (part[_balanced_order(labels[part], rng)] for part in (validation, rest))
     return Splits(torch.from_numpy(pretrain), torch.from_numpy(validation), torch.from_numpy(rest), len(images.classes))
 
 
 def _n_validation(images: Images) -> int:
-    """A fifth of the training images, at most 5,000 and what each class can spare, in whole rounds of the classes."""
-    n = min(5000, len(images.train) // 5, int(_spared(images.train_labels.numpy()).sum()))
-    return n // len(images.classes) * len(images.classes)
+    """A fifth of the training images, at most 5,000, in whole rounds of the classes: the rest starts with one, too."""
+    return min(5000, len(images.train) // 5) // len(images.classes) * len(images.classes)
 
 
-def _spared(labels: np.ndarray) -> np.ndarray:
-    """How many images of each class may serve for validation: a fifth, rounded up, and never the last. If each gave
-    equally many, a rare class would be used up."""
-    count = np.bincount(labels)
-    return np.maximum(np.minimum(-(-count // 5), count - 1), 0)
-
-
-def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A random order of all indices in which every prefix is balanced, as long as no class runs out; and for each, in
-    this order, its place within its class, from 0."""
+def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random order of all indices in which every prefix is balanced, as long as no class runs out."""
     shuffled = rng.permutation(len(labels))
-    turn = np.empty(len(labels), dtype=np.int64)
+    turn = np.empty(len(labels))  # the how-manieth of its class an image is; ties in random order
     for c in np.unique(labels):
         of_class = np.flatnonzero(labels[shuffled] == c)
         turn[of_class] = np.arange(len(of_class))
-    order = np.lexsort((rng.random(len(labels)), turn))  # of those with the same turn a random one
-    return shuffled[order], turn[order]
+    return shuffled[np.lexsort((rng.random(len(labels)), turn))]
 
 
 def resolve(settings: Settings) -> Settings:
@@ -262,10 +233,8 @@ def resolve(settings: Settings) -> Settings:
     images = load_images(settings)
     is_path = settings.dataset not in NAMES
     if _n_validation(images) == 0:
-        raise UserError(
-            f"{images.name} has {len(images.train)} training images of {len(images.classes)} classes, too few to spare "
-            f"a fifth of each class for validation: five of each are enough."
-        )
+        least = 5 * len(images.classes)
+        raise UserError(f"{images.name} has {len(images.train)} training images: at least {least} are needed.")
     if len(images.test) < 8:
         raise UserError(f"{images.name} has {len(images.test)} test images: at least 8 are needed.")
     if min(images.train.shape[-2:]) < 16:

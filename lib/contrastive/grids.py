@@ -306,13 +306,15 @@ def compare(result: GridResult, better: Sequence[Row], worse: Sequence[Row], kin
 def _pooled_noise(result: GridResult, kind: str) -> tuple[float, int] | None:
     """Standard deviation of log-odds that neither points nor seeds explain, and its degrees of freedom; None if fewer
     than two points have two seeds."""
+    from scipy.special import logit
+
     seeds = sorted(set().union(*result.values[kind].values()))
     rows = [own for own in result.values[kind].values() if len(own) == len(seeds)]
     if len(rows) < 2 or len(seeds) < 2:
         return None
     share = np.array([[own[seed] for seed in seeds] for own in rows]) / 100
     least = 0.5 / result.n_validation
-    x = np.log(share.clip(least, 1 - least)) - np.log1p(-share.clip(least, 1 - least))
+    x = logit(share.clip(least, 1 - least))
     residual = x - x.mean(1, keepdims=True) - x.mean(0) + x.mean()
     freedom = (len(rows) - 1) * (len(seeds) - 1)
     return math.sqrt(float((residual**2).sum()) / freedom), freedom

@@ -82,10 +82,10 @@ def picture(result: GridResult) -> Picture:
         return grid_plots.grid_lines(rows, grid.x, grid.line, grid.labels, bars, name=name)
     if grid.figure == "heatmap":
         pairs = {point: list(parse_policy(str(result.points[point].varied["augment"]))) for point in run}
-        order = list(dict.fromkeys(op for ops in pairs.values() for op in ops if len(ops) == 1)) or None
+        order = list(dict.fromkeys(op for ops in pairs.values() for op in ops))  # so all lie on one side
         cells = []
         for point, ops in pairs.items():
-            first, last = sorted((ops[0], ops[-1]), key=order.index) if order else (ops[0], ops[-1])
+            first, last = sorted((ops[0], ops[-1]), key=order.index)
             cells.append((first, last, run[point]))
         return grid_plots.grid_heatmap(
             cells, "one operation", "and another", grid.labels, least_difference(result), name=name

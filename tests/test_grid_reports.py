@@ -1,6 +1,5 @@
 """`contrastive sweep --reports`: a report for each point of a grid."""
 
-import json
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ import pytest
 from contrastive import UserError
 from contrastive.__main__ import main
 from contrastive.data import load_images, resolve
-from contrastive.files import write_json
+from contrastive.files import read_json, write_json
 from contrastive.grids import (
     grid_points,
     load_grid,
@@ -57,7 +56,7 @@ def test_a_report_for_each_point(write_grid, tmp_path, capsys, monkeypatch):
         "1/1  temperature 1  failed: error: no luck",
     ]
     results = tmp_path / "out" / "temperature-0.5" / "results.json"
-    whole = json.loads(results.read_text())
+    whole = read_json(results)  # without its checksum
     for other in ({"status": "failed"}, {"dataset": {"sha256": "of other data"}}, {"provenance": {"code": "older"}}):
         write_json(results, whole | other)
         main(words)

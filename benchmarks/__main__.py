@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from contrastive.data import load_images, resolve
-from contrastive.files import atomic_write
+from contrastive.data.images import load_images, resolve
+from contrastive.storage.files import atomic_write
 from contrastive.report.execute import execute_notebook
 from contrastive.report.provenance import provenance
 from contrastive.report.render import render
 from contrastive.report.runner import writable_folder
-from contrastive.settings import Settings, UserError, make_settings, nearest
+from contrastive.settings.model import Settings, UserError, make_settings, nearest
 
 from . import worker
 from .arms import ARMS, AUGMENTATIONS, LOSSES

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from contrastive.data import Images
-from contrastive.encoders import Encoder
-from contrastive.losses import nt_xent
-from contrastive.settings import Settings
-from contrastive.training import Training, lr_schedule, parameter_groups, start
+from contrastive.data.images import Images
+from contrastive.encoders.cnn import Encoder
+from contrastive.losses.ntxent import nt_xent
+from contrastive.settings.model import Settings
+from contrastive.training.loop import Training, lr_schedule, parameter_groups, start
 
 Epoch = Callable[[int], tuple[int, float]]
 Loss = Callable[[Tensor, Tensor], Tensor]

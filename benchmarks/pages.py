@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from contrastive.files import read_json, write_json
+from contrastive.storage.files import read_json, write_json
 from contrastive.report.index import write_index
 from contrastive.report.readme import PUBLISHED, browser_path
 

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from contrastive.data import load_images, split
-from contrastive.encoders import Encoder
-from contrastive.probes import embed, fit_probe
+from contrastive.data.images import load_images, split
+from contrastive.encoders.cnn import Encoder
+from contrastive.evaluation.probes import embed, fit_probe
 from contrastive.report.provenance import cpu_model
-from contrastive.settings import Settings
-from contrastive.training import start
+from contrastive.settings.model import Settings
+from contrastive.training.loop import start
 
 from . import arms
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from contrastive.report.readme import browser_path
-from contrastive.settings import data_root
+from contrastive.settings.model import data_root
 
 from .stress.names import CHROMIUM_OPTIONS
 

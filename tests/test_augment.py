@@ -3,7 +3,7 @@ import torch
 from torchvision.transforms.v2 import functional as TF
 
 from contrastive import augment as A
-from contrastive.settings import OPERATIONS, parse_policy
+from contrastive.settings.model import OPERATIONS, parse_policy
 
 N = 6
 

@@ -12,8 +12,8 @@ from benchmarks import __main__ as bench
 from benchmarks.arms import LOSSES, matrix_nt_xent, stock_encoder, stock_head
 
 from contrastive import Settings, load_images
-from contrastive.encoders import build_encoder, projection_head
-from contrastive.losses import nt_xent
+from contrastive.encoders.cnn import build_encoder, projection_head
+from contrastive.losses.ntxent import nt_xent
 from contrastive.report.readme import BEGIN_SPEED, BENCHMARKS, END_SPEED, generated_speed
 from contrastive.report.speed import goal_table, parts_table, speed_table
 

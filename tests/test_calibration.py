@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from contrastive.calibration import calibration_error, fit_temperature, macro_auc
+from contrastive.evaluation.calibration import calibration_error, fit_temperature, macro_auc
 
 
 def test_calibration_error_equals_a_loop_over_bins():

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from contrastive import Settings, UserError, load_encoder, pretrain
-from contrastive.checkpoint import PREVIOUS, STATE, STATE_FORMAT, load_state, save_state, seal, unseal
-from contrastive.files import DamagedError
-from contrastive.pretrain import Pause, load_method
+from contrastive.training.checkpoint import PREVIOUS, STATE, STATE_FORMAT, load_state, save_state, seal, unseal
+from contrastive.storage.files import DamagedError
+from contrastive.training.runs import Pause, load_method
 
 SMOKE = Settings(preset="smoke", epochs=3, width=4, checkpoint_seconds=0)
 
@@ -42,7 +42,7 @@ def stopped(killed, fresh_runs):
 
 def killed_after(steps, runs):
     """Train until a number of steps, then be killed."""
-    from contrastive.training import Training
+    from contrastive.training.loop import Training
 
     os.environ["CONTRASTIVE_RUNS"] = str(runs)
     advance, taken = Training.advance, []

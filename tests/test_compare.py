@@ -9,9 +9,9 @@ import nbformat
 import pytest
 
 from contrastive import pictures, plots
-from contrastive.files import write_json
+from contrastive.storage.files import write_json
 from contrastive.report.compare import Report, comparison, differences, interval_95, short_names, write_comparison
-from contrastive.settings import UserError
+from contrastive.settings.model import UserError
 
 from .conftest import contrastive
 

@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage, stats
 
 from contrastive import corruptions as K
-from contrastive.corruptions import CORRUPTIONS, corrupt
+from contrastive.evaluation.corruptions import CORRUPTIONS, corrupt
 
 EXACT = ("scale", "brightness", "stripe")  # draw nothing
 NOISE = ("shot_noise", "impulse_noise")

@@ -14,9 +14,9 @@ import torch
 from torchvision import datasets
 
 from contrastive import Settings, UserError, load_images
-from contrastive.data import Images, resolve, split
-from contrastive.mnist import IDX_FILES, PROBE_SECONDS
-from contrastive.settings import data_root
+from contrastive.data.images import Images, resolve, split
+from contrastive.data.mnist import IDX_FILES, PROBE_SECONDS
+from contrastive.settings.model import data_root
 
 from .conftest import HAVE_MNIST
 

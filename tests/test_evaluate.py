@@ -10,15 +10,15 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import Normalizer
 
 from contrastive import Settings, load_encoder, load_images, pretrain
-from contrastive.corruptions import CORRUPTIONS
-from contrastive.data import forget_images, split
-from contrastive.diagnostics import alignment, effective_rank, feature_std, uniformity
-from contrastive.evaluate import (
+from contrastive.evaluation.corruptions import CORRUPTIONS
+from contrastive.data.images import forget_images, split
+from contrastive.evaluation.diagnostics import alignment, effective_rank, feature_std, uniformity
+from contrastive.evaluation.evaluator import (
     evaluate,
     headline_labels,
     most_confused,
 )
-from contrastive.probes import (
+from contrastive.evaluation.probes import (
     USUAL_STRENGTH,
     embed,
     fit_probe,
@@ -29,13 +29,13 @@ from contrastive.probes import (
     validation_accuracy,
     weights_hash,
 )
-from contrastive.stats import standard_error, summary
-from contrastive.summarize import ARMS, MORE_ARMS
-from contrastive.training import initial_method
+from contrastive.evaluation.statistics import standard_error, summary
+from contrastive.evaluation.summary import ARMS, MORE_ARMS
+from contrastive.training.loop import initial_method
 
 from .conftest import HAVE_MNIST
 
-module = importlib.import_module("contrastive.evaluate")
+module = importlib.import_module("contrastive.evaluation.evaluator")
 SMOKE = Settings(preset="smoke", epochs=2, width=4, budgets=(50, 200), supervised_steps=10)
 
 

@@ -12,14 +12,14 @@ import nbformat
 import pytest
 
 from contrastive import Settings, load_images, pretrain
-from contrastive.diagnostics import health
-from contrastive.files import read_json
+from contrastive.evaluation.diagnostics import health
+from contrastive.storage.files import read_json
 from contrastive.report import runner
 from contrastive.report.execute import execute_notebook
 from contrastive.report.record import check
 from contrastive.report.runner import RESERVE, run_report
-from contrastive.settings import RunError
-from contrastive.signals import terminate
+from contrastive.settings.model import RunError
+from contrastive.storage.signals import terminate
 
 from .conftest import contrastive
 
@@ -196,7 +196,7 @@ def test_nothing_is_imported_from_where_the_command_runs(project, tmp_path, monk
 def test_notices_of_a_notebook_reach_the_terminal(tmp_path, capsys):
     make_notebook(
         tmp_path / "01_x.ipynb",
-        "from contrastive.files import say\nsay('look\\x1b[31m')\nimport sys\nprint('no', file=sys.stderr)",
+        "from contrastive.storage.files import say\nsay('look\\x1b[31m')\nimport sys\nprint('no', file=sys.stderr)",
     )
     assert execute_notebook(tmp_path / "01_x.ipynb", {})[1:] == (None, 0)
     assert capsys.readouterr().err == "NOTE: look\\x1b[31m\n"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from contrastive.files import DamagedError, atomic_write, locked, printable, read_json, read_lines, say, write_json
-from contrastive.settings import RunError
-from contrastive.signals import Stop
+from contrastive.storage.files import DamagedError, atomic_write, locked, printable, read_json, read_lines, say, write_json
+from contrastive.settings.model import RunError
+from contrastive.storage.signals import Stop
 
 
 def test_links_in_a_folder_are_not_written_through(tmp_path):
@@ -54,7 +54,7 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
 HOLD = """
 import sys, time
 from pathlib import Path
-from contrastive.files import locked
+from contrastive.storage.files import locked
 with locked(Path(sys.argv[1]), "training it"):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

@@ -11,15 +11,15 @@ import pytest
 
 from contrastive import UserError
 from contrastive.__main__ import main
-from contrastive.data import load_images, resolve
-from contrastive.files import read_json, write_json
-from contrastive.grids import (
+from contrastive.data.images import load_images, resolve
+from contrastive.storage.files import read_json, write_json
+from contrastive.sweeps.grids import (
     grid_points,
     load_grid,
 )
 from contrastive.report import grid_reports
 from contrastive.report.provenance import measuring_code
-from contrastive.settings import make_settings
+from contrastive.settings.model import make_settings
 
 from .conftest import TINY_RUN
 

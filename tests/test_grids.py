@@ -7,13 +7,13 @@ import pytest
 
 from contrastive import UserError
 from contrastive.__main__ import main
-from contrastive.grids import (
+from contrastive.sweeps.grids import (
     GridResult,
     finding,
     grid_points,
     load_grid,
 )
-from contrastive.settings import grids_folder, make_settings
+from contrastive.settings.model import grids_folder, make_settings
 
 from .conftest import HAVE_MNIST, TINY_RUN
 

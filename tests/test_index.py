@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from contrastive.files import write_json
+from contrastive.storage.files import write_json
 from contrastive.report.index import EDGE, HEIGHT, WIDTH, sparkline, write_index
 from contrastive.report.readme import PUBLISHED
 

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from contrastive import losses
-from contrastive.losses import LOSSES, chance_loss, lowest_loss, nt_xent, nt_xent_and_top1
+from contrastive.losses.ntxent import LOSSES, chance_loss, lowest_loss, nt_xent, nt_xent_and_top1
 
 
 def reference(z1, z2, temperature):

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from contrastive.files import read_json, write_json
+from contrastive.storage.files import read_json, write_json
 from contrastive.report.compare import write_comparison
 from contrastive.report.index import write_index
 from contrastive.report.readme import PUBLISHED, RECIPES

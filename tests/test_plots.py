@@ -12,12 +12,12 @@ from matplotlib.text import Text
 from PIL import Image
 
 from contrastive import grid_plots, plots
-from contrastive.pictures import DARK, LIGHT, class_colours
-from contrastive.plots import label_budget_curve, loss_curve
+from contrastive.report.pictures import DARK, LIGHT, class_colours
+from contrastive.report.plots import label_budget_curve, loss_curve
 from contrastive.report import speed
 from contrastive.report.figure import figure_html
-from contrastive.stats import uncertainty
-from contrastive.summarize import ARMS
+from contrastive.evaluation.statistics import uncertainty
+from contrastive.evaluation.summary import ARMS
 
 
 def contrast(a, b):

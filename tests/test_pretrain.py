@@ -10,17 +10,17 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from contrastive import Settings, UserError, load_encoder, load_images, pretrain
-from contrastive.augment import Augment
-from contrastive.checkpoint import load_state
-from contrastive.data import resolve
-from contrastive.encoders import build_encoder, projection_head
-from contrastive.losses import LOSSES
-from contrastive.pretrain import code_hash, load_method
-from contrastive.probes import weights_hash
-from contrastive.settings import OPERATIONS, RunError
-from contrastive.training import Training, initial_method, lr_schedule, parameter_groups, start
+from contrastive.augment.operations import Augment
+from contrastive.training.checkpoint import load_state
+from contrastive.data.images import resolve
+from contrastive.encoders.cnn import build_encoder, projection_head
+from contrastive.losses.ntxent import LOSSES
+from contrastive.training.runs import code_hash, load_method
+from contrastive.evaluation.probes import weights_hash
+from contrastive.settings.model import OPERATIONS, RunError
+from contrastive.training.loop import Training, initial_method, lr_schedule, parameter_groups, start
 
-module = importlib.import_module("contrastive.pretrain")  # the package has a function of that name
+module = importlib.import_module("contrastive.training.runs")  # the package has a function of that name
 SMOKE = Settings(preset="smoke", epochs=3, width=4)
 MNIST_SHAPE = ((1, 28, 28), (0.1307,), (0.3081,))
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from contrastive import load_encoder, load_images
-from contrastive.probes import embed, knn_predict, percent_right
-from contrastive.settings import checkout, make_settings
+from contrastive.evaluation.probes import embed, knn_predict, percent_right
+from contrastive.settings.model import checkout, make_settings
 
 from .conftest import HAVE_MNIST
 

@@ -17,7 +17,7 @@ from contrastive.report.readme import (
     generated_policies,
     published,
 )
-from contrastive.settings import Settings
+from contrastive.settings.model import Settings
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from contrastive import UserError, load_images
-from contrastive.data import inert
-from contrastive.mnist import IDX_FILES
+from contrastive.data.images import inert
+from contrastive.data.mnist import IDX_FILES
 
 from .test_data import small_set
 

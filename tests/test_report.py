@@ -27,8 +27,8 @@ from contrastive.report.tables import (
     savings,
     versus,
 )
-from contrastive.settings import Settings, UserError
-from contrastive.stats import summary
+from contrastive.settings.model import Settings, UserError
+from contrastive.evaluation.statistics import summary
 
 from .conftest import NOTEBOOKS, SMALL, contrastive
 

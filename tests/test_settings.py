@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from contrastive import Settings, UserError, notebook_settings
-from contrastive.encoders import ENCODERS
-from contrastive.losses import LOSSES
-from contrastive.methods import METHODS
-from contrastive.settings import (
+from contrastive.encoders.cnn import ENCODERS
+from contrastive.losses.ntxent import LOSSES
+from contrastive.methods.simclr import METHODS
+from contrastive.settings.model import (
     OPERATIONS,
     POLICIES,
     PRESETS,

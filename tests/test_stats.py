@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from contrastive.stats import paired_difference
+from contrastive.evaluation.statistics import paired_difference
 
 
 def tries(rng, seeds, images, easy, spread=0.0, hard=None):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from contrastive.evaluate import Evaluation
+from contrastive.evaluation.evaluator import Evaluation
 from contrastive.report.tables import savings as savings_sentence
-from contrastive.summarize import aggregate, better_from_scratch, comparisons, savings
+from contrastive.evaluation.summary import aggregate, better_from_scratch, comparisons, savings
 
 
 def evaluation(**right):

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from contrastive import Settings, load_encoder, load_images, pretrain, supervised
-from contrastive.augment import Augment
-from contrastive.data import resolve
-from contrastive.probes import weights_hash
-from contrastive.settings import RunError
-from contrastive.supervised import classifier, predict, spaced, train_classifier
-from contrastive.training import initial_method
+from contrastive.augment.operations import Augment
+from contrastive.data.images import resolve
+from contrastive.evaluation.probes import weights_hash
+from contrastive.settings.model import RunError
+from contrastive.methods.supervised import classifier, predict, spaced, train_classifier
+from contrastive.training.loop import initial_method
 
 SMOKE = Settings(preset="smoke", epochs=2, width=4, budgets=(50, 200), supervised_steps=10)
 

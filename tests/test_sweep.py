@@ -10,17 +10,17 @@ import torch
 
 from contrastive import Settings, sweep
 from contrastive.__main__ import main
-from contrastive.data import resolve
-from contrastive.grids import (
+from contrastive.data.images import resolve
+from contrastive.sweeps.grids import (
     GridResult,
     grid_points,
     load_grid,
 )
-from contrastive.probes import validation_accuracy
+from contrastive.evaluation.probes import validation_accuracy
 from contrastive.report import grid_section
-from contrastive.settings import RunError, make_settings
-from contrastive.sweep import as_json, grid_jobs, run_grid
-from contrastive.training import initial_method
+from contrastive.settings.model import RunError, make_settings
+from contrastive.sweeps.runner import as_json, grid_jobs, run_grid
+from contrastive.training.loop import initial_method
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -77,11 +77,11 @@ def test_a_grid_is_run_once_and_then_read(write_grid, fresh_runs, capsys, monkey
         (fresh_runs / run / "encoder.safetensors").exists() for point in saved["points"] for run in point["runs"]
     )
     monkeypatch.setattr(sweep, "validation_accuracy", None)  # nothing is measured again
-    monkeypatch.setattr(importlib.import_module("contrastive.pretrain"), "start", None)  # nor trained
+    monkeypatch.setattr(importlib.import_module("contrastive.training.runs"), "start", None)  # nor trained
     assert main(["sweep", str(path)]) == 0
     assert json.loads(file.read_text()) == saved
     assert "older code" not in capsys.readouterr().err
-    monkeypatch.setattr(importlib.import_module("contrastive.pretrain"), "code_hash", lambda *names: "new")
+    monkeypatch.setattr(importlib.import_module("contrastive.training.runs"), "code_hash", lambda *names: "new")
     main(["sweep", str(path)])
     assert "some of these runs were trained by older code" in capsys.readouterr().err
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from contrastive.grids import (
+from contrastive.sweeps.grids import (
     Claim,
     Grid,
     GridResult,

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from contrastive import Settings, pretrain
-from contrastive.data import resolve
-from contrastive.evaluate import evaluate
-from contrastive.files import read_json, write_json
+from contrastive.data.images import resolve
+from contrastive.evaluation.evaluator import evaluate
+from contrastive.storage.files import read_json, write_json
 from contrastive.report.verify import SHARE, STEP, compare, measured_on, spread
-from contrastive.stats import standard_error
-from contrastive.summarize import aggregate
+from contrastive.evaluation.statistics import standard_error
+from contrastive.evaluation.summary import aggregate
 
 from .conftest import contrastive
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .files import mute, printable, say, tell
-from .settings import PRESETS, RunError, Settings, UserError, make_settings, nearest
-from .signals import Stop, terminate
+from .storage.files import mute, printable, say, tell
+from .settings.model import PRESETS, RunError, Settings, UserError, make_settings, nearest
+from .storage.signals import Stop, terminate
 
 
 class Parser(argparse.ArgumentParser):
@@ -127,10 +127,10 @@ def main(argv: list[str] | None = None) -> int:
 
             return verify(Path(args.report), given, args.out, args.timeout)
         if args.command == "sweep":
-            from .grids import OWN, REPORTED, load_grid
-            from .report.grid_reports import check_nulls, report_grid
-            from .settings import RUN_FIELDS
-            from .sweep import dry_run, sweep
+            from .sweeps.grids import OWN, REPORTED, load_grid
+            from .sweeps.reports import check_nulls, report_grid
+            from .settings.model import RUN_FIELDS
+            from .sweeps.runner import dry_run, sweep
 
             if args.out and not args.reports:
                 raise UserError("--out is where reports go: it needs --reports.")
@@ -152,9 +152,9 @@ def main(argv: list[str] | None = None) -> int:
             return report_grid(grid, args.jobs, writable_folder(folder, keep=False))
         settings = make_settings(**given)
         if args.command == "pretrain":
-            from .data import load_images
-            from .diagnostics import LEAST_WAY
-            from .pretrain import pretrain
+            from .data.images import load_images
+            from .evaluation.diagnostics import LEAST_WAY
+            from .training.runs import pretrain
 
             if note := load_images(settings).note:
                 say(note)

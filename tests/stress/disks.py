@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from contrastive.files import read_json
+from contrastive.storage.files import read_json
 from contrastive.report.runner import RESERVE_BYTES
 
 from .rows import TINY, Row, finish, reference, report, start

@@ -18,8 +18,8 @@ from PIL import Image
 
 from contrastive import UserError, data
 from contrastive.__main__ import complain, given_parameters, parser
-from contrastive.mnist import IDX_FILES
-from contrastive.settings import Settings, make_settings
+from contrastive.data.mnist import IDX_FILES
+from contrastive.settings.model import Settings, make_settings
 
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=3)
 FIELDS = sorted(Settings.model_fields)

@@ -23,14 +23,14 @@ from tqdm import tqdm
 
 from contrastive import Settings, UserError, pretrain
 from contrastive.__main__ import complain
-from contrastive.checkpoint import PREVIOUS
-from contrastive.evaluate import evaluate
-from contrastive.files import read_json, read_lines, write_json
-from contrastive.pretrain import load_method
+from contrastive.training.checkpoint import PREVIOUS
+from contrastive.evaluation.evaluator import evaluate
+from contrastive.storage.files import read_json, read_lines, write_json
+from contrastive.training.runs import load_method
 from contrastive.report.index import write_index
-from contrastive.training import Training
+from contrastive.training.loop import Training
 
-pretraining = importlib.import_module("contrastive.pretrain")  # the package has a function of that name
+pretraining = importlib.import_module("contrastive.training.runs")  # the package has a function of that name
 
 # Small, so that most of a case is what is tested: half a second of training, checkpoints between all steps.
 TINY = Settings(

@@ -14,12 +14,12 @@ from typing import Any
 
 import nbformat
 
-from .. import pictures, plots
-from ..data import inert
-from ..evaluate import HEADLINE_LABELS
-from ..files import MAX_JSON_BYTES, atomic_write, printable, read_json, tell
-from ..settings import UserError
-from ..stats import standard_error, uncertainty
+from . import pictures, plots
+from ..data.images import inert
+from ..evaluation.evaluator import HEADLINE_LABELS
+from ..storage.files import MAX_JSON_BYTES, atomic_write, printable, read_json, tell
+from ..settings.model import UserError
+from ..evaluation.statistics import standard_error, uncertainty
 from .record import MIME, PLAIN_UNITS, format_metric
 from .render import render
 from .runner import reports_root, writable_folder

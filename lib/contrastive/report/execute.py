@@ -15,7 +15,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import papermill_io
 
-from ..files import NOTICE, printable, tell
+from ..storage.files import NOTICE, printable, tell
 from .progress import Progress, clock
 
 

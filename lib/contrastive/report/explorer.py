@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..pictures import DARK, LIGHT, class_colours
-from ..plots import embedding_maps
+from .pictures import DARK, LIGHT, class_colours
+from .plots import embedding_maps
 from .figure import figure_html
 
 TEMPLATES = Path(__file__).with_name("templates")

@@ -8,9 +8,9 @@ from typing import Any
 
 from IPython.display import Markdown, display
 
-from .. import grid_plots
-from ..files import printable
-from ..grids import (
+from . import grid_plots
+from ..storage.files import printable
+from ..sweeps.grids import (
     Claim,
     GridResult,
     Row,
@@ -25,10 +25,10 @@ from ..grids import (
     untrained_sentence,
     verdict,
 )
-from ..pictures import Picture
-from ..settings import Settings, UserError, grid_names, parse_policy
-from ..stats import summary
-from ..sweep import ablation_overrides, run_grid
+from .pictures import Picture
+from ..settings.model import Settings, UserError, grid_names, parse_policy
+from ..evaluation.statistics import summary
+from ..sweeps.runner import ablation_overrides, run_grid
 
 UNTRAINED = "not pretrained"  # of a row beside a grid's points
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import jinja2
 
-from ..files import atomic_write, locked, printable, read_json
+from ..storage.files import atomic_write, locked, printable, read_json
 from .record import format_metric
 from .render import TEMPLATES, policy, template
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-from ..files import printable, tell
+from ..storage.files import printable, tell
 
 # What tqdm writes: name, percent, done/total, [elapsed<remaining, ...
 STEP = re.compile(r"^(.{0,60}?):? {1,4}\d+%\|[^|]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from ..data import Images, Splits, resolve
-from ..evaluate import EVALUATION_CODE
-from ..pretrain import TRAINING_CODE, code_hash
-from ..settings import Settings, UserError, checkout, make_settings
+from ..data.images import Images, Splits, resolve
+from ..evaluation.evaluator import EVALUATION_CODE
+from ..training.runs import TRAINING_CODE, code_hash
+from ..settings.model import Settings, UserError, checkout, make_settings
 
 PACKAGES = (
     "torch",

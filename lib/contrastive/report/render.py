@@ -17,7 +17,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from ..pictures import MIME as FIGURE
+from .pictures import MIME as FIGURE
 from .explorer import explorer_script
 from .figure import figure_html
 from .record import collect

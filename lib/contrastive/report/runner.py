@@ -18,10 +18,10 @@ from typing import Any
 
 import nbformat
 
-from ..data import NAMES, forget_images, load_images, resolve
-from ..files import atomic_write, locked, printable, say, tell, write_json
-from ..settings import RunError, Settings, UserError, checkout, data_root, make_settings, nearest, runs_root
-from ..signals import Stop
+from ..data.images import NAMES, forget_images, load_images, resolve
+from ..storage.files import atomic_write, locked, printable, say, tell, write_json
+from ..settings.model import RunError, Settings, UserError, checkout, data_root, make_settings, nearest, runs_root
+from ..storage.signals import Stop
 from .execute import execute_notebook
 from .index import write_index
 from .provenance import ONLY

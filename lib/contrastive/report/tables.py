@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..stats import uncertainty
-from ..summarize import ARMS, MORE_ARMS, SCRATCH, better_from_scratch
+from ..evaluation.statistics import uncertainty
+from ..evaluation.summary import ARMS, MORE_ARMS, SCRATCH, better_from_scratch
 from .record import format_metric
 
 Metrics = Mapping[str, Mapping[str, Any]]

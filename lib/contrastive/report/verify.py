@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files import BROKEN, printable, read_json, tell
-from ..pretrain import code_hash
-from ..settings import UserError, make_settings, runs_root
-from ..stats import standard_error
+from ..storage.files import BROKEN, printable, read_json, tell
+from ..training.runs import code_hash
+from ..settings.model import UserError, make_settings, runs_root
+from ..evaluation.statistics import standard_error
 from .record import PLAIN_UNITS, format_metric
 from .runner import reports_root, run_report
 

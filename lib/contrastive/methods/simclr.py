@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .encoders import Encoder, projection_head
-from .losses import LOSSES
-from .settings import Settings
+from ..encoders.cnn import Encoder, projection_head
+from ..losses.ntxent import LOSSES
+from ..settings.model import Settings
 
 
 class SimCLR(nn.Module):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .stats import LEVEL
+from .statistics import LEVEL
 
 DRAWS = 2000  # for an interval
 

@@ -15,9 +15,9 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .data import load_images, resolve, split
-from .settings import RUN_FIELDS, Settings, UserError, grid_names, grids_folder, make_settings, nearest
-from .stats import standard_error
+from ..data.images import load_images, resolve, split
+from ..settings.model import RUN_FIELDS, Settings, UserError, grid_names, grids_folder, make_settings, nearest
+from ..evaluation.statistics import standard_error
 
 MAX_RUNS = 10_000  # more is a mistake
 JUDGED_ON = "judged_on"  # in a side of a claim: h or z

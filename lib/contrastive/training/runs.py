@@ -17,13 +17,13 @@ from safetensors.torch import save as safetensors_bytes
 from tqdm import tqdm
 
 from .checkpoint import PREVIOUS, STATE, load_state, pack, same_settings, save_state, unpack
-from .data import load_images, resolve, split
-from .encoders import Encoder, build_encoder
-from .files import DamagedError, atomic_write, locked, read_lines, say, write_lines
-from .methods import SimCLR
-from .settings import Settings, UserError, make_settings, runs_root
-from .signals import Stop
-from .training import Position, Training, initial_method, start
+from ..data.images import load_images, resolve, split
+from ..encoders.cnn import Encoder, build_encoder
+from ..storage.files import DamagedError, atomic_write, locked, read_lines, say, write_lines
+from ..methods.simclr import SimCLR
+from ..settings.model import Settings, UserError, make_settings, runs_root
+from ..storage.signals import Stop
+from .loop import Position, Training, initial_method, start
 
 TRAINING_CODE = ("augment", "checkpoint", "data", "encoders", "losses", "methods", "mnist", "pretrain", "training")
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .augment import normalize
-from .settings import Settings
+from ..augment.operations import normalize
+from ..settings.model import Settings
 
 
 class Encoder(nn.Module):

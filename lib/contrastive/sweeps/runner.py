@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .data import load_images, split
-from .files import DamagedError, locked, printable, read_json, say, tell, write_json
+from ..data.images import load_images, split
+from ..storage.files import DamagedError, locked, printable, read_json, say, tell, write_json
 from .grids import Grid, GridResult, Point, finding, grid_points, load_grid, untrained_sentence
-from .pretrain import TRAINING_CODE, Run, code_hash, load_encoder, load_method, pretrain
-from .probes import validation_accuracy, weights_hash
-from .settings import RunError, Settings, UserError, make_settings, runs_root
-from .signals import Stop, terminate
-from .training import initial_method, start
+from ..training.runs import TRAINING_CODE, Run, code_hash, load_encoder, load_method, pretrain
+from ..evaluation.probes import validation_accuracy, weights_hash
+from ..settings.model import RunError, Settings, UserError, make_settings, runs_root
+from ..storage.signals import Stop, terminate
+from ..training.loop import initial_method, start
 
 Job = tuple[str, Settings]
 TIMED = 8  # configurations whose speed a dry run measures

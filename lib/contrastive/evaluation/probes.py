@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .calibration import fit_temperature
-from .data import load_images, split
-from .encoders import Encoder
-from .settings import Settings
+from ..data.images import load_images, split
+from ..encoders.cnn import Encoder
+from ..settings.model import Settings
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # L2 penalties on the mean loss, tried from the strongest
 USUAL_STRENGTH = 1e-2

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .readers import data_file, fit_memory
-from .settings import UserError
+from ..settings.model import UserError
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 # MD5 of the uncompressed files of the original MNIST, to notice when something else bears its names.

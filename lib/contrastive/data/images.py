@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .mnist import IDX_FILES, NoNetworkError, check_idx, ensure_mnist, is_original, read_idx
 from .readers import data_file, read_image_folder, read_npz
-from .settings import Settings, UserError, data_root, nearest
+from ..settings.model import Settings, UserError, data_root, nearest
 
 NAMES = ("auto", "mnist", "digits")
 MAX_CLASSES = 1000

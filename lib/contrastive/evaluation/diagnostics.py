@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from .methods import SimCLR
-from .pretrain import Run, load_method
-from .settings import Settings
-from .training import augmentations
+from ..methods.simclr import SimCLR
+from ..training.runs import Run, load_method
+from ..settings.model import Settings
+from ..training.loop import augmentations
 
 # What a trained network has and a collapsed one has not. Runs on digits and MNIST that collapsed (learning rates of 1
 # and 10, on MNIST also 0.1) had projections with a spread of at most 0.10 and an effective rank below 2, and a loss

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from .augment import Augment
-from .data import load_images
-from .encoders import Encoder, build_encoder
-from .losses import chance_loss, lowest_loss
-from .methods import SimCLR, build_method
-from .settings import RunError, Settings
+from ..augment.operations import Augment
+from ..data.images import load_images
+from ..encoders.cnn import Encoder, build_encoder
+from ..losses.ntxent import chance_loss, lowest_loss
+from ..methods.simclr import SimCLR, build_method
+from ..settings.model import RunError, Settings
 
 NEVER = 2**62  # a step that is not reached
 

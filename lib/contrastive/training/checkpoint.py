@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from .files import DamagedError, atomic_write, say, sync_folder, write_failure
-from .readers import fit_memory
-from .settings import Settings, UserError
-from .training import Position, Training
+from ..storage.files import DamagedError, atomic_write, say, sync_folder, write_failure
+from ..data.readers import fit_memory
+from ..settings.model import Settings, UserError
+from .loop import Position, Training
 
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
 # What `pack` puts into a state

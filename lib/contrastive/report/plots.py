@@ -10,7 +10,7 @@ import seaborn as sns
 import torch
 from torch import Tensor
 
-from .augment import Augment
+from ..augment.operations import Augment
 from .pictures import (
     Sketch,
     class_colours,
@@ -22,8 +22,8 @@ from .pictures import (
     subplots,
     themed_colour,
 )
-from .stats import uncertainty
-from .summarize import ARMS
+from ..evaluation.statistics import uncertainty
+from ..evaluation.summary import ARMS
 
 ARM_COLOURS = dict(zip(ARMS, ("blue", "orange", "orange", "green", "grey"), strict=True))
 ARM_MARKERS = dict(zip(ARMS, "osvD^", strict=True))

@@ -22,14 +22,14 @@ from tqdm import tqdm
 
 from .calibration import calibration_error, macro_auc
 from .corruptions import CORRUPTIONS, corrupt
-from .data import load_images, split
+from ..data.images import load_images, split
 from .diagnostics import diagnose
-from .files import DamagedError, atomic_write, locked, read_json, say, write_json
-from .pretrain import TRAINING_CODE, Run, code_hash, load_encoder, load_method
+from ..storage.files import DamagedError, atomic_write, locked, read_json, say, write_json
+from ..training.runs import TRAINING_CODE, Run, code_hash, load_encoder, load_method
 from .probes import Probe, embed, fit_probe, knn_predict, percent_right, weights_hash
 from .scattering import scattering
-from .supervised import classifier, predict, spaced
-from .training import initial_method, keep_freed_memory
+from ..methods.supervised import classifier, predict, spaced
+from ..training.loop import initial_method, keep_freed_memory
 
 Item = TypeVar("Item")
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .evaluate import Evaluation
+from .evaluator import Evaluation
 from .savings import label_savings
-from .stats import paired_difference, summary
+from .statistics import paired_difference, summary
 
 # What is compared on the same labels: prefix of the metric -> name
 ARMS = {

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from safetensors.torch import load, save
 from torch import Generator, Tensor, nn
 
-from .augment import Augment
-from .data import Images
-from .encoders import Encoder
-from .files import atomic_write, locked, say
-from .pretrain import TRAINING_CODE, code_hash
-from .probes import weights_hash
-from .settings import RunError, Settings, UserError, runs_root, spell_policy
-from .training import augmentations, initial_method, lr_schedule, parameter_groups
+from ..augment.operations import Augment
+from ..data.images import Images
+from ..encoders.cnn import Encoder
+from ..storage.files import atomic_write, locked, say
+from ..training.runs import TRAINING_CODE, code_hash
+from ..evaluation.probes import weights_hash
+from ..settings.model import RunError, Settings, UserError, runs_root, spell_policy
+from ..training.loop import augmentations, initial_method, lr_schedule, parameter_groups
 
 BATCH, LR, LR_PRETRAINED, WEIGHT_DECAY = 128, 5e-3, 1e-3, 1e-2  # the first LR chosen on validation images
 # Settings that decide a network's weights, besides the augmentations and the weights that it starts from

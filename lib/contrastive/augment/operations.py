@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from .settings import parse_policy
+from ..settings.model import parse_policy
 
 
 def hflip(x: Tensor, flip: Tensor) -> Tensor:

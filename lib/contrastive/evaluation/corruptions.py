@@ -18,8 +18,8 @@ from itertools import pairwise
 import torch
 from torch import Generator, Tensor
 
-from .augment import warp
-from .settings import UserError
+from ..augment.operations import warp
+from ..settings.model import UserError
 
 SIDE = 28  # of the images that the published lengths are meant for
 BATCH = 1000  # images at a time, which bounds the memory

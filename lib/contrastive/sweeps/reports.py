@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from ..data import load_images
-from ..files import BROKEN, DamagedError, printable, read_json, tell
-from ..grids import Grid, grid_points
-from ..settings import Settings, UserError, make_settings
-from ..sweep import tell_note
-from .provenance import measuring_code
+from ..data.images import load_images
+from ..storage.files import BROKEN, DamagedError, printable, read_json, tell
+from .grids import Grid, grid_points
+from ..settings.model import Settings, UserError, make_settings
+from .runner import tell_note
+from ..report.provenance import measuring_code
 
 NOTEBOOKS = ("01_pretrain", "02_linear_eval")
 

@@ -1,1 +1,28 @@
-"""TODO"""
+"""Random views of images: operations (tensor -> tensor), policies (text), and the batched pipeline.
+
+`Augment("simclr", mean, std)(images, generator)` gives one view of each image, each with its own draw.
+"""
+
+from .pipeline import Augment, View, ViewMaker
+from .policies import (
+    AUTO,
+    OPERATIONS,
+    POLICIES,
+    automatic_policy,
+    describe_policy,
+    parse_policy,
+    spell_policy,
+)
+
+__all__ = [
+    "AUTO",
+    "OPERATIONS",
+    "POLICIES",
+    "Augment",
+    "View",
+    "ViewMaker",
+    "automatic_policy",
+    "describe_policy",
+    "parse_policy",
+    "spell_policy",
+]

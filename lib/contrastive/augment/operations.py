@@ -10,9 +10,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
-
-from ..settings.model import parse_policy
+from torch import Tensor
 
 
 def hflip(x: Tensor, flip: Tensor) -> Tensor:
@@ -158,99 +156,6 @@ def grey(x: Tensor) -> Tensor:
 
 def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     return torch.lerp(other, x, factor.view(-1, 1, 1, 1)).clamp_(0, 1)
-
-
-JITTERED, BLURRED = 0.8, 0.5  # shares of the images, as in the SimCLR paper
-KNOTS = 5  # of elastic, along each side
-
-
-class Augment:
-    """One random view of each image of a batch: uint8 N x C x H x W in, normalised float32 out, on the same device.
-
-    policy: as `settings.parse_policy` reads it. size: height and width of the views; by default those of the images.
-    Every draw comes from the generator that is passed in, which has to live on the images' device.
-    """
-
-    def __init__(self, policy: str, mean: Tensor, std: Tensor, size: tuple[int, int] | None = None):
-        self.ranges, self.mean, self.std, self.size = parse_policy(policy), mean, std, size
-
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        """The views of `images`."""
-        n, has = len(images), self.ranges
-        height, width = self.size or images.shape[-2:]
-
-        def uniform(low: float, high: float) -> Tensor:
-            return torch.rand(n, generator=generator, device=images.device) * (high - low) + low
-
-        x = images.float() / 255
-        if "hflip" in has:
-            x = hflip(x, uniform(0, 1) < has["hflip"][0])
-        if "crop" in has:
-            low, high = has["crop"]
-            x = resized_crop(x, crop_box(uniform, (low, high), x.shape[-2], x.shape[-1]), (height, width))
-        elif x.shape[-2:] != (height, width):
-            whole = torch.zeros(n, 4, device=x.device)
-            whole[:, 2], whole[:, 3] = x.shape[-2:]
-            x = resized_crop(x, whole, (height, width))
-        if has.keys() & {"rotate", "scale", "shear", "shift", "elastic"}:
-            x = self._warp(x, uniform, generator)
-        if "stroke" in has:
-            x = stroke(x, uniform(-has["stroke"][0], has["stroke"][0]))
-        if "jitter" in has:
-            x = self._jitter(x, has["jitter"], uniform)
-        if "blur" in has:
-            sigma = torch.where(uniform(0, 1) < BLURRED, uniform(*has["blur"]), 0)
-            x = gaussian_blur(x, sigma, kernel_size=max(3, round(0.1 * height) // 2 * 2 + 1))
-        if "noise" in has:
-            strength = uniform(0, has["noise"][0]).view(-1, 1, 1, 1)
-            x = (x + strength * torch.randn(x.shape, generator=generator, device=x.device)).clamp_(0, 1)
-        if "grayscale" in has:
-            x = grayscale(x, uniform(0, 1) < has["grayscale"][0])
-        if "erase" in has:
-            side = round(has["erase"][0] * min(height, width))
-            x = erase(x, uniform(1 - side, height).floor(), uniform(1 - side, width).floor(), side)
-        return normalize(x, self.mean.to(x.device), self.std.to(x.device))
-
-    def _warp(self, x: Tensor, uniform, generator: Generator) -> Tensor:
-        """All that moves pixels, in one sampling, so that they are blurred once."""
-        has, (height, width) = self.ranges, x.shape[-2:]
-
-        def within(op: str) -> Tensor:
-            limit = has.get(op, (0.0,))[0]
-            return uniform(-limit, limit)
-
-        low, high = has.get("scale", (1.0, 1.0))
-        scale = torch.exp(uniform(math.log(low), math.log(high)))
-        shift = torch.stack([within("shift") * width, within("shift") * height], dim=1)
-        affine = inverse_affine(within("rotate"), scale, within("shear"), shift)
-        displacement = None
-        if "elastic" in has:
-            knots = torch.randn((len(x), 2, KNOTS, KNOTS), generator=generator, device=x.device)
-            displacement = smooth_displacement(knots * (has["elastic"][0] * min(height, width)), height, width)
-        return warp(x, affine, displacement)
-
-    def _jitter(self, x: Tensor, strengths: tuple[float, ...], uniform) -> Tensor:
-        """The adjustments in a random order for each image, as torchvision's ColorJitter does per call.
-
-        At each place in the order all adjustments run on the whole batch, with a factor that changes nothing for
-        the images whose turn it is not: no image is looked at on its own, and a GPU is never waited for.
-        """
-        adjustments = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
-        apply = uniform(0, 1) < JITTERED
-        chosen = []
-        for adjust, strength in zip(adjustments, strengths, strict=True):
-            if strength == 0 or (x.shape[1] == 1 and adjust in (adjust_saturation, adjust_hue)):
-                continue
-            neutral = 0.0 if adjust is adjust_hue else 1.0
-            value = torch.where(apply, uniform(neutral - strength, neutral + strength), neutral)
-            chosen.append((adjust, value, neutral, uniform(0, 1)))
-        if not chosen:
-            return x
-        turns = torch.stack([key for *_, key in chosen]).argsort(0).argsort(0)
-        for place in range(len(chosen)):
-            for turn, (adjust, value, neutral, _) in zip(turns, chosen, strict=True):
-                x = adjust(x, torch.where(turn == place, value, neutral))
-        return x
 
 
 def crop_box(uniform, area: tuple[float, float], height: int, width: int) -> Tensor:

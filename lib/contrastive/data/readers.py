@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from PIL import Image
 
-from ..settings.model import UserError
+from ..settings import UserError
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".pgm": "PPM", ".ppm": "PPM"}
 CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "RGB": 3, "RGBA": 3}  # of Pillow's modes; 16-bit ones would be clipped

@@ -1,36 +1,86 @@
-"""Methods of pretraining: two views of a batch in, a loss and what to log out."""
+"""SimCLR (2002.05709)."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from pydantic import Field, field_validator
+from torch import Tensor
 
-from ..encoders.cnn import Encoder, projection_head
-from ..losses.ntxent import LOSSES
-from ..settings.model import Settings
+from ..encoders import Encoder, projection_head
+from ..losses import LOSSES, chance_loss, lowest_loss
+from ..settings import METHODS, Float, Int, MethodSettings, Settings, did_you_mean
+from .base import Batch, Logged, Method, Output, Progress
 
-
-class SimCLR(nn.Module):
-    """SimCLR (2002.05709): an encoder and a projection head, trained so that two views of an image agree."""
-
-    def __init__(self, encoder: Encoder, settings: Settings):
-        super().__init__()
-        self.encoder, self.temperature = encoder, settings.temperature
-        self.loss, self.l2_normalize = LOSSES[settings.loss], settings.l2_normalize
-        self.head = projection_head(settings.head, encoder.feature_dim, settings.projection_dim)
-
-    def forward(self, views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """views: 2N x C x H x W, the first views of N images, then their second ones, in one batch so that BatchNorm
-        sees both. Returns the loss and, for the log, the share of anchors whose positive is their nearest view.
-        """
-        z1, z2 = self.head(self.encoder(views)).chunk(2)
-        loss, top1 = self.loss(z1, z2, self.temperature, self.l2_normalize)
-        return loss, {"top1": top1}
+HEADS = ("mlp", "linear", "none")
 
 
-METHODS: dict[str, type[SimCLR]] = {"simclr": SimCLR}
+def one_of(value: str, options: tuple[str, ...], what: str) -> str:
+    """The value, if it is an option. Raises: ValueError with the nearest one."""
+    if value not in options:
+        raise ValueError(did_you_mean(value, options, what))
+    return value
 
 
-def build_method(encoder: Encoder, settings: Settings) -> SimCLR:
-    """The method that the settings name, around `encoder`."""
-    return METHODS[settings.method](encoder, settings).to(memory_format=torch.channels_last)
+class SimCLRSettings(MethodSettings):
+    """Parameters of `SimCLR`."""
+
+    loss: str = Field("nt_xent", description=f"what makes views of one image agree: {', '.join(LOSSES)}")
+    l2_normalize: bool = Field(True, description="whether the loss compares directions only, by cosine")
+    temperature: Float = Field(1.0, gt=0, le=100, description="of NT-Xent and NT-Logistic; a triplet loss's margin")
+    head: str = Field("mlp", description=f"the projection head, used in pretraining only: {', '.join(HEADS)}")
+    projection_dim: Int = Field(128, ge=2, le=8192, description="width of what the head puts out")
+
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, value: str) -> str:
+        return one_of(value, tuple(LOSSES), "loss")
+
+    @field_validator("head")
+    @classmethod
+    def _known_head(cls, value: str) -> str:
+        return one_of(value, HEADS, "head")
+
+
+@METHODS.register("simclr")
+class SimCLR(Method):
+    """An encoder and a projection head, trained so that two views of an image agree, and differ from all others."""
+
+    Settings = SimCLRSettings
+    TITLE = "SimCLR"
+    TEXT = r"""The encoder $f$ turns a view into features $h$; the projection head $g$ turns these into $z$, and the loss
+is taken there. After training the head is thrown away. With N images in a batch there are 2N views. For each of them,
+$i$, the loss, NT-Xent, is the cross entropy of picking its positive $j$, the other view of the same image, among the
+$2N-1$ others, by the cosine of their projections divided by the temperature $\tau$:
+
+$$\ell_i = -\log \frac{\exp(\cos(z_i, z_j)/\tau)}{\sum_{k \neq i} \exp(\cos(z_i, z_k)/\tau)}$$
+
+A network that tells nothing apart has a loss of $\ln(2N-1)$. (With another `loss`, or without `l2_normalize`, it is
+another formula and another level: see `contrastive.losses`.)"""
+    LOG = {"top1": Logged("positive is the nearest view", "% of anchors", lambda n: 1 / (2 * n - 1))}
+
+    def __init__(self, encoder: Encoder, settings: Settings, n_classes: int = 0) -> None:
+        super().__init__(encoder, settings, n_classes)
+        self.own: SimCLRSettings = settings.method  # type: ignore[assignment]
+        self.head = projection_head(self.own.head, encoder.out_dim, self.own.projection_dim)
+
+    def forward(self, batch: Batch, progress: Progress) -> Output:
+        """The loss of two views of each image, in one batch so that BatchNorm sees both."""
+        z1, z2 = self.head(self.encoder(torch.cat(batch.views))).chunk(2)
+        loss, top1 = self.loss(z1, z2)
+        return Output(loss, {"top1": top1})
+
+    def loss(self, z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss that was chosen, and how often the positive is the nearest view."""
+        return LOSSES[self.own.loss](z1, z2, self.own.temperature, self.own.l2_normalize)
+
+    def loss_range(self, n: int) -> tuple[float, float] | None:
+        """That of the loss. What collapsed has no semi-hard negatives, so there it says nothing."""
+        if self.own.loss.endswith("semi_hard"):
+            return None
+        return tuple(level(n, self.own.temperature, self.own.loss) for level in (chance_loss, lowest_loss))  # type: ignore
+
+    def advice(self) -> str:
+        """A higher temperature, if it is very low."""
+        if self.own.temperature >= 0.02:
+            return ""
+        return f"a temperature above {self.own.temperature:g}, which multiplies gradients by its inverse"

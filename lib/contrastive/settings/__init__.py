@@ -1,1 +1,54 @@
-"""TODO"""
+"""Parameters by component, presets, what names a run, and the one error type for users.
+
+`Settings(epochs=3)` takes flat names and checks them; `settings.optimiser.epochs` reads them.
+"""
+
+from .components import (
+    Component,
+    EncoderSettings,
+    EvaluationSettings,
+    Float,
+    Int,
+    MethodSettings,
+    OptimiserSettings,
+    RuntimeSettings,
+    ViewSettings,
+)
+from .errors import RunError, UserError, did_you_mean
+from .identity import digest, identity
+from .model import Settings, decisive_parameters, notebook_settings, parameters
+from .paths import absolute, checkout, data_root, grid_names, grids_folder, runs_root
+from .presets import PRESETS
+from .registry import ENCODERS, METHODS, OPTIMISERS, SPELLERS
+
+__all__ = [
+    "ENCODERS",
+    "METHODS",
+    "OPTIMISERS",
+    "PRESETS",
+    "SPELLERS",
+    "Component",
+    "EncoderSettings",
+    "EvaluationSettings",
+    "Float",
+    "Int",
+    "MethodSettings",
+    "OptimiserSettings",
+    "RunError",
+    "RuntimeSettings",
+    "Settings",
+    "UserError",
+    "ViewSettings",
+    "absolute",
+    "checkout",
+    "data_root",
+    "did_you_mean",
+    "digest",
+    "grid_names",
+    "grids_folder",
+    "identity",
+    "notebook_settings",
+    "parameters",
+    "decisive_parameters",
+    "runs_root",
+]

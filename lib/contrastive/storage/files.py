@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from ..settings.model import RunError, UserError
+from ..settings import RunError, UserError
 
 MAX_JSON_BYTES = 50_000_000  # far above what a report holds; what is larger was not written here
 NOTICE = "NOTE: "  # starts a line on a notebook's standard error that is for the user, too

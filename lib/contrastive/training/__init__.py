@@ -1,1 +1,25 @@
-"""TODO"""
+"""Training: the loop, its state and checkpoints, optimisers, devices, and runs that are kept in folders.
+
+`pretrain(settings)` trains, resumes or loads a run; `load_encoder(run)` gives its frozen encoder.
+"""
+
+from .loop import begin_epoch, initial_method, parameter_count, start, train
+from .resolve import resolve
+from .runs import Run, find_run, load_encoder, load_method, needs_labels, pretrain, run_folder, untrained_method
+
+__all__ = [
+    "Run",
+    "begin_epoch",
+    "find_run",
+    "initial_method",
+    "load_encoder",
+    "load_method",
+    "needs_labels",
+    "parameter_count",
+    "pretrain",
+    "resolve",
+    "run_folder",
+    "start",
+    "train",
+    "untrained_method",
+]

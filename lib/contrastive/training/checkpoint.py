@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import time
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -12,15 +13,16 @@ from typing import Any
 
 import torch
 
-from ..storage.files import DamagedError, atomic_write, say, sync_folder, write_failure
 from ..data.readers import fit_memory
-from ..settings.model import Settings, UserError
-from .loop import Position, Training
+from ..settings import Settings, UserError
+from ..storage.files import DamagedError, atomic_write, say, sync_folder, write_failure, write_lines
+from .loop import Training, begin_epoch
+from .state import LoopState
 
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
 # What `pack` puts into a state
-KINDS = dict(settings=str, code=str, data=str, history=list, method=OrderedDict, optimizer=dict, position=dict)
-STATE_FORMAT = 3  # 1: features in another order; 2: between epochs only, without a checksum
+KINDS = dict(identity=str, history=list, method=OrderedDict, optimiser=dict, position=dict)
+STATE_FORMAT = 4
 
 
 # --- The file -----------------------------------------------------------------------------------------------------
@@ -84,12 +86,14 @@ def _read(path: Path) -> dict[str, Any]:
                 raise ValueError("compressed")  # torch.save does not; a bomb would
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         state_format = state["format"]
+        if type(state_format) is int and state_format != STATE_FORMAT:
+            raise UserError(f"{path} was made by older code. Delete {path.parent} to train the run anew.")
         if type(state_format) is not int or not all(type(state[name]) is kind for name, kind in KINDS.items()):
             raise TypeError("not what pack gives")
+    except UserError:
+        raise
     except Exception as error:  # a damaged or hostile file raises many things
         raise DamagedError(f"{path} is damaged, or of another version ({type(error).__name__}).") from None
-    if state_format != STATE_FORMAT:
-        raise UserError(f"{path} is of another version. Delete {path.parent} to train the run anew.")
     return state
 
 
@@ -110,41 +114,84 @@ def unseal(content: bytes) -> bytes:
     return plain
 
 
+# --- When ---------------------------------------------------------------------------------------------------------
+
+
+class Pause:
+    """The time between two checkpoints: at least `seconds`, and so long that writing them takes under a hundredth of
+    it. Entered, it measures how long that takes. With 0 seconds there is no pause."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self._cost, self._since = seconds, 0.0, time.monotonic()
+
+    def is_over(self) -> bool:
+        """Whether it is time for the next checkpoint."""
+        return self.seconds == 0 or time.monotonic() - self._since >= max(self.seconds, 100 * self._cost)
+
+    def __enter__(self) -> None:
+        self._since = time.monotonic()
+
+    def __exit__(self, *exception: object) -> None:
+        self._cost = time.monotonic() - self._since
+        self._since += self._cost
+
+
+class RunCheckpoints:
+    """The checkpoints of a run's folder, for `train`: its newest state, and the history as people can read it."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.folder, self.pause = folder, Pause(seconds)
+
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+        return self.pause.is_over()
+
+    def write(self, training: Training, state: LoopState, history: list[dict[str, Any]]) -> None:
+        """Write one. Raises: RunError."""
+        with self.pause:
+            save_state(self.folder, pack(training, state, history))
+            write_lines(self.folder / "history.jsonl", history)
+
+
 # --- What is in it ------------------------------------------------------------------------------------------------
 
 
-def pack(training: Training, position: Position, history: list[dict[str, Any]], code: str, data: str) -> dict[str, Any]:
+def pack(training: Training, state: LoopState, history: list[dict[str, Any]]) -> dict[str, Any]:
     """All that decides how a training goes on, for `save_state`."""
     return {
-        "settings": training.settings.canonical_json(),
-        "code": code,
-        "data": data,
+        "identity": training.settings.identity,
         "history": history,
         "method": training.method.state_dict(),
-        "optimizer": training.optimizer.state_dict()["state"],
-        "position": position.state(),
+        "optimiser": training.optimiser.state_dict()["state"],
+        "position": state.as_dict(),
     }
 
 
-def unpack(state: dict[str, Any], training: Training, path: Path) -> tuple[Position, list[dict[str, Any]]]:
-    """Put a saved state into a training that has just been started. Returns position and history.
+def unpack(saved: dict[str, Any], training: Training, path: Path) -> tuple[LoopState, list[dict[str, Any]]]:
+    """Put what `pack` gave into a training that has just been started. Returns state and history.
 
-    Raises: DamagedError when the state does not fit; then the training is of no more use.
+    Raises: DamagedError when it does not fit; then the training is of no more use.
     """
     try:
-        training.method.load_state_dict(state["method"])
-        _load_optimizer(training.optimizer, state["optimizer"])
-        position, history = training.position(state["position"]), state["history"]
-        if len(history) != position.epoch or not all(_is_epoch(i, entry) for i, entry in enumerate(history, 1)):
+        training.method.load_state_dict(saved["method"])
+        _load_optimiser(training.optimiser, saved["optimiser"])
+        epoch, history = saved["position"]["epoch"], saved["history"]
+        if type(epoch) is not int or not 0 <= epoch < training.settings.optimiser.epochs:
+            raise ValueError("no such epoch")
+        state = begin_epoch(training, epoch).restore(saved["position"], training.steps_of_epoch)
+        finished = epoch + (state.step == training.steps_of_epoch)
+        if len(history) != finished or not all(_is_epoch(i, entry) for i, entry in enumerate(history, 1)):
             raise ValueError("the history does not fit")
+        if state.step == training.steps_of_epoch and finished < training.settings.optimiser.epochs:
+            raise ValueError("an epoch that has ended is not kept, unless it is the last one")
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise DamagedError(f"{path} does not fit its run ({type(error).__name__}). Delete {path.parent}.") from None
-    return position, history
+    return state, history
 
 
-def same_settings(state: dict[str, Any], settings: Settings, folder: Path) -> None:
-    """Raises: UserError when a state is of another run."""
-    if state.get("settings") != settings.canonical_json():
+def same_run(saved: dict[str, Any], settings: Settings, folder: Path) -> None:
+    """Raises: UserError when a checkpoint is of another run."""
+    if saved.get("identity") != settings.identity:
         raise UserError(f"the checkpoint in {folder} is of another run. Delete that folder.")
 
 
@@ -153,19 +200,34 @@ def _is_epoch(number: int, entry: dict[str, Any]) -> bool:
     return numbers and entry["epoch"] == number
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[int, dict[str, torch.Tensor]]) -> None:
-    """Load the moments. What steers the optimiser, such as weight decay, stays as the settings have it."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    if saved and set(saved) != set(range(len(parameters))):
-        raise ValueError("another number of parameters")
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for i, moments in saved.items():
-        if set(moments) != {"step", "exp_avg", "exp_avg_sq"} or moments["step"].shape != ():
-            raise ValueError("not the state of Adam")
-        state[i] = {"step": moments["step"].float()}
-        for name in ("exp_avg", "exp_avg_sq"):
-            if moments[name].shape != parameters[i].shape:
+def _load_optimiser(optimiser: torch.optim.Optimizer, saved: dict[int, dict[str, Any]]) -> None:
+    """Load what an optimiser remembers of each parameter. What steers it, such as weight decay, stays as it is.
+
+    Raises: ValueError when that is not what this optimiser remembers.
+    """
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    if not saved.keys() <= set(range(len(parameters))):
+        raise ValueError("parameters that there are not")
+    names = _remembered(optimiser)
+    state: dict[int, dict[str, Any]] = {}
+    for i, kept in saved.items():
+        if kept.keys() != names.keys():
+            raise ValueError("not what this optimiser remembers")
+        state[i] = {}
+        for name, like_parameter in names.items():
+            if kept[name].shape != (parameters[i].shape if like_parameter else ()):
                 raise ValueError(f"{name} has another shape")
-            # The fused step trusts the moments to lie in memory as the parameter does; a file may say otherwise.
-            state[i][name] = torch.empty_like(parameters[i], requires_grad=False).copy_(moments[name])
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            # A fused step trusts these to lie in memory as the parameter does; a file may say otherwise.
+            like = parameters[i] if like_parameter else torch.empty((), device=kept[name].device)
+            state[i][name] = torch.empty_like(like, requires_grad=False).copy_(kept[name])
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _remembered(optimiser: torch.optim.Optimizer) -> dict[str, bool]:
+    """What an optimiser keeps for a parameter, and whether it has the parameter's shape: by a step on a small one."""
+    probe = torch.nn.Parameter(torch.zeros(2, 3))
+    probe.grad = torch.zeros(2, 3)
+    twin: Any = type(optimiser)
+    twin = twin([probe], **optimiser.defaults)
+    twin.step()
+    return {name: value.shape == probe.shape for name, value in twin.state[probe].items()}

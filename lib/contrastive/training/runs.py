@@ -1,53 +1,44 @@
-"""Runs as folders that are loaded, resumed or trained as need be; their checkpoints and other files."""
+"""Runs as folders that are loaded, resumed or trained as need be; their encoders."""
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save as safetensors_bytes
 from tqdm import tqdm
 
-from .checkpoint import PREVIOUS, STATE, load_state, pack, same_settings, save_state, unpack
-from ..data.images import load_images, resolve, split
-from ..encoders.cnn import Encoder, build_encoder
-from ..storage.files import DamagedError, atomic_write, locked, read_lines, say, write_lines
-from ..methods.simclr import SimCLR
-from ..settings.model import Settings, UserError, make_settings, runs_root
-from ..storage.signals import Stop
-from .loop import Position, Training, initial_method, start
+from ..data import split
+from ..encoders import Encoder, build_encoder
+from ..methods import Method
+from ..settings import METHODS, Settings, UserError, digest, runs_root
+from ..storage.cache import memo
+from ..storage.files import DamagedError, atomic_write, read_lines, write_lines
+from ..storage.tensors import read_tensors, write_tensors
+from .checkpoint import PREVIOUS, STATE, RunCheckpoints, load_state, same_run, unpack
+from .loop import Epoch, Training, initial_method, start, train
+from .resolve import resolve
 
-TRAINING_CODE = ("augment", "checkpoint", "data", "encoders", "losses", "methods", "mnist", "pretrain", "training")
+ENCODER, HISTORY = "encoder.safetensors", "history.jsonl"
+FORMAT = 2  # of an encoder's metadata; 1 had a digest of the code
+BROKEN_ENCODER = (RuntimeError, LookupError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished pretraining run. `history` has one entry per epoch; `code_changed` is true when the training code
-    has changed since the run was made, so that the same settings might now give other weights."""
+    """A finished pretraining run. `history` has one entry for each epoch."""
 
     folder: Path
     settings: Settings
-    history: list[dict[str, float]] = field(repr=False)
-    code_changed: bool
+    history: list[Epoch] = field(repr=False)
 
     @property
     def seconds(self) -> float:
         """Time spent training, over all sessions."""
         return sum(epoch["seconds"] for epoch in self.history)
-
-    @property
-    def way(self) -> float:
-        """How far the loss went from chance (0) to about the lowest that the temperature allows (1)."""
-        last = self.history[-1]
-        return (last["chance_loss"] - last["loss"]) / (last["chance_loss"] - last["lowest_loss"])
 
     @property
     def images_per_second(self) -> float:
@@ -56,200 +47,178 @@ class Run:
 
 
 def pretrain(settings: Settings, progress: bool = True) -> Run:
-    """Train an encoder without labels; or load the run, or resume it, if one with these settings exists.
+    """Train an encoder; or load the run, or resume it, if one with these settings exists.
 
     A resumed run ends with the same bits as one that was never interrupted, on the same machine with the same number
     of threads. While another process trains the same run, this one waits for it.
-    Raises: UserError when the data cannot serve the settings; RunError when the loss or a gradient is no longer
-    finite, or a file cannot be written.
+
+    Args:
+        settings: any; they are resolved first.
+        progress: whether to show a bar.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: when the data cannot serve the settings.
+        RunError: when the loss or a gradient is no longer finite, or a file cannot be written.
     """
-    settings = resolve(settings)
-    folder = runs_root() / settings.run_name
-    if (run := _finished(folder, settings, tell_damage=False)) is not None:
-        return run
+    settings, images = resolve(settings)
+    return _remembered(settings, lambda folder: _train(folder, settings, images, progress))
+
+
+def find_run(settings: Settings) -> Run | None:
+    """The finished run of resolved settings, if there is one."""
+    try:
+        return RunFolder().read(run_folder(settings), settings.identity)
+    except (FileNotFoundError, DamagedError):
+        return None
+
+
+def run_folder(settings: Settings) -> Path:
+    """Where the run of resolved settings lies, or will: only the digest at the end of its name counts, so that it is
+    found when its data were moved."""
+    name = settings.run_name
+    known = sorted(path for path in runs_root().glob(f"*-{digest(settings.identity)}") if path.is_dir())
+    return known[0] if known else runs_root() / name
+
+
+def _remembered(settings: Settings, compute: Any) -> Run:
+    folder = run_folder(settings)
+    return memo(folder, settings.identity, lambda: compute(folder), RunFolder(), "training it")
+
+
+def _train(folder: Path, settings: Settings, images: Any, progress: bool) -> Run:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write the run to {folder}: {error.strerror}. Set CONTRASTIVE_RUNS.") from None
-    with locked(folder, "training it"):
-        if (run := _finished(folder, settings)) is None:  # by the process that was waited for
-            run = _train(folder, settings, progress)
-    return run
-
-
-def _train(folder: Path, settings: Settings, progress: bool) -> Run:
-    assert settings.n_images is not None
-    atomic_write(folder / "settings.json", settings.canonical_json().encode())
-    images = load_images(settings)
-    training = start(settings, images.train[split(images, settings.n_images, settings.seed).pretrain])
-    position, history, code = _resume(folder, training, images.sha256)
+    atomic_write(folder / "settings.json", (json.dumps(settings.as_json(), indent=1) + "\n").encode())
+    index = split(images, settings.data.n_images or 0, settings.runtime.seed).pretrain
+    image_facts = images.shape, images.mean, images.std
+    training = start(settings, *image_facts, images.train[index], images.train_labels[index], len(images.classes))
+    state, history = None, []
+    if (saved := load_state(folder)) is not None:
+        same_run(saved, settings, folder)
+        state, history = unpack(saved, training, folder / STATE)
     bar = tqdm(
-        total=settings.epochs, initial=len(history), desc=f"seed {settings.seed}", unit="epoch", file=sys.stdout,
-        disable=not progress, mininterval=1, dynamic_ncols=sys.stdout.isatty(),
+        total=settings.optimiser.epochs, initial=len(history), desc=f"seed {settings.runtime.seed}", unit="epoch",
+        file=sys.stdout, disable=not progress, mininterval=1, dynamic_ncols=sys.stdout.isatty(),
     )  # fmt: skip
-    pause = Pause(settings.checkpoint_seconds)
-    with bar, Stop() as stop:
-        while position.epoch < settings.epochs:
-            training.advance(position)
-            if position.step == training.steps:
-                history.append(training.finish(position))
-                position = training.begin(position.epoch + 1)
-                last = history[-1]
-                bar.set_postfix_str(f"loss {last['loss']:.3f}, {last['images'] / last['seconds']:,.0f} images/s", False)
-                bar.update()
-            if pause.is_over() or stop.signal or position.epoch == settings.epochs:
-                training.check(position)
-                with pause:
-                    save_state(folder, pack(training, position, history, code, images.sha256))
-                    write_lines(folder / "history.jsonl", history)
-                position.clock = time.perf_counter()
-            if stop.signal:
-                stop.obey()
-    write_lines(folder / "history.jsonl", history)
+
+    def show(epoch: Epoch) -> None:
+        bar.set_postfix_str(f"loss {epoch['loss']:.3f}, {epoch['images'] / epoch['seconds']:,.0f} images/s", False)
+        bar.update()
+
+    with bar:
+        checkpoints = RunCheckpoints(folder, settings.runtime.checkpoint_seconds)
+        history = train(training, state, history, checkpoints, show)
     (folder / PREVIOUS).unlink(missing_ok=True)
-    _save_encoder(folder, training.method.encoder, settings, code)
-    run = _finished(folder, settings)
-    assert run is not None
-    return run
+    save_encoder(folder / ENCODER, training, images.sha256)
+    return Run(folder, settings, history)
 
 
-class Pause:
-    """The time between two checkpoints: at least `seconds`, and so long that writing them takes under a hundredth of
-    it. Entered, it measures how long that takes. With 0 seconds there is no pause."""
+class RunFolder:
+    """A finished run as a folder, for `memo`. The encoder's file is written last."""
 
-    def __init__(self, seconds: float):
-        self.seconds, self._cost, self._since = seconds, 0.0, time.monotonic()
+    def read(self, path: Path, key: str) -> Run:
+        """The run. Raises: FileNotFoundError; DamagedError; UserError when the folder holds another run."""
+        metadata, _ = read_encoder(path / ENCODER)
+        settings = _settings_of(metadata, path / ENCODER)
+        if metadata["identity"] != key:
+            raise UserError(f"the encoder in {path} is of another run. Delete that folder.")
+        return Run(path, settings, read_lines(path / HISTORY, settings.optimiser.epochs))
 
-    def is_over(self) -> bool:
-        """Whether it is time for the next checkpoint."""
-        return self.seconds == 0 or time.monotonic() - self._since >= max(self.seconds, 100 * self._cost)
-
-    def __enter__(self) -> None:
-        self._since = time.monotonic()
-
-    def __exit__(self, *exception: object) -> None:
-        self._cost = time.monotonic() - self._since
-        self._since += self._cost
+    def write(self, path: Path, key: str, value: Run) -> None:
+        """Write what can be read by people; all else was written while the run was trained."""
+        write_lines(path / HISTORY, value.history)
 
 
-# --- A run's files ----------------------------------------------------------------------------------------------
+# --- Encoders -----------------------------------------------------------------------------------------------------
 
 
-def code_hash(modules: tuple[str, ...] = TRAINING_CODE) -> str:
-    """A digest of some modules' code as parsed, so that comments and layout do not count (docstrings do)."""
-    digest = hashlib.sha256()
-    for name in modules:
-        digest.update(ast.dump(ast.parse(Path(__file__).with_name(f"{name}.py").read_text())).encode())
-    return digest.hexdigest()[:16]
-
-
-def _resume(folder: Path, training: Training, data: str) -> tuple[Position, list[dict[str, float]], str]:
-    """Where training goes on, from the newest checkpoint or from the start; the history so far; hash of the code."""
-    state = load_state(folder)
-    if state is None:
-        return training.begin(0), [], code_hash()
-    same_settings(state, training.settings, folder)
-    _same_data(folder, state["data"], data)
-    position, history = unpack(state, training, folder / STATE)
-    return position, history, state["code"] if state["code"] == code_hash() else "mixed"
-
-
-def _same_data(folder: Path, trained_on: str, found: str) -> None:
-    if trained_on != found:
-        raise UserError(f"the run in {folder} was trained on other data of the same name. Delete that folder.")
-
-
-def _save_encoder(folder: Path, encoder: Encoder, settings: Settings, code: str) -> None:
-    images = load_images(settings)
+def save_encoder(path: Path, training: Training, data_sha256: str) -> None:
+    """Write a training's encoder with all that it takes to build it again. Raises: RunError."""
+    settings, method = training.settings, training.method
     metadata = {
-        "settings": settings.canonical_json(),
-        "shape": list(images.train.shape[1:]),
-        "code": code,
-        "data": images.sha256,
+        "format": FORMAT,
+        "identity": settings.identity,
+        "settings": settings.as_json(),
+        "shape": list(training.data.shape[1:]),
+        "n_classes": method.n_classes,
+        "data": data_sha256,
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    metadata["sha256"] = _encoder_digest(metadata, tensors)
-    # One entry, since the format keeps several in no fixed order, and the same encoder should be the same bytes.
-    content = safetensors_bytes(tensors, {"contrastive": json.dumps(metadata, sort_keys=True)})
-    atomic_write(folder / "encoder.safetensors", content)
+    write_tensors(path, metadata, method.encoder.state_dict())
 
 
-def _encoder_digest(metadata: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of all that an encoder's file says. The format has no checksum of its own."""
-    digest = hashlib.sha256(json.dumps({k: v for k, v in metadata.items() if k != "sha256"}, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _finished(folder: Path, settings: Settings, tell_damage: bool = True) -> Run | None:
-    """The run in that folder if it is complete and whole. The encoder's file is written last."""
-    if not (folder / "encoder.safetensors").is_file():
-        return None
-    try:
-        metadata, _ = _read_encoder(folder / "encoder.safetensors")
-        history = read_lines(folder / "history.jsonl", settings.epochs)
-    except FileNotFoundError:
-        return None
-    except DamagedError as damage:
-        if tell_damage:
-            say(f"{damage} It is made again.")
-        return None
-    if metadata["settings"] != settings.canonical_json():
-        raise UserError(f"the encoder in {folder} is of another run. Delete that folder.")
-    _same_data(folder, metadata["data"], load_images(settings).sha256)
-    return Run(folder, settings, history, code_changed=metadata["code"] != code_hash())
-
-
-def _read_encoder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Metadata and tensors of an encoder's file, in which sizes were checked first. Raises: DamagedError."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {})["contrastive"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata["sha256"] != _encoder_digest(metadata, tensors):
-            raise ValueError("the checksum is wrong")
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # safetensors has its own, and files may be anything
-        raise DamagedError(f"{path} is damaged, or of another version ({type(error).__name__}).") from None
+def read_encoder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Metadata and tensors of an encoder's file. Raises: DamagedError; FileNotFoundError; UserError for an old one."""
+    metadata, tensors = read_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path} was made by older code. Delete {path.parent}, and train the run anew.")
     return metadata, tensors
 
 
-def load_encoder(source: Run | Path | str) -> Encoder:
-    """The frozen encoder of a run, from the run, its folder or its `encoder.safetensors`, in eval mode on the CPU.
+def _settings_of(metadata: dict[str, Any], path: Path) -> Settings:
+    try:
+        settings = Settings(**metadata["settings"])
+        return settings.model_copy(update={"data_sha256": str(metadata["data"])})
+    except UserError as mistake:
+        raise UserError(f"{path}: {mistake}") from None
+    except BROKEN_ENCODER as error:
+        raise DamagedError(f"{path} does not hold the encoder that it tells of ({type(error).__name__}).") from None
 
-    `encoder(encoder.prepare(images))` gives the float32 N x feature_dim features of uint8 images N x C x H x W.
-    Raises: UserError when there is no such file or it is damaged.
+
+def load_encoder(source: Run | Path | str) -> Encoder:
+    """The frozen encoder of a run, in eval mode on the CPU.
+
+    `encoder(encoder.prepare(images))` gives the float32 N x out_dim features of uint8 images N x C x H x W.
+
+    Args:
+        source: the run, its folder, or its `encoder.safetensors`.
+
+    Raises:
+        UserError: when there is no such file or it is damaged.
     """
     path = source.folder if isinstance(source, Run) else Path(source)
-    path = path / "encoder.safetensors" if path.is_dir() else path
+    path = path / ENCODER if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"there is no encoder at {path}. Give a finished run's folder.")
-    metadata, tensors = _read_encoder(path)
+    metadata, tensors = read_encoder(path)
+    settings = _settings_of(metadata, path)
     try:
-        settings = make_settings(**json.loads(metadata["settings"]))
         shape = tuple(metadata["shape"])
         mean, std = (tuple(tensors[name].tolist()) for name in ("mean", "std"))
         with torch.device("meta"):  # so that a size which the tensors do not bear out is not allocated
-            encoder = build_encoder(settings, shape, mean, std)
+            encoder = build_encoder(settings.encoder, shape, mean, std)
         if {k: t.dtype for k, t in encoder.state_dict().items()} != {k: t.dtype for k, t in tensors.items()}:
             raise TypeError("other tensors")
         encoder.load_state_dict(tensors, assign=True)
-    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except BROKEN_ENCODER as error:
         raise DamagedError(f"{path} does not hold the encoder that it tells of ({type(error).__name__}).") from None
     return encoder.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
-def load_method(run: Run) -> SimCLR:
-    """The whole method of a run, projection head included, in eval mode on the CPU. Raises: UserError."""
-    method, state = initial_method(run.settings), load_state(run.folder)
-    if state is None:
+def untrained_method(run: Run) -> Method:
+    """The whole method of a run with the random weights that its training started from, on the CPU."""
+    metadata, tensors = read_encoder(run.folder / ENCODER)
+    mean, std = (tuple(tensors[name].tolist()) for name in ("mean", "std"))
+    return initial_method(run.settings, tuple(metadata["shape"]), mean, std, metadata["n_classes"])
+
+
+def load_method(run: Run) -> Method:
+    """The whole method of a run, heads included, in eval mode on the CPU. Raises: UserError."""
+    method, saved = untrained_method(run), load_state(run.folder)
+    if saved is None:
         raise UserError(f"there is no checkpoint in {run.folder}. Delete that folder to train the run anew.")
-    same_settings(state, run.settings, run.folder)
+    same_run(saved, run.settings, run.folder)
     try:
-        method.load_state_dict(state["method"])
+        method.load_state_dict(saved["method"])
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:
         raise DamagedError(f"{run.folder / STATE} does not fit its run ({type(error).__name__}). Delete it.") from None
     return method.eval().requires_grad_(False)
+
+
+def needs_labels(settings: Settings) -> bool:
+    """Whether the method that was chosen reads labels in training."""
+    return bool(METHODS[settings.method.name].NEEDS_LABELS)

@@ -1,0 +1,28 @@
+"""InfoNCE against a queue of keys, the loss of MoCo."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """InfoNCE (equation 1 of 1911.05722): the cross entropy of picking a query's own key among those of a queue.
+
+    Args:
+        query: N x D, not yet normalised.
+        key: N x D, of the same images in the same order, not yet normalised; it gets no gradient.
+        queue: K x D, keys of other images, of unit length.
+        temperature: by which cosines are divided.
+
+    Returns:
+        The mean loss over the N queries, a float32 scalar, ln(K + 1) when all keys are alike; and the share of queries
+        whose own key is nearer than all others, without gradient.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        query, key = F.normalize(query.float(), dim=1), F.normalize(key.detach().float(), dim=1)
+        own = (query * key).sum(1, keepdim=True)
+        logits = torch.cat([own, query @ queue.float().T], dim=1) / temperature
+        nearest = (logits[:, :1] > logits[:, 1:].amax(1, keepdim=True)).float().mean().detach()
+        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device)), nearest

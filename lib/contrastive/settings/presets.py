@@ -1,0 +1,32 @@
+"""What the parameters are, unless something else is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# How the long presets are evaluated
+SEVERAL: dict[str, Any] = dict(
+    n_seeds=5, label_draws=2, evaluation="full", supervised_steps=2000, ablation_epochs=10, ablation_seeds=3,
+)  # fmt: skip
+
+# What belongs to a method or an encoder counts where that is chosen
+PRESETS: dict[str, dict[str, Any]] = {
+    # Seconds on bundled data: shows that everything works, not how well.
+    "smoke": dict(
+        dataset="sklearn_digits", n_images=512, epochs=4, batch_size=128, base_channels=8, budgets=(100, 600),
+        supervised_steps=40, queue_size=512, grids=("left_out",), ablation_epochs=1, ablation_base_channels=4,
+        ablation_labels=300, ablation_seeds=1,
+    ),
+    # Minutes on two cores: what `make report` runs. These are the parameters' own defaults.
+    "quick": {},
+    # The recipe as written, over several seeds: hours on two cores.
+    "full": dict(
+        augment="simclr", epochs=500, batch_size=256, lr=1e-3, temperature=0.5, warmup_epochs=10,
+        grids=("all",), **SEVERAL,
+    ),
+    # The recipe for digits, longer, with views of 24 pixels, which cost a quarter less.
+    "digits": dict(
+        augment="handwriting", epochs=150, warmup_epochs=5, view_size=24,
+        grids=("left_out", "flip_blur", "temperature", "head", "n_images", "recipe"), **SEVERAL,
+    ),
+}  # fmt: skip

@@ -1,0 +1,28 @@
+"""On what it is computed, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from ..processor import cpu_flags
+from ..settings import UserError
+
+
+def choose_device(name: str) -> str:
+    """The device that a setting means on this machine. Raises: UserError when it has none such."""
+    have_mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"  # mps lacks float64; it has to be asked for
+    kind, _, index = name.partition(":")
+    if (kind == "cuda" and torch.cuda.device_count() <= int(index or 0)) or (kind == "mps" and not have_mps):
+        raise UserError(f"parameter device={name}: this machine has no such device. Use cpu, or auto.")
+    return name
+
+
+def choose_precision(name: str, device: str) -> str:
+    """bfloat16 where the hardware multiplies it; elsewhere it is emulated, many times slower than float32."""
+    if name != "auto":
+        return name
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if device == "cpu" and cpu_flags() & {"avx512_bf16", "amx_bf16"} else "float32"

@@ -1,0 +1,55 @@
+"""Optimisers by name, and the learning rate at each step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ..settings import OPTIMISERS, OptimiserSettings
+from ..settings.registry import Registry
+
+Groups = list[dict[str, Any]]
+
+
+@OPTIMISERS.register("adam")
+def adam(groups: Groups, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    """Adam (1412.6980)."""
+    return torch.optim.Adam(groups, lr=settings.lr, fused=True)
+
+
+@OPTIMISERS.register("adamw")
+def adamw(groups: Groups, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay (1711.05101)."""
+    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+
+
+@OPTIMISERS.register("sgd")
+def sgd(groups: Groups, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with a momentum of 0.9."""
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, fused=True)
+
+
+def build_optimiser(groups: Groups, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    """The optimiser that the settings name, of a method's parameter groups."""
+    groups = [{**group, "weight_decay": settings.weight_decay * group["decay_share"]} for group in groups]
+    registry: Registry[Any] = OPTIMISERS
+    return registry[settings.name](groups, settings)
+
+
+def learning_rate(settings: OptimiserSettings, step: int, steps: int, steps_of_epoch: int, schedule: str = "") -> float:
+    """The learning rate of a step, from 0: a linear rise, then half a cosine down to 0 (or constant).
+
+    Args:
+        step: how many were taken before.
+        steps: of the whole training.
+        steps_of_epoch: in which warm-up epochs are counted.
+        schedule: in place of the settings' own.
+    """
+    warmup = min(settings.warmup_epochs * steps_of_epoch, steps)
+    if step + 1 < warmup:
+        return settings.lr * (step + 1) / warmup
+    if (schedule or settings.schedule) == "constant":
+        return settings.lr
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup + 1) / max(steps - warmup + 1, 1)))

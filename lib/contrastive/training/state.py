@@ -1,0 +1,93 @@
+"""Where in an epoch a training stands."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ..methods import Output
+
+NEVER = 2**62  # a step that is not reached
+
+
+@dataclass
+class LoopState:
+    """Where a training stands between two steps. With the method and the optimiser's state it decides all that follows.
+
+    step: steps done of this epoch. order: its permutation of the images, int64 N. draws: where the views come from.
+    sums: of loss, gradient norm and what the method logs, over its steps, float32. first_bad: the steps, counted from
+    the first of the training, at which loss and gradient norm were not finite, int64 2. seconds: spent on it, up to
+    `clock`.
+    """
+
+    epoch: int
+    step: int
+    order: Tensor
+    draws: Generator
+    sums: Tensor
+    first_bad: Tensor
+    seconds: float = 0.0
+    clock: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def at_start(cls, epoch: int, order: Tensor, draws: Generator, n_logged: int) -> LoopState:
+        """The state before an epoch's first step."""
+        device = order.device
+        never = torch.full((2,), NEVER, device=device)
+        return cls(epoch, 0, order, draws, torch.zeros(2 + n_logged, device=device), never)
+
+    def taken(self, steps_of_epoch: int) -> int:
+        """Steps that were taken since the training's start."""
+        return self.epoch * steps_of_epoch + self.step
+
+    def count(self, taken: int, output: Output, norm: Tensor) -> None:
+        """Count a step in, without waiting for the device."""
+        seen = torch.stack([output.loss.detach(), norm, *output.log.values()])
+        self.sums += seen
+        bad = torch.full_like(self.first_bad, taken).masked_fill_(seen[:2].isfinite(), NEVER)
+        self.first_bad = torch.minimum(self.first_bad, bad)
+        self.step += 1
+
+    def start_clock(self) -> None:
+        """Count time from now on."""
+        self.clock = time.perf_counter()
+
+    def first_bad_step(self) -> tuple[int, str] | None:
+        """Wait for the device and stop the clock. Returns the first step that was not finite, and what was not."""
+        loss, gradient = self.first_bad.tolist()
+        self.seconds += time.perf_counter() - self.clock
+        self.start_clock()
+        if min(loss, gradient) == NEVER:
+            return None
+        return min(loss, gradient), "the loss" if loss <= gradient else "the gradient (not the loss before it)"
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it; `restore` reads it. Only for states without a bad step."""
+        kept = {"epoch": self.epoch, "step": self.step, "order": self.order, "sums": self.sums}
+        return {**kept, "draws": self.draws.get_state(), "seconds": self.seconds}
+
+    def restore(self, saved: dict[str, Any], steps_of_epoch: int) -> LoopState:
+        """This state, of an epoch's start, moved to what `as_dict` kept of that epoch.
+
+        Raises: ValueError and the like when it is none of this training's.
+        """
+        step, order, sums = (saved[name] for name in ("step", "order", "sums"))
+        for tensor, own in ((order, self.order), (sums, self.sums)):
+            if tensor.shape != own.shape or tensor.dtype != own.dtype:
+                raise ValueError("other tensors")
+        order = order.to(self.order.device)
+        if type(step) is not int or not 0 <= step <= steps_of_epoch:
+            raise ValueError("no such step")
+        if not torch.equal(order.sort().values, self.order.sort().values):
+            raise ValueError("no such order")
+        self.step, self.order, self.seconds = step, order, float(saved["seconds"])
+        if not (math.isfinite(self.seconds) and sums.isfinite().all()):
+            raise ValueError("not finite")
+        self.sums += sums.to(self.sums.device)
+        self.draws.set_state(saved["draws"])
+        return self

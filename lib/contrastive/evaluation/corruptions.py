@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..augment.operations import warp
-from ..settings.model import UserError
+from ..settings import UserError
 
 SIDE = 28  # of the images that the published lengths are meant for
 BATCH = 1000  # images at a time, which bounds the memory

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SCALES, ANGLES = 2, 8
+SCATTERED_UP_TO = 3 * 32 * 32  # pixels and channels; of larger images the coefficients fill the memory
 
 
 def scattering(images: Tensor, batch_size: int = 256) -> Tensor:

@@ -1,0 +1,118 @@
+"""The arms of a comparison: what a linear classifier gets from features, and what networks trained on labels get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import Images, Splits
+from ..encoders import Encoder
+from ..methods import Method
+from ..settings import Settings
+from .probes import embed
+from .scattering import SCATTERED_UP_TO, scattering
+
+Features = Callable[[Tensor], Tensor]  # uint8 N x C x H x W -> float32 N x D
+COMPONENTS = 100
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: a run's method and encoder, the encoder with the weights that training started from, and the
+    images."""
+
+    settings: Settings
+    images: Images
+    splits: Splits
+    method: Method
+    encoder: Encoder
+    random_encoder: Encoder
+
+    @property
+    def device(self) -> str:
+        """Where it is computed."""
+        return self.settings.runtime.device
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of what is compared.
+
+    id: names it in metrics. name: in tables. whom: in a sentence. colour, marker, dashed: of its line. full: measured
+    only where `evaluation` is full. features: what a linear probe is fitted to, of a subject; or labels: how a network is
+    trained on labels, as arguments of `labelled.classifier`. serves: whether it can be measured of a subject. cheap:
+    whether it is measured with more labels than a tenth of all.
+    """
+
+    id: str
+    name: str
+    whom: str
+    colour: str
+    marker: str
+    dashed: bool = False
+    full: bool = False
+    features: Callable[[Subject], Features] | None = None
+    labels: Callable[[Subject], dict[str, Any]] | None = None
+    serves: Callable[[Subject], bool] = lambda subject: True
+    cheap: bool = True
+
+
+def pixels(images: Tensor) -> Tensor:
+    """uint8 images as float32 rows in [0, 1]."""
+    return images.flatten(1).float() / 255
+
+
+def _projections(subject: Subject) -> Features:
+    return lambda x: subject.method.representations(embed(subject.encoder, x))["z"]
+
+
+def _has_projections(subject: Subject) -> bool:
+    return "z" in subject.method.representations(embed(subject.encoder, subject.images.test[:2]))
+
+
+def _principal(subject: Subject) -> Features:
+    """Principal components of the unlabelled images."""
+    from sklearn.decomposition import PCA
+
+    rows = pixels(subject.images.train[subject.splits.pretrain]).numpy()
+    pca = PCA(min(COMPONENTS, len(rows) - 1, rows.shape[1]), random_state=subject.settings.runtime.seed).fit(rows)
+    return lambda x: torch.from_numpy(pca.transform(pixels(x).numpy())).float().to(subject.device)
+
+
+_ALL = (
+    Arm("linear", "pretrained, frozen + linear", "the linear probe", "blue", "o",
+        features=lambda s: lambda x: embed(s.encoder, x)),
+    Arm("supervised", "same network from scratch, augmented", "the same network from scratch, augmented", "orange", "s",
+        labels=lambda s: {}),
+    Arm("supervised_plain", "same network from scratch, not augmented", "the same network from scratch, not augmented",
+        "orange", "v", dashed=True, labels=lambda s: {"augmented": False}),
+    Arm("random_encoder", "random, frozen + linear", "the random encoder", "green", "D",
+        features=lambda s: lambda x: embed(s.random_encoder, x)),
+    Arm("raw_pixel", "raw pixels + linear", "raw pixels", "grey", "^",
+        features=lambda s: lambda x: pixels(x).to(s.device)),
+    Arm("finetuned", "pretrained, fine-tuned", "the fine-tuned network", "blue", "P", dashed=True, full=True,
+        labels=lambda s: {"pretrained": s.encoder}),
+    Arm("pca", "principal components + linear", "principal components", "grey", "X", full=True, features=_principal),
+    Arm("scattering", "scattering transform + linear", "the scattering transform", "green", "*", full=True,
+        features=lambda s: lambda x: scattering(x).to(s.device),
+        serves=lambda s: s.images.train[0].numel() <= SCATTERED_UP_TO, cheap=False),
+    Arm("projection", "pretrained, projections z + linear", "the one on projections z", "blue", "d", dashed=True,
+        full=True, features=_projections, serves=_has_projections),
+)  # fmt: skip
+ARMS: dict[str, Arm] = {arm.id: arm for arm in _ALL}
+# Arms that have labels alone; the better one is what is to be beaten
+SCRATCH = ("supervised", "supervised_plain")
+CONTROLS = ("random_encoder", "raw_pixel")
+
+
+def measured(metrics: Mapping[str, Any], full: bool) -> dict[str, Arm]:
+    """Of the usual arms, or of those of a full evaluation, the ones that were measured with label budgets."""
+    return {
+        arm.id: arm
+        for arm in _ALL
+        if arm.full == full and any(name.startswith(f"{arm.id}_accuracy@") for name in metrics)
+    }

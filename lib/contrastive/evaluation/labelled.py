@@ -1,0 +1,79 @@
+"""What labels alone give: the same network trained on them, from random weights or from pretrained ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..data import Images
+from ..encoders import Encoder
+from ..methods.supervised import Supervised
+from ..settings import Settings
+from ..storage.cache import memo_record
+from ..storage.tensors import hash_tensors
+from ..training import initial_method, start, train
+
+BATCH, LR, LR_PRETRAINED, WEIGHT_DECAY = 128, 5e-3, 1e-3, 1e-2  # the first LR chosen on validation images
+WARMUP_STEPS = 50
+
+
+def spaced(budgets: Sequence[int], always: int) -> list[int]:
+    """Of rising numbers of labels those at least twice the one before, and `always`: each takes a network minutes."""
+    kept: list[int] = []
+    for n in budgets:
+        if not kept or n >= 2 * kept[-1] or n == always:
+            kept.append(n)
+    return kept
+
+
+def classifier(
+    settings: Settings, images: Images, index: Tensor, pretrained: Encoder | None = None, augmented: bool = True
+) -> Supervised:
+    """The encoder with a linear layer, all of it trained on labels; or what was trained before of the very same.
+
+    By method `supervised` and AdamW with a cosine, in batches of 128, for at least `supervised_steps` steps and one
+    pass. From scratch it starts from the weights that the pretraining started from.
+
+    Args:
+        settings: of the pretraining, resolved.
+        images: its images.
+        index: int64 N, the training images whose labels are used.
+        pretrained: an encoder to fine-tune, which is left as it is; by default random weights.
+        augmented: with the augmentations of the pretraining's first views, as large as the images, which is what it
+            will be judged on.
+
+    Raises:
+        RunError: when the loss or a gradient is no longer finite.
+    """
+    n = len(index)
+    batch = min(BATCH, n)
+    steps = max(settings.evaluation.supervised_steps, math.ceil(n / batch))
+    own = settings.replace(
+        method="supervised", optimiser="adamw", lr=LR if pretrained is None else LR_PRETRAINED,
+        weight_decay=WEIGHT_DECAY, batch_size=batch, epochs=math.ceil(steps / (n // batch)), schedule="cosine",
+        warmup_epochs=min(WARMUP_STEPS, steps // 5) / (n // batch), n_images=max(n, 2), view_size=None,
+        augment=settings.views.augment if augmented else "none", second_augment=None,
+    )  # fmt: skip
+    facts = images.shape, images.mean, images.std
+    n_classes = len(images.classes)
+    encoder = pretrained or initial_method(own, *facts, n_classes).encoder
+    decisive = {
+        "run": json.loads(own.identity),
+        "steps": steps,
+        "labels": hashlib.sha256(index.cpu().numpy().tobytes()).hexdigest(),
+        "start": hash_tensors(encoder.state_dict()),
+    }
+    training = start(own, *facts, images.train[index], images.train_labels[index], n_classes, steps, pretrained)
+    method = training.method
+    assert isinstance(method, Supervised)
+
+    def compute() -> dict[str, Tensor]:
+        train(training)
+        return dict(method.state_dict())
+
+    method.load_state_dict(memo_record("supervised", decisive, compute, "training a network on labels"))
+    return method

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..pictures import Sketch, figure, subplots, themed_colour
-from ..plots import ARM_COLOURS
+from contrastive.report.pictures import Sketch, figure, subplots, themed_colour
+
 
 Measured = Mapping[str, Any]
+COLOURS = ("blue", "orange", "green", "grey")
 
 
 def conditions(measured: Measured) -> str:
@@ -163,7 +164,7 @@ def loss_scaling(losses: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Sketc
     drawn, panels = subplots(1, 2, (7.8, 3.4))
     names = list(dict.fromkeys(name for arms in losses.values() for name in arms))
     said, rows = [], []
-    for name, colour, marker in zip(names, ARM_COLOURS.values(), "osD^", strict=False):
+    for name, colour, marker in zip(names, COLOURS, "osD^", strict=False):
         sizes = [n for n in losses if name in losses[n]]
         time = [losses[n][name]["milliseconds"]["median"] for n in sizes]
         memory = [max(losses[n][name]["extra_MiB"], 0.1) for n in sizes]

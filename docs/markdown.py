@@ -19,8 +19,9 @@ def link(path: Path, document: str) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False) -> str:
     """A table. numbers: all columns but the first are set to the right."""
-    lines = [head, (":--", *(("--:" if numbers else ":--") for _ in head[1:])), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    lines.insert(1, "|:--|" + ("--:|" if numbers else ":--|") * (len(head) - 1))
+    return re.sub(r"\|  (?=\|)", "| ", "\n".join(lines))
 
 
 def wrapped(text: str, bullet: str = "") -> str:

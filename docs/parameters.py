@@ -42,7 +42,7 @@ def _classes(component: str) -> dict[str, type[Component]]:
     if component in FIXED:
         return {"": FIXED[component]}
     entries = {name: CHOICES[component][name] for name in CHOICES[component]}
-    return {name: entry.Settings for name, entry in entries.items() if entry.__module__.startswith(PACKAGE)}
+    return {name: entry.Parameters for name, entry in entries.items() if entry.__module__.startswith(PACKAGE)}
 
 
 def _fields(cls: type[Component], component: str, without: Any = ()) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from benchmarks.tables import conditions, goal_conditions, speed_table
 
-from contrastive.evaluation.arms import ARMS, SCRATCH
-from contrastive.evaluation.summary import better_from_scratch
+from contrastive.evaluation import ARMS, SCRATCH, better_from_scratch
 from contrastive.report.tables import against, savings, versus
 from contrastive.storage.files import read_json
 
@@ -136,14 +136,15 @@ def recipes_table(reports: Mapping[str, Results], budgets: Sequence[int] = SHOWN
         rows.append((f"**{name}**", *_cells(metrics, "linear", budgets), _cell(metrics["knn_accuracy"])))
         scratch = [arm for arm in SCRATCH if any(f"{arm}_accuracy@{n}" in metrics for n in budgets)]
         rows += [(f"– {ARMS[arm].name}", *_cells(metrics, arm, budgets), "") for arm in scratch]
-        better = "the better of these" if len(scratch) > 1 else "this"
-        above = _above(results, budgets, lambda n, metrics=metrics: better_from_scratch(metrics, n), several)
-        rows.append((f"– pretraining, less {better}", *above, ""))
+        better = "better than the better of these" if len(scratch) > 1 else "better"
+        above = _above(results, budgets, partial(better_from_scratch, metrics), several)
+        rows.append((f"– pretraining is {better} by", *above, ""))
         above = _above(results, budgets, lambda _: "random_encoder", several)
-        rows.append(("– pretraining, less the frozen random encoder", *above, ""))
+        if set(above) != {"–"}:
+            rows.append(("– pretraining is better than the frozen random encoder by", *above, ""))
         if results is not first and several:
             other = [_above_other(metrics, first["metrics"], n) for n in budgets]
-            rows.append(("– pretraining, less from scratch with the first recipe's augmentations", *other, ""))
+            rows.append(("– … than the network from scratch under the first recipe's augmentations by", *other, ""))
     metrics = first["metrics"]
     for arm in ARMS:
         if arm not in ("linear", *SCRATCH) and any(f"{arm}_accuracy@{n}" in metrics for n in budgets):

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from contrastive.report.readme import browser_path
-from contrastive.settings.model import data_root
+from contrastive.data import forget_images
+from contrastive.settings import data_root
 
-from .stress.names import CHROMIUM_OPTIONS
-
-SMALL = ["--preset", "smoke", "-p", "budgets=50,200", "-p", "epochs=8", "-p", "width=4", "-p", "supervised_steps=10",
-         "-p", "ablation_jobs=2"]  # fmt: skip
-TINY_RUN = {"preset": "smoke", "epochs": 1, "width": 2, "batch_size": 128}
+SMALL = ["--preset", "smoke", "-p", "budgets=50,200", "-p", "epochs=8", "-p", "base_channels=4",
+         "-p", "supervised_steps=10", "-p", "ablation_jobs=2"]  # fmt: skip
+TINY_RUN = {"preset": "smoke", "epochs": 1, "base_channels": 2, "batch_size": 128}
+CHROMIUM_OPTIONS = [
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
+    "--disable-component-update",
+]  # fmt: skip
 SMALL_GRID = {"title": "A test", "base": TINY_RUN, "seeds": 2, "labels": 100, "vary": {"temperature": [0.5, 1.0]}}
 NOTEBOOKS = ("01_pretrain", "02_linear_eval", "03_ablations")
 HAVE_MNIST = (data_root() / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
@@ -68,13 +72,25 @@ def write_grid(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data folder, and no memory of what was loaded or of a missing network."""
-    from contrastive import data
-
-    data._load.cache_clear()
+    forget_images()
     monkeypatch.setenv("CONTRASTIVE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CONTRASTIVE_OFFLINE", "x")  # so that monkeypatch restores it
     monkeypatch.delenv("CONTRASTIVE_OFFLINE")
     return tmp_path / "data"
+
+
+@pytest.fixture
+def peak() -> Iterator[Callable[[], int]]:
+    """A function that gives the most bytes that Python held at once since it was asked before."""
+
+    def since() -> int:
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        return most
+
+    tracemalloc.start()
+    yield since
+    tracemalloc.stop()
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +101,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
     assert done.returncode == 0, done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     return folder, done
+
+
+def browser_path() -> str | None:
+    """Where the system's Chromium is, if it has one."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")  # not longer, for a second one cannot be started beside it

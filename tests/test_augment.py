@@ -2,8 +2,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as TF
 
-from contrastive import augment as A
-from contrastive.settings.model import OPERATIONS, parse_policy
+from contrastive.augment import OPERATIONS, Augment, View, ViewMaker, parse_policy, pipeline
+from contrastive.augment import operations as A
 
 N = 6
 
@@ -92,7 +92,7 @@ def test_warp_is_torchvisions_elastic():
 
 
 def test_displacements_are_smooth_and_as_large_as_asked():
-    knots = torch.randn(500, 2, A.KNOTS, A.KNOTS, generator=torch.Generator().manual_seed(0))
+    knots = torch.randn(500, 2, pipeline.KNOTS, pipeline.KNOTS, generator=torch.Generator().manual_seed(0))
     field = A.smooth_displacement(knots, 29, 29)
     corners = (slice(None), slice(None, None, 7), slice(None, None, 7))
     torch.testing.assert_close(field[corners].permute(0, 3, 1, 2), knots, atol=1e-5, rtol=0)
@@ -134,14 +134,16 @@ def test_normalize():
 
 def augmented(name, batch, seed=0):
     channels = batch.shape[1]
-    view = A.Augment(name, torch.zeros(channels), torch.ones(channels))
+    view = Augment(name, torch.zeros(channels), torch.ones(channels))
     return view(batch, torch.Generator().manual_seed(seed))
 
 
 ALL = "+".join(OPERATIONS)
 
 
-@pytest.mark.parametrize("name", ["simclr", "digits", ALL, *sorted(set(OPERATIONS) - {"hflip", "grayscale"})])
+@pytest.mark.parametrize(
+    "name", ["simclr", "handwriting", "natural", "grey", ALL, *sorted(set(OPERATIONS) - {"hflip", "grayscale"})]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_image_has_its_own_draw_which_the_generator_decides(name, channels):
     same = (images(channels)[:1] * 255).byte().expand(64, -1, -1, -1)
@@ -153,10 +155,10 @@ def test_each_image_has_its_own_draw_which_the_generator_decides(name, channels)
     assert views.max() <= 1
 
 
-@pytest.mark.parametrize("name", ["none", "digits", "crop", "stroke"])
+@pytest.mark.parametrize("name", ["none", "handwriting", "crop", "stroke"])
 def test_views_of_another_size(name):
     batch = (images(3) * 255).byte()
-    views = A.Augment(name, torch.zeros(3), torch.ones(3), (24, 20))(batch, torch.Generator().manual_seed(0))
+    views = Augment(name, torch.zeros(3), torch.ones(3), (24, 20))(batch, torch.Generator().manual_seed(0))
     assert views.shape == (N, 3, 24, 20)
 
 
@@ -170,7 +172,7 @@ def test_normalisation_comes_last():
     batch = (images(1) * 255).byte()
     mean, std = torch.tensor([0.1307]), torch.tensor([0.3081])
     plain = augmented("simclr", batch)
-    normalised = A.Augment("simclr", mean, std)(batch, torch.Generator().manual_seed(0))
+    normalised = Augment("simclr", mean, std)(batch, torch.Generator().manual_seed(0))
     torch.testing.assert_close(normalised, (plain - mean) / std)
 
 
@@ -199,3 +201,25 @@ def test_jitter_applies_the_adjustments_in_both_orders():
     assert means.std() > 0.05
     unchanged = (augmented("simclr-hflip-crop-blur-grayscale", batch) == batch / 255).flatten(1).all(1)
     assert unchanged.float().mean() == pytest.approx(0.2, abs=0.06)
+
+
+def test_a_method_gets_all_the_views_that_it_asks_for_in_order():
+    batch = torch.arange(0, 240, 40, dtype=torch.uint8).view(N, 1, 1, 1).expand(N, 3, 28, 20)
+    mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.4, 0.3])
+    asked = [View("crop+hflip", count=2), View("none"), View("crop", 14, 3)]
+    views = ViewMaker(asked, (3, 28, 20), mean, std)(batch, torch.Generator().manual_seed(0))
+    assert [tuple(view.shape) for view in views] == [(N, 3, 28, 20)] * 3 + [(N, 3, 14, 10)] * 3
+    for view in views:  # of images without a pattern, a part is as the whole
+        expected = (batch.float() / 255 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+        torch.testing.assert_close(view, expected[..., : view.shape[2], : view.shape[3]], atol=1e-5, rtol=1e-5)
+        assert view.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_views_of_one_policy_are_drawn_each_for_itself():
+    batch = (images(1) * 255).byte()
+    make = ViewMaker([View("simclr", count=2), View("simclr")], (1, 28, 28), torch.zeros(1), torch.ones(1))
+    first, second, third = make(batch, torch.Generator().manual_seed(0))
+    for a, b in ((first, second), (second, third), (first, third)):
+        assert (a != b).flatten(1).any(1).all()
+    for a, b in zip((first, second, third), make(batch, torch.Generator().manual_seed(0)), strict=True):
+        assert torch.equal(a, b)

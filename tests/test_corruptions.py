@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import ndimage, stats
 
-from contrastive import corruptions as K
+from contrastive import UserError
+from contrastive.evaluation import corruptions as K
 from contrastive.evaluation.corruptions import CORRUPTIONS, corrupt
 
 EXACT = ("scale", "brightness", "stripe")  # draw nothing
@@ -93,7 +94,7 @@ def test_lengths_grow_with_the_side(name):
 
 
 def test_unknown_names_are_told_the_known_ones():
-    with pytest.raises(ValueError, match=r"no corruption 'fog': choose one of shot_noise, .*, zigzag"):
+    with pytest.raises(UserError, match=r"no corruption 'fog': choose one of shot_noise, .*, zigzag"):
         corrupt("fog", black(1), 0)
 
 

@@ -9,8 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from contrastive.storage.files import DamagedError, atomic_write, locked, printable, read_json, read_lines, say, write_json
-from contrastive.settings.model import RunError
+from contrastive.settings import RunError
+from contrastive.storage.files import (
+    DamagedError,
+    atomic_write,
+    locked,
+    printable,
+    read_json,
+    read_lines,
+    say,
+    write_json,
+    write_lines,
+)
 from contrastive.storage.signals import Stop
 
 
@@ -34,6 +44,26 @@ def test_json_files_tell_damage(tmp_path):
             read_lines(tmp_path / "x", 1)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "y")
+
+
+def test_lines_tell_damage(tmp_path):
+    entries = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
+    write_lines(tmp_path / "x", entries)
+    assert read_lines(tmp_path / "x", 2) == entries
+    whole = (tmp_path / "x").read_bytes()
+    first = whole[: whole.index(b"\n") + 1]
+    for content in (first, whole + first, whole[:-2], whole.replace(b"0.25", b"0.26")):
+        (tmp_path / "x").write_bytes(content)
+        with pytest.raises(DamagedError, match=str(tmp_path / "x")):
+            read_lines(tmp_path / "x", 2)
+    with pytest.raises(FileNotFoundError):
+        read_lines(tmp_path / "y", 2)
+
+
+def test_numbers_that_json_has_not_are_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x", {"a": float("nan")})
+    assert not (tmp_path / "x").exists()
 
 
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
@@ -69,7 +99,7 @@ def hold(path, seconds):
 
 
 def test_the_second_waits_and_says_for_whom(tmp_path, capsys):
-    holder = hold(tmp_path / "run", 4)
+    holder = hold(tmp_path / "run", 3)
     with locked(tmp_path / "run", "training it"):
         assert holder.wait(5) == 0
     said = capsys.readouterr().err

@@ -6,8 +6,16 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from contrastive import losses
-from contrastive.losses.ntxent import LOSSES, chance_loss, lowest_loss, nt_xent, nt_xent_and_top1
+from contrastive.losses import (
+    LOSSES,
+    chance_loss,
+    cosine_regression,
+    info_nce,
+    lowest_loss,
+    nt_xent,
+    nt_xent_and_top1,
+    ntxent,
+)
 
 
 def reference(z1, z2, temperature):
@@ -25,7 +33,7 @@ def reference(z1, z2, temperature):
 @pytest.mark.parametrize("n", [1, 2, 7])
 @pytest.mark.parametrize("temperature", [0.01, 0.05, 0.5, 2.0])
 def test_value_and_gradient_equal_a_double_loop(monkeypatch, n, temperature, tile):
-    monkeypatch.setattr(losses, "TILE", tile)
+    monkeypatch.setattr(ntxent, "TILE", tile)
     torch.manual_seed(n)
     ours = [torch.randn(n, 5, requires_grad=True) for _ in range(2)]
     theirs = [z.detach().double().requires_grad_() for z in ours]
@@ -78,7 +86,7 @@ def test_the_papers_other_losses_equal_a_double_loop(name, own, term, normalize,
 
 
 def test_semi_hard_negatives_do_not_silence_the_positive():
-    apart = torch.eye(4, requires_grad=True)  # partners are opposite, so every negative is more similar
+    apart = torch.eye(4, requires_grad=True)  # positives are opposite, so every negative is more similar
     loss, _ = LOSSES["nt_logistic_semi_hard"](apart, -torch.eye(4), 0.5, True)
     assert loss.item() == pytest.approx(softplus(torch.tensor(2.0)).item(), abs=1e-5)
 
@@ -117,7 +125,7 @@ def test_opposite_projections_are_within_the_range_of_float32(temperature):
 
 @pytest.mark.parametrize("tile", [1024, 16])
 def test_top1_counts_anchors_whose_positive_is_nearest(monkeypatch, tile):
-    monkeypatch.setattr(losses, "TILE", tile)
+    monkeypatch.setattr(ntxent, "TILE", tile)
     torch.manual_seed(0)
     z1 = torch.randn(50, 6)
     z2 = z1 + 0.7 * torch.randn(50, 6)
@@ -139,7 +147,7 @@ def test_memory_grows_with_the_batch_not_with_its_square(monkeypatch):
             self.numel = max([self.numel, *(t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor))])
             return out
 
-    monkeypatch.setattr(losses, "TILE", 64)
+    monkeypatch.setattr(ntxent, "TILE", 64)
     z1, z2 = (torch.randn(1000, 4, requires_grad=True) for _ in range(2))
     saved = []
     with Largest() as seen:
@@ -201,3 +209,74 @@ def test_bad_arguments_are_refused():
     for temperature in (0.0, torch.tensor(0.5)):
         with pytest.raises(ValueError, match="temperature"):
             nt_xent(torch.ones(2, 3), torch.ones(2, 3), temperature)
+
+
+# --- Without a batch of negatives ------------------------------------------------------------------------------------
+
+
+def test_cosine_regression_equals_a_loop_and_trains_the_prediction_alone():
+    torch.manual_seed(0)
+    prediction, target = (torch.randn(6, 5, requires_grad=True) for _ in range(2))
+    p = prediction.detach().double().requires_grad_()
+    rows = zip(p, target.detach().double(), strict=True)
+    expected = sum((a / a.norm() - b / b.norm()).square().sum() for a, b in rows) / 6
+    loss = cosine_regression(prediction, target)
+    torch.testing.assert_close(loss.double(), expected, atol=1e-6, rtol=1e-5)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(prediction.grad.double(), p.grad, atol=1e-6, rtol=1e-4)
+    assert target.grad is None
+
+
+def test_the_range_of_cosine_regression():
+    x = torch.randn(5, 4)
+    assert cosine_regression(x, 3 * x).item() == pytest.approx(0, abs=1e-6)
+    assert cosine_regression(x, -x).item() == pytest.approx(4, abs=1e-6)
+    assert cosine_regression(torch.eye(4), torch.eye(4).roll(1, 0)).item() == pytest.approx(2, abs=1e-6)
+
+
+def info_nce_reference(query, key, queue, temperature):
+    """Equation 1 of 1911.05722 as a loop in float64."""
+    total = 0.0
+    for q, own in zip(query, key, strict=True):
+        q, own = q / q.norm(), own / own.norm()
+        logits = torch.stack([q @ k / temperature for k in (own, *queue)])
+        total = total + torch.logsumexp(logits, 0) - logits[0]
+    return total / len(query)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.2, 1.0])
+def test_info_nce_equals_a_loop_and_trains_the_query_alone(temperature):
+    torch.manual_seed(0)
+    query, key = (torch.randn(6, 5, requires_grad=True) for _ in range(2))
+    queue = F.normalize(torch.randn(9, 5), dim=1).requires_grad_()
+    q = query.detach().double().requires_grad_()
+    expected = info_nce_reference(q, key.detach().double(), queue.detach().double(), temperature)
+    loss, nearest = info_nce(query, key, queue.detach(), temperature)
+    torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-5)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(query.grad.double(), q.grad, atol=1e-5, rtol=1e-4)
+    assert key.grad is None
+    cosines = F.normalize(query.detach(), dim=1) @ torch.cat([F.normalize(key.detach(), dim=1), queue.detach()]).T
+    first = [row[i] > max(row[6:]) for i, row in enumerate(cosines.tolist())]
+    assert nearest.item() == pytest.approx(sum(first) / 6)
+    assert not nearest.requires_grad
+
+
+def test_info_nce_of_keys_that_are_all_alike_is_the_chance_level():
+    one = torch.ones(4, 3)
+    loss, nearest = info_nce(one, one, F.normalize(torch.ones(7, 3), dim=1), 0.2)
+    assert loss.item() == pytest.approx(math.log(8), abs=1e-5)
+    assert nearest.item() == 0
+
+
+def test_losses_without_negatives_are_in_float32_under_autocast():
+    torch.manual_seed(0)
+    a, b, queue = torch.randn(8, 4), torch.randn(8, 4), F.normalize(torch.randn(16, 4), dim=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = cosine_regression(a.bfloat16(), b.bfloat16()), info_nce(a.bfloat16(), b.bfloat16(), queue, 0.1)[0]
+    a, b = a.bfloat16().float(), b.bfloat16().float()
+    for loss, expected in zip(losses, (cosine_regression(a, b), info_nce(a, b, queue, 0.1)[0]), strict=True):
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(loss, expected)

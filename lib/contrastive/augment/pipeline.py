@@ -136,9 +136,10 @@ class ViewMaker:
 
     def __init__(self, views: Sequence[View], shape: tuple[int, ...], mean: Tensor, std: Tensor):
         height, width = shape[-2:]
-        self.parts = [
-            (Augment(v.policy, mean, std, v.size and (v.size, round(v.size * width / height))), v.count) for v in views
-        ]
+        self.parts = []
+        for view in views:
+            size = None if view.size is None else (view.size, round(view.size * width / height))
+            self.parts.append((Augment(view.policy, mean, std, size), view.count))
 
     def __call__(self, images: Tensor, generator: Generator) -> list[Tensor]:
         """The views of N images, in the order in which they were asked for: each float32 N x C x height x width,

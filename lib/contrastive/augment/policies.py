@@ -95,7 +95,7 @@ def automatic_policy(images: Images) -> tuple[str, str]:
     """The policy that `auto` stands for with these images, and why."""
     if images.handwriting:
         return "handwriting", "these are digits"
-    if images.shape[0] == 1:
+    if images.train.shape[1] == 1:
         return "grey", "these images are grey"
     return "natural", "these images have colours"
 

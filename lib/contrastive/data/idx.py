@@ -115,9 +115,13 @@ def unpack_originals(raw: Path) -> None:
             with gzip.open(data_file(packed, raw)) as file:
                 content = file.read(LARGEST)  # never all that a bomb unpacks to
         except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{packed} is damaged ({type(error).__name__}). Replace it with the original file.") from None
+            raise UserError(
+                f"{packed} is damaged ({type(error).__name__}). Replace it with the original file."
+            ) from None
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != ORIGINAL_MD5[name]:
-            raise UserError(f"{packed} does not hold MNIST's {name}: its checksum is another. Replace it, or unpack it.")
+            raise UserError(
+                f"{packed} does not hold MNIST's {name}: its checksum is another. Replace it, or unpack it."
+            )
         try:
             atomic_write(raw / name, content)
         except RunError as problem:

@@ -16,6 +16,17 @@ MAX_CLASSES = 1000
 
 
 @dataclass(frozen=True)
+class ImageFormat:
+    """What a network has to know of images. shape: channels, height, width. mean, std: of each channel, of images in
+    [0, 1]."""
+
+    shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    n_classes: int = 0
+
+
+@dataclass(frozen=True)
 class Images:
     """A labelled data set in memory.
 
@@ -38,10 +49,9 @@ class Images:
     handwriting: bool = False
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
-        channels, height, width = self.train.shape[1:]
-        return channels, height, width
+    def format(self) -> ImageFormat:
+        """What a network has to know of them."""
+        return ImageFormat(tuple(self.train.shape[1:]), self.mean, self.std, len(self.classes))
 
     def test_sample(self, n: int) -> Tensor:
         """Rising int64 indices of n test images, or of all, the same every time. In files they may lie by class."""
@@ -91,7 +101,9 @@ def make_images(
         raise UserError(f"the labels of {name} have to be numbers from 0 to {MAX_CLASSES - 1}.")
     shown = [inert(c)[:40] for c in classes or map(str, range(n_classes))]
     shown = [c if shown.count(c) == 1 else f"{c} ({i})" for i, c in enumerate(shown)]
-    return Images(name, train, train_labels, test, test_labels, tuple(shown), mean, std, digest.hexdigest(), note, handwriting)
+    return Images(
+        name, train, train_labels, test, test_labels, tuple(shown), mean, std, digest.hexdigest(), note, handwriting
+    )
 
 
 def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -104,5 +116,3 @@ def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         means.append((share * levels).sum().item())
         stds.append(max((share * (levels - means[-1]) ** 2).sum().item() ** 0.5, 1e-3))
     return tuple(means), tuple(stds)
-
-

@@ -63,7 +63,9 @@ def _load(dataset: str, root: str) -> Images:
     if os.sep in dataset and not os.path.exists(path):
         raise UserError(f"there is no {path}. Give a folder of images or an .npz file, or one of: {', '.join(NAMES)}.")
     if not os.path.isdir(path):
-        raise UserError(f"{did_you_mean(dataset, NAMES, 'data set')} A folder of images, or an .npz file, does as well.")
+        raise UserError(
+            f"{did_you_mean(dataset, NAMES, 'data set')} A folder of images, or an .npz file, does as well."
+        )
     if not any(os.path.exists(path / part) for part in ("train", "test")):
         check_idx(path, path)
         parts = [read_idx(path / name) for name in IDX_FILES]
@@ -77,7 +79,7 @@ def _path_name(path: Path) -> str:
     """The own name of a folder or file, without taking that of a named data set or torchvision's `raw`."""
     path = path.resolve()
     name = inert(path.parent.name if path.name == "raw" else path.stem)[:60] or "data"
-    return f"{name} (folder)" if name.lower() in NAMES else name
+    return f"{name} (folder)" if name.lower() in (*NAMES, "digits") else name
 
 
 def forget_images() -> None:

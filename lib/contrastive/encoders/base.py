@@ -15,7 +15,7 @@ class Encoder(nn.Module):
     """A network from normalised float images, N x C x H x W, to features, float32 N x out_dim.
 
     It carries the normalisation that it was trained with, so that `prepare` turns uint8 images into its input. A
-    subclass registers its name with `ENCODERS.register`, names the class of its parameters `Settings`, and is made by
+    subclass registers its name with `ENCODERS.register`, names the class of its parameters `Parameters`, and is made by
     `(settings, shape, mean, std)`, with `shape` the channels, height and width of the images.
 
     Args:
@@ -24,7 +24,7 @@ class Encoder(nn.Module):
         mean, std: of each channel, of images in [0, 1].
     """
 
-    Settings: ClassVar[type[EncoderSettings]] = EncoderSettings
+    Parameters: ClassVar[type[EncoderSettings]] = EncoderSettings
     SMALLEST: ClassVar[int] = 8  # pixels on the shorter side of an image
 
     mean: Tensor

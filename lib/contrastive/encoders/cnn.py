@@ -36,7 +36,7 @@ class CNN(Encoder):
     BatchNorm since it leaves that a quarter of the work; for positive scales the two commute.
     """
 
-    Settings = CNNSettings
+    Parameters = CNNSettings
     SMALLEST = 16
 
     def __init__(
@@ -49,4 +49,6 @@ class CNN(Encoder):
             channels = out
         pooled = settings.pool == "avg"
         layers += [nn.AdaptiveAvgPool2d(1), Flatten()] if pooled else [Flatten()]
-        super().__init__(nn.Sequential(*layers), channels if pooled else channels * (height // 8) * (width // 8), mean, std)
+        super().__init__(
+            nn.Sequential(*layers), channels if pooled else channels * (height // 8) * (width // 8), mean, std
+        )

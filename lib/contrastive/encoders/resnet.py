@@ -29,7 +29,7 @@ class ResNet18(Encoder):
     (2002.05709, appendix B.9); larger ones the 7x7 stem of ImageNet.
     """
 
-    Settings = ResNetSettings
+    Parameters = ResNetSettings
     SMALLEST = 8
 
     def __init__(

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from ..augment import View, ViewMaker
 from ..methods import Method
 
+
 def alignment(a: Tensor, b: Tensor) -> float:
     """Mean squared distance of the normalised features, N x D each, of positive pairs (2005.10242, section 4.1)."""
     return (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean().item()

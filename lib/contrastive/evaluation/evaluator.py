@@ -234,5 +234,3 @@ def most_confused(probabilities: Tensor, labels: Tensor, n_classes: int) -> tupl
     rows = [(int(i), int(labels[i]), int(predicted[i]), float(sure[i])) for i in order]
     counts = torch.bincount(labels * n_classes + predicted, minlength=n_classes**2)
     return rows, counts.view(n_classes, n_classes).numpy()
-
-

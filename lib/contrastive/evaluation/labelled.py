@@ -58,16 +58,14 @@ def classifier(
         warmup_epochs=min(WARMUP_STEPS, steps // 5) / (n // batch), n_images=max(n, 2), view_size=None,
         augment=settings.views.augment if augmented else "none", second_augment=None,
     )  # fmt: skip
-    facts = images.shape, images.mean, images.std
-    n_classes = len(images.classes)
-    encoder = pretrained or initial_method(own, *facts, n_classes).encoder
+    encoder = pretrained or initial_method(own, images.format).encoder
     decisive = {
         "run": json.loads(own.identity),
         "steps": steps,
         "labels": hashlib.sha256(index.cpu().numpy().tobytes()).hexdigest(),
         "start": hash_tensors(encoder.state_dict()),
     }
-    training = start(own, *facts, images.train[index], images.train_labels[index], n_classes, steps, pretrained)
+    training = start(own, images.format, images.train[index], images.train_labels[index], steps, pretrained)
     method = training.method
     assert isinstance(method, Supervised)
 

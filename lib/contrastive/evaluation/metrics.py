@@ -54,7 +54,9 @@ class Key:
 
     def __str__(self) -> str:
         name = f"{self.arm}_{self.metric}" if self.arm else self.metric
-        return name + (f"@{self.labels}" if self.labels is not None else "") + (f"[{self.subset}]" if self.subset else "")
+        return (
+            name + (f"@{self.labels}" if self.labels is not None else "") + (f"[{self.subset}]" if self.subset else "")
+        )
 
     @classmethod
     def parse(cls, text: str) -> Key:

@@ -13,6 +13,7 @@ from .metrics import Key, Metrics, aggregate
 from .savings import label_savings
 from .statistics import paired_difference
 
+
 def comparisons(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
     """The linear probe's accuracies less each arm's, on the draws of labels that both had, by
     `statistics.paired_difference`, as JSON: named as in `linear_accuracy@600 - supervised_accuracy@600`."""

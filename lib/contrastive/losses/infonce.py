@@ -22,7 +22,8 @@ def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> t
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key = F.normalize(query.float(), dim=1), F.normalize(key.detach().float(), dim=1)
-        own = (query * key).sum(1, keepdim=True)
-        logits = torch.cat([own, query @ queue.float().T], dim=1) / temperature
-        nearest = (logits[:, :1] > logits[:, 1:].amax(1, keepdim=True)).float().mean().detach()
+        own, others = (query * key).sum(1, keepdim=True), query @ queue.float().T
+        logits = torch.cat([own, others], dim=1) / temperature
+        # Nearer by more than rounding errors, which are all that tells collapsed keys apart
+        nearest = (own > others.amax(1, keepdim=True) + 1e-6).float().mean().detach()
         return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device)), nearest

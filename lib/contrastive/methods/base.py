@@ -66,11 +66,11 @@ class Method(nn.Module):
 
     Args:
         encoder: the network whose features are kept.
-        settings: all parameters; `settings.method` are the method's own, of its class `Settings`.
+        settings: all parameters; `settings.method` are the method's own, of its class `Parameters`.
         n_classes: of the labels, for methods that need them.
     """
 
-    Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    Parameters: ClassVar[type[MethodSettings]] = MethodSettings
     TITLE: ClassVar[str] = ""  # its name for readers
     TEXT: ClassVar[str] = ""  # how it learns, for a notebook: Markdown with formulas
     LOG: ClassVar[dict[str, Logged]] = {}  # what `forward` logs; the first is drawn beside the loss
@@ -141,7 +141,8 @@ def frozen_copy(module: nn.Module) -> Any:
 @torch.no_grad()
 def follow(target: nn.Module, online: nn.Module, momentum: float) -> None:
     """Move the target's parameters towards the online network's: target = momentum target + (1 - momentum) online."""
-    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1 - momentum)
+    if slow := list(target.parameters()):  # a head may be none
+        torch._foreach_lerp_(slow, list(online.parameters()), 1 - momentum)
 
 
 def rising_momentum(start: float, progress: Progress) -> float:

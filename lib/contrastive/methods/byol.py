@@ -27,7 +27,7 @@ class BYOLSettings(MethodSettings):
 class BYOL(Method):
     """An online network predicts what a target network, its own slow average, makes of the other view. No negatives."""
 
-    Settings = BYOLSettings
+    Parameters = BYOLSettings
     TITLE = "BYOL"
     TEXT = r"""There are two networks. The online one has an encoder, a projector $g$ and a predictor $q$; the target one
 has an encoder and a projector, gets no gradient, and follows the online one slowly: after each step its weights are

@@ -33,7 +33,7 @@ class MoCoSettings(MethodSettings):
 class MoCo(Method):
     """A query has to find its own key, made by a slowly following network, among a queue of keys of earlier batches."""
 
-    Settings = MoCoSettings
+    Parameters = MoCoSettings
     TITLE = "MoCo v2"
     TEXT = r"""One view of an image is turned into a query $q$, the other into a key $k$, by a network of the same kind that
 gets no gradient and follows the query network slowly, with momentum $m$: $\xi \leftarrow m \xi + (1-m) \theta$. The

@@ -45,7 +45,7 @@ class SimCLRSettings(MethodSettings):
 class SimCLR(Method):
     """An encoder and a projection head, trained so that two views of an image agree, and differ from all others."""
 
-    Settings = SimCLRSettings
+    Parameters = SimCLRSettings
     TITLE = "SimCLR"
     TEXT = r"""The encoder $f$ turns a view into features $h$; the projection head $g$ turns these into $z$, and the loss
 is taken there. After training the head is thrown away. With N images in a batch there are 2N views. For each of them,

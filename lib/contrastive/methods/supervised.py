@@ -36,10 +36,11 @@ This method reads the labels of the images that it trains on. It is here to be c
 
     def forward(self, batch: Batch, progress: Progress) -> Output:
         """The cross entropy of the labels."""
-        (views,) = batch.views
+        (views,), labels = batch.views, batch.labels
+        assert labels is not None
         logits = self.classifier(self.encoder(views)).float()
-        accuracy = (logits.detach().argmax(1) == batch.labels).float().mean()
-        return Output(F.cross_entropy(logits, batch.labels), {"accuracy": accuracy})
+        accuracy = (logits.detach().argmax(1) == labels).float().mean()
+        return Output(F.cross_entropy(logits, labels), {"accuracy": accuracy})
 
     def loss_range(self, n: int) -> tuple[float, float]:
         """When all classes are equally likely; and when all labels are right."""

@@ -1,9 +1,11 @@
 """Notebooks -> executed -> HTML. Notebooks use what is exported here; the command line uses `runner`."""
 
+from ..evaluation import check
+from . import plots, pretraining, tables
 from .explorer import explore
-from .grid_section import findings_table, grid_answer, grid_metrics, run_grids, show_grid
+from .grid_section import findings_table, grid_answer, grid_checks, grid_metrics, run_grids, show_grids
 from .provenance import describe_data, provenance
-from .record import check, conclude, record
+from .record import conclude, record
 
 __all__ = [
     "check",
@@ -12,9 +14,13 @@ __all__ = [
     "explore",
     "findings_table",
     "grid_answer",
+    "grid_checks",
     "grid_metrics",
+    "plots",
+    "pretraining",
     "provenance",
     "record",
     "run_grids",
-    "show_grid",
+    "show_grids",
+    "tables",
 ]

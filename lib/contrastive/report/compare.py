@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
@@ -14,21 +12,22 @@ from typing import Any
 
 import nbformat
 
-from . import pictures, plots
-from ..data.images import inert
-from ..evaluation.evaluator import HEADLINE_LABELS
-from ..storage.files import MAX_JSON_BYTES, atomic_write, printable, read_json, tell
-from ..settings.model import UserError
+from ..data import inert
+from ..evaluation import Key, format_metric
 from ..evaluation.statistics import standard_error, uncertainty
-from .record import MIME, PLAIN_UNITS, format_metric
+from ..methods import Logged
+from ..settings import METHODS, UserError
+from ..storage.files import atomic_write, printable, read_json, tell
+from . import pictures, plots
+from .record import MIME
 from .render import render
 from .runner import reports_root, writable_folder
-from .verify import is_accuracy, measured_on, results_file
+from .verify import measured_on, results_file
 
 LONGEST = 40  # characters of a name
 AS_DATA = ("name", "sha256", "pretrain", "train", "validation", "test")
 AS_MADE = (
-    "commit", "dirty", "training_code_changed_since_run", "platform", "device", "threads", "precision", "packages",
+    "commit", "dirty", "platform", "device", "threads", "precision", "packages",
 )  # fmt: skip
 
 
@@ -79,26 +78,23 @@ def _read(path: Path, name: str) -> Report:
     results = read_json(path)
     if not results["metrics"]:
         raise UserError(f"{path} holds no numbers to compare: run 02_linear_eval or 03_ablations.")
-    try:
-        curves = training_curves(path.with_name("01_pretrain.ipynb"))
-    except Exception:  # as above; curves are not needed
-        curves = {}
-    return Report(name, results, curves)
+    return Report(name, results, training_curves(results))
 
 
-def training_curves(notebook: Path) -> dict[str, list[dict[str, float]]]:
-    """Run -> epochs, from the numbers behind an executed notebook's `loss_curve`. Raises what a broken one causes."""
-    if notebook.stat().st_size > MAX_JSON_BYTES:
-        raise ValueError("no notebook of a sane size")
-    curves: dict[str, list[dict[str, float]]] = {}
-    for cell in json.loads(notebook.read_text())["cells"]:
-        for output in cell.get("outputs", []):
-            shown = output.get("data", {}).get(pictures.MIME, {})
-            if shown.get("name") == "loss_curve":
-                for row in csv.DictReader(io.StringIO(shown["csv"])):
-                    numbers = {key: float(row[key]) for key in ("epoch", "loss", "top1", "chance_loss")}
-                    curves.setdefault(inert(row["run"])[:LONGEST], []).append(numbers)
-    return curves
+def training_curves(results: Mapping[str, Any]) -> dict[str, list[dict[str, float]]]:
+    """Run -> epochs, from a report's history, with names that are inert. Raises what a broken one causes."""
+    return {
+        inert(run)[:LONGEST]: [{key: float(value) for key, value in epoch.items()} for epoch in epochs]
+        for run, epochs in results.get("history", {}).items()
+        if epochs
+    }
+
+
+def _logged(reports: Sequence[Report]) -> tuple[str, Logged] | None:
+    """What all of them logged beside the loss, if it is the same."""
+    methods = {str(report.results["settings"].get("method")) for report in reports if report.curves}
+    name = methods.pop() if len(methods) == 1 else ""
+    return next(iter(METHODS[name].LOG.items()), None) if name in METHODS else None
 
 
 def comparison(reports: Sequence[Report]) -> str:
@@ -128,9 +124,12 @@ def comparison(reports: Sequence[Report]) -> str:
         cells += [_text("## Test error by number of labels"), _figure(picture)]
     if any(report.curves for report in reports):
         runs = {f"{r.name}, {run}" if len(r.curves) > 1 else r.name: c for r in reports for run, c in r.curves.items()}
-        cells += [_text("## Training"), _figure(plots.loss_curve(runs, named=True, name="loss_curves"))]
+        cells += [
+            _text("## Training"),
+            _figure(plots.loss_curve(runs, _logged(reports), named=True, name="loss_curves")),
+        ]
         if missing := [report.name for report in reports if not report.curves]:
-            cells.append(_text(f"Without numbers of a curve in an own 01_pretrain: {', '.join(missing)}."))
+            cells.append(_text(f"Without a history of their training: {', '.join(missing)}."))
     checks = [
         f"- {report.name}: {sum(c['passed'] for c in report.results.get('checks', []))} of "
         f"{len(report.results.get('checks', []))} checks passed, status {_code(report.results['status'])}, made by "
@@ -199,7 +198,7 @@ class Difference:
         return self.interval is not None and abs(self.value) > self.interval
 
     def __str__(self) -> str:
-        decimals = PLAIN_UNITS.get(self.name.split("@")[0], ("", 2))[1]
+        decimals = Key.parse(self.name).kind.decimals
         spread = "(1 seed)" if self.interval is None else f"± {self.interval:.{decimals}f}"
         return f"{self.value:+.{decimals}f} {spread}"
 
@@ -226,7 +225,7 @@ def interval_95(name: str, sides: Sequence[tuple[Mapping[str, Any], Mapping[str,
     fixed, over_seeds = 0.0, []
     for results, metric in sides:
         n_images, n_labels = measured_on(name, results)
-        several, share = metric["n_seeds"] > 1, is_accuracy(name)
+        several, share = metric["n_seeds"] > 1, Key.parse(name).kind.spread == "share"
         if several:
             over_seeds.append((metric["std"] ** 2 / metric["n_seeds"], metric["n_seeds"] - 1))
         elif not share:
@@ -259,7 +258,7 @@ def _answer(reports: Sequence[Report], found: Sequence[Mapping[str, Difference]]
         for other, own in zip(reports[1:], found, strict=True)
         if name in own
     ]
-    unit = "" if name.split("@")[0] in PLAIN_UNITS else ", in points"
+    unit = ", in points" if Key.parse(name).kind.unit == "%" else ""
     first = f"{_words(name)}, against {reports[0].name}{unit}: {'; '.join(parts)}. " if parts else ""
     judged = [d for own in found for d in own.values() if d.interval is not None and d.value != 0]
     beyond = sum(d.beyond_noise for d in judged)
@@ -268,8 +267,9 @@ def _answer(reports: Sequence[Report], found: Sequence[Mapping[str, Difference]]
 
 def _words(name: str) -> str:
     """A metric's name as words: `linear_accuracy@600` as `Linear accuracy, 600 labels`."""
-    what, at, labels = name.partition("@")
-    return inert(what.replace("_", " ").capitalize()) + (f", {int(labels):,} labels" if at else "")
+    key = Key.parse(name)
+    what = " ".join(filter(None, (key.arm, key.metric, key.subset))).replace("_", " ").capitalize()
+    return inert(what) + (f", {key.labels:,} labels" if key.labels is not None else "")
 
 
 def _n_test(report: Report) -> int:
@@ -279,8 +279,7 @@ def _n_test(report: Report) -> int:
 def _headline(report: Report) -> tuple[str, Mapping[str, Any]]:
     """The metric that a report leads with, and its name."""
     metrics = report.results["metrics"]
-    labels = report.results.get("headline_labels", HEADLINE_LABELS)
-    name = f"linear_accuracy@{labels}"
+    name = str(Key("accuracy", "linear", report.results.get("headline_labels")))
     name = name if name in metrics else next(iter(metrics))
     return name, metrics[name]
 
@@ -290,7 +289,8 @@ def _tiles(reports: Sequence[Report]) -> list[dict[str, str]]:
     for report in reports[:4]:
         name, metric = _headline(report)
         value = format_metric(name, {**metric, "n_seeds": 1})
-        spread = "" if name.split("@")[0] in PLAIN_UNITS else f"± {uncertainty(metric, _n_test(report))[0]:.2f}"
+        share = Key.parse(name).kind.spread == "share"
+        spread = f"± {uncertainty(metric, _n_test(report))[0]:.2f}" if share else ""
         tiles.append({"value": value, "spread": spread, "what": f"{report.name}: {_words(name)}"})
     return tiles
 
@@ -299,7 +299,8 @@ def _budget_curves(reports: Sequence[Report]) -> pictures.Picture | None:
     curves: dict[str, tuple[str, Any, int]] = {}
     budgets: set[int] = set()
     for report in reports:
-        own = {int(n) for n in re.findall(r"linear_accuracy@(\d+)", " ".join(report.results["metrics"]))}
+        keys = [Key.parse(name) for name in report.results["metrics"]]
+        own = {key.labels for key in keys if key.arm == "linear" and key.labels is not None}
         if own:
             curves[report.name] = ("linear", report.results["metrics"], _n_test(report))
             budgets |= own

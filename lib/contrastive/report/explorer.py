@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from .figure import figure_html
 from .pictures import DARK, LIGHT, class_colours
 from .plots import embedding_maps
-from .figure import figure_html
 
 TEMPLATES = Path(__file__).with_name("templates")
 LARGEST, COLUMNS = 48, 40  # pixels of a thumbnail; thumbnails in a row of the sheet

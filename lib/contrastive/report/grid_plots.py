@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import seaborn as sns
 
-from ..sweeps.grids import Row
+from ..sweeps.verdicts import Row
 from .pictures import Sketch, colour_map, figure, name_lines, style_of_many, subplots, themed_colour
 
 OVERLAP = "Points whose bars do not overlap differ by more than noise (95 %, for two points, not for the best of many)."

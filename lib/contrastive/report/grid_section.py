@@ -8,68 +8,61 @@ from typing import Any
 
 from IPython.display import Markdown, display
 
-from . import grid_plots
+from ..augment import parse_policy
+from ..evaluation import Key, check
+from ..evaluation.statistics import summary
+from ..settings import Settings, UserError, grid_names
 from ..storage.files import printable
-from ..sweeps.grids import (
-    Claim,
+from ..sweeps.grids import Claim, grid_points, load_grid, selected
+from ..sweeps.runner import ablation_overrides, run_grid
+from ..sweeps.verdicts import (
     GridResult,
     Row,
     Verdict,
     bar_length,
     finding,
-    grid_points,
     least_difference,
-    load_grid,
-    selected,
     summary_sentence,
     untrained_sentence,
     verdict,
 )
+from . import grid_plots
 from .pictures import Picture
-from ..settings.model import Settings, UserError, grid_names, parse_policy
-from ..evaluation.statistics import summary
-from ..sweeps.runner import ablation_overrides, run_grid
 
 UNTRAINED = "not pretrained"  # of a row beside a grid's points
 
 
 def run_grids(settings: Settings) -> dict[str, GridResult]:
-    """Run the report's grids, or load what was run before. One that the data cannot serve is said, and left out."""
+    """Run the report's grids, or load what was run before. One that the data or the method cannot serve is said, and
+    left out."""
     results = {}
-    for name in grid_names() if "all" in settings.grids else settings.grids:
-        grid = load_grid(name, ablation_overrides(name, settings))
+    for name in grid_names() if "all" in settings.ablations.grids else settings.ablations.grids:
         try:
+            grid = load_grid(name, ablation_overrides(name, settings))
             grid_points(grid)
         except UserError as problem:
             display(Markdown(f"*Left out: `{printable(str(problem))}`*"))
         else:
-            results[name] = run_grid(grid, settings.ablation_jobs)
+            results[name] = run_grid(grid, settings.ablations.ablation_jobs)
     return results
 
 
-def show_grid(results: Mapping[str, GridResult], name: str) -> None:
-    """Display a grid's question, its figure, what holds in it, and what a paper found; or that it was not run."""
-    if name not in results:
-        display(
-            Markdown(
-                f"*Not run here: it is not among `grids`, or these data cannot serve it, as is then said above. "
-                f"By itself: `contrastive sweep {name}`.*"
-            )
-        )
-        return
-    result = results[name]
-    failed = [f"- Failed: {point}, seed {seed}: `{printable(why)}`" for point, seed, why in result.failures]
-    if not any(result.of(point) for point in result.points):
-        display(Markdown("\n".join(failed)))
-        return
-    lines = [f"**{summary_sentence(result, kind)}**" + (" (on projections)" if kind == "z" else "")
-             for kind in result.grid.features]  # fmt: skip
-    lines += [f"- {said}" for said in (untrained_sentence(result),) if said]
-    lines += [f"- {finding(result, claim)}" for claim in result.grid.claims]
-    lines += failed
-    if result.grid.paper:
-        lines += ["", f"*The paper:* {result.grid.paper}"]
-    display(Markdown(result.grid.question), picture(result), Markdown("\n".join(lines)))
+def show_grids(results: Mapping[str, GridResult]) -> None:
+    """Display each grid under its title: its question, its figure, what holds in it, and what a paper found."""
+    for result in results.values():
+        display(Markdown(f"## {result.grid.title}\n\n{result.grid.question}"))
+        failed = [f"- Failed: {point}, seed {seed}: `{printable(why)}`" for point, seed, why in result.failures]
+        if not any(result.of(point) for point in result.points):
+            display(Markdown("\n".join(failed)))
+            continue
+        lines = [f"**{summary_sentence(result, kind)}**" + (" (on projections)" if kind == "z" else "")
+                 for kind in result.grid.features]  # fmt: skip
+        lines += [f"- {said}" for said in (untrained_sentence(result),) if said]
+        lines += [f"- {finding(result, claim)}" for claim in result.grid.claims]
+        lines += failed
+        if result.grid.paper:
+            lines += ["", f"*The paper:* {result.grid.paper}"]
+        display(picture(result), Markdown("\n".join(lines)))
 
 
 def picture(result: GridResult) -> Picture:
@@ -120,7 +113,7 @@ def grid_metrics(results: Mapping[str, GridResult]) -> dict[str, Any]:
     encoders that were not pretrained: `untrained_validation_accuracy[temperature]`, or of each point, where they
     differ."""
     found = {
-        f"validation_accuracy[{name}: {point}{', z' if kind == 'z' else ''}]": summary(values)
+        str(Key("validation_accuracy", subset=f"{name}: {point}{', z' if kind == 'z' else ''}")): summary(values)
         for name, result in results.items()
         for kind in result.grid.features
         for point in result.points
@@ -128,11 +121,23 @@ def grid_metrics(results: Mapping[str, GridResult]) -> dict[str, Any]:
     }
     for name, result in results.items():
         if (row := _one_untrained(result)) is not None:
-            found[f"untrained_validation_accuracy[{name}]"] = summary(list(row.values()))
+            found[str(Key("validation_accuracy", "untrained", subset=name))] = summary(list(row.values()))
         else:
             for point, own in result.untrained.items():
-                found[f"untrained_validation_accuracy[{name}: {point}]"] = summary(list(own.values()))
+                key = Key("validation_accuracy", "untrained", subset=f"{name}: {point}")
+                found[str(key)] = summary(list(own.values()))
     return found
+
+
+def grid_checks(results: Mapping[str, GridResult], n_classes: int) -> list[dict[str, Any]]:
+    """That all runs ended and learned something, for `record`."""
+    accuracies = [v for result in results.values() for point in result.points for v in result.of(point)]
+    failures = sum(len(result.failures) for result in results.values())
+    chance, lowest = 100 / n_classes, min(accuracies, default=0.0)
+    return [
+        check("every run of the grids ended", failures == 0, f"{failures} failed", "none failed"),
+        check("every run learned something", lowest > chance, f"lowest {lowest:.1f} %", f"above {chance:.1f} %"),
+    ]
 
 
 Found = tuple[Claim, Verdict, bool]  # whether the paper found it

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import jinja2
 
+from ..evaluation import Key, format_metric
 from ..storage.files import atomic_write, locked, printable, read_json
-from .record import format_metric
 from .render import TEMPLATES, policy, template
 
 CURVES = ("random_encoder", "supervised", "linear")  # drawn in this order, the last on top
@@ -59,8 +59,8 @@ def _cells(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
     headline = results.get("headline_labels")
     metrics, settings = results.get("metrics", {}), results["settings"]
 
-    def accuracy(prefix: str) -> dict[str, str]:
-        name = f"{prefix}_accuracy@{headline}"
+    def accuracy(arm: str) -> dict[str, str]:
+        name = str(Key("accuracy", arm, headline))
         return cell(format_metric(name, metrics[name]), metrics[name]["mean"]) if name in metrics else cell("–", -1)
 
     pages = [f"{stem}.html" for stem in results["notebooks"] if re.fullmatch(r"\w{1,80}", stem, re.ASCII)]
@@ -96,8 +96,9 @@ def sparkline(metrics: dict[str, Any]) -> dict[str, str]:
     """Label-budget curves as the `points` of SVG polylines, on the figure's logarithmic axes."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for arm in CURVES:
-        budgets = sorted(int(name.partition("@")[2]) for name in metrics if name.startswith(f"{arm}_accuracy@"))
-        errors = [max(100 - metrics[f"{arm}_accuracy@{n}"]["mean"], 0.01) for n in budgets]
+        keys = [key for name in metrics if (key := Key.parse(name)).arm == arm and key.metric == "accuracy"]
+        budgets = sorted(key.labels for key in keys if key.labels is not None)
+        errors = [max(100 - metrics[str(Key("accuracy", arm, n))]["mean"], 0.01) for n in budgets]
         curves[arm] = [(math.log(n), math.log(error)) for n, error in zip(budgets, errors, strict=True)]
     points = [point for curve in curves.values() for point in curve]
     if len({labels for labels, _ in points}) < 2:

@@ -10,7 +10,11 @@ import seaborn as sns
 import torch
 from torch import Tensor
 
-from ..augment.operations import Augment
+from ..augment import Augment
+from ..evaluation import ARMS, Key
+from ..evaluation.metrics import Metrics
+from ..evaluation.statistics import uncertainty
+from ..methods import Logged
 from .pictures import (
     Sketch,
     class_colours,
@@ -22,12 +26,6 @@ from .pictures import (
     subplots,
     themed_colour,
 )
-from ..evaluation.statistics import uncertainty
-from ..evaluation.summary import ARMS
-
-ARM_COLOURS = dict(zip(ARMS, ("blue", "orange", "orange", "green", "grey"), strict=True))
-ARM_MARKERS = dict(zip(ARMS, "osvD^", strict=True))
-PLAIN_ARM = "supervised_plain"  # drawn as its kin, but dashed
 
 
 def _show(axes: Any, image: Tensor) -> None:
@@ -54,57 +52,61 @@ def augmentation_grid(images: Tensor, augment: Augment, draws: int = 7, seed: in
 
 
 @figure
-def loss_curve(histories: Mapping[str, Sequence[Mapping[str, float]]], named: bool = False) -> Sketch:
-    """Loss per epoch with its chance level, and how often the positive is the nearest view. One line per run.
+def loss_curve(
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
+    logged: tuple[str, Logged] | None = None,
+    named: bool = False,
+) -> Sketch:
+    """Loss per epoch with its chance level, if it has one, and beside it something else that was logged.
 
-    named: the runs are not seeds of one another, so each line has a colour and its name.
+    Args:
+        histories: run -> its epochs; a line for each.
+        logged: key of the history, and what it is.
+        named: whether the runs are not seeds of one another, so that each line has a colour and its name.
     """
-    drawn, (left, right) = subplots(1, 2, (7.6, 3.2))
+    drawn, panels = subplots(1, 1 if logged is None else 2, (4.6 if logged is None else 7.6, 3.2), squeeze=False)
+    left, right = panels[0, 0], panels[0, -1]
+    key, what = logged or ("loss", Logged("loss"))
+    scale = 100 if what.unit.startswith("%") else 1
     ends = []
     for i, (name, history) in enumerate(histories.items()):
         epochs = [h["epoch"] for h in history]
         colour = themed_colour(style_of_many(i)[0] if named else "blue")
         style: dict[str, Any] = {"color": colour, "ls": style_of_many(i)[2] if named else "-"}
         style |= {"marker": "o" if len(epochs) < 3 else None, "alpha": 1 if named else 1 - 0.6 * i / len(histories)}
-        ends.append((name, epochs[-1], 100 * history[-1]["top1"], colour))
+        ends.append((name, epochs[-1], scale * history[-1][key], colour))
         left.plot(epochs, [h["loss"] for h in history], **style)
-        right.plot(epochs, [100 * h["top1"] for h in history], **style)
-    first, last = next(iter(histories.values()))[0], next(iter(histories.values()))[-1]
-    chance = {history[-1]["chance_loss"] for history in histories.values()}
-    highest = {max(h["loss"] for h in history) for history in histories.values()}
+        if logged is not None:
+            right.plot(epochs, [scale * h[key] for h in history], **style)
+    chance = {h[-1]["chance_loss"] for h in histories.values() if "chance_loss" in h[-1]}
     for level in chance:
         left.axhline(level, color=themed_colour("muted"), ls="--", lw=1)
-    left.annotate(
-        f"chance: {last['chance_loss']:.2f}",
-        (0.98, last["chance_loss"]),
-        (0, -4),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        color=themed_colour("muted"),
-    )
-    left.set(xlabel="epoch", ylabel="loss", ylim=(0, 1.06 * max(chance | highest)))
-    right.set(xlabel="epoch", ylabel="partner found (% of anchors)", ylim=(0, 100))
-    for axes in (left, right):
+        left.annotate(f"chance: {level:.2f}", (0.98, level), (0, -4), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", ha="right", va="top", color=themed_colour("muted"))  # fmt: skip
+    highest = max([*chance, *(max(h["loss"] for h in history) for history in histories.values())])
+    left.set(xlabel="epoch", ylabel="loss", ylim=(0, 1.06 * highest))
+    if logged is not None:
+        right.set(xlabel="epoch", ylabel=f"{what.label} ({what.unit})" if what.unit else what.label)
+        right.set_ylim(0, 100 if scale == 100 else None)
+        right.yaxis.label.set_wrap(True)
+    for axes in panels.flat:
         axes.xaxis.get_major_locator().set_params(integer=True)
     if named:
         name_lines(right, ends)
-    lines = f"; one line for each of {len(histories)} {'runs' if named else 'seeds'}" if len(histories) > 1 else ""
-    each = (f"{name} ends at {h[-1]['loss']:.2f}, {100 * h[-1]['top1']:.0f} %" for name, h in histories.items())
+    many = f"; one line for each of {len(histories)} {'runs' if named else 'seeds'}" if len(histories) > 1 else ""
+    beside = f" (left), and beside it: {what.label}," if logged else ""
+    each = []
+    for name, history in histories.items():
+        end = f", {what.label} {scale * history[-1][key]:.3g} {what.unit}".rstrip() if logged else ""
+        each.append(f"{name}: from {history[0]['loss']:.2f} to {history[-1]['loss']:.2f}{end}")
+    level_said = f" Its chance level is {', '.join(f'{level:.2f}' for level in sorted(chance))}." if chance else ""
     return Sketch(
         drawn,
-        f"Loss and contrastive accuracy by epoch: {'; '.join(each)}."
-        if named
-        else f"Loss by epoch, from {first['loss']:.2f} to {last['loss']:.2f}; its chance level is "
-        f"{last['chance_loss']:.2f}. Contrastive accuracy, ending at {100 * last['top1']:.0f} %.",
-        f"Loss (left) and how often the partner is found (right), in training{lines}.",
-        [
-            {"run": name} | {key: h[key] for key in ("epoch", "loss", "top1", "chance_loss")}
-            for name, history in histories.items()
-            for h in history
-        ],
-    )
+        f"Loss by epoch. {'; '.join(each)}.{level_said}",
+        f"Loss{beside} in training{many}.",
+        [{"run": name, **{k: h[k] for k in dict.fromkeys(("epoch", "loss", key, *(("chance_loss",) if chance else ())))
+                          if k in h}} for name, history in histories.items() for h in history],
+    )  # fmt: skip
 
 
 @figure
@@ -127,7 +129,7 @@ def similarity_matrix(z: Tensor, n: int) -> Sketch:
         drawn,
         f"Matrix of cosine similarities of {2 * n} views; positives, circled, average {positive:.2f}, "
         f"negatives {negative:.2f}.",
-        f"Cosine similarity of every pair of {2 * n} views of {n} validation images; partners are circled.",
+        f"Cosine similarity of every pair of {2 * n} views of {n} validation images; positives are circled.",
         [{f"view_{j}": round(float(value), 4) for j, value in enumerate(row)} for row in cosine],
     )
 
@@ -212,27 +214,25 @@ def image_rows(
 
 
 @figure
-def label_budget_curve(
-    curves: Mapping[str, tuple[str, Mapping[str, Mapping[str, Any]], int]], budgets: Sequence[int], dataset: str
-) -> Sketch:
+def label_budget_curve(curves: Mapping[str, tuple[str, Metrics, int]], budgets: Sequence[int], dataset: str) -> Sketch:
     """Test error against the number of labels, with the uncertainty that `uncertainty` tells.
 
-    curves: a line's name -> prefix of the metrics that it shows, the metrics, number of test images.
+    curves: a line's name -> the arm that it shows, the metrics, number of test images.
     """
     drawn, axes = subplots(size=(6.6, 3.5))
     said, ends, rows = [], [], []
     spreads: dict[str, None] = {}  # in order, each once
-    arms = len({prefix for prefix, *_ in curves.values()}) > 1
-    for i, (name, (prefix, metrics, n_test)) in enumerate(curves.items()):
-        own = [n for n in budgets if f"{prefix}_accuracy@{n}" in metrics]
-        values = [metrics[f"{prefix}_accuracy@{n}"] for n in own]
+    several_arms = len({arm for arm, *_ in curves.values()}) > 1
+    for i, (name, (arm, metrics, n_test)) in enumerate(curves.items()):
+        own = [n for n in budgets if str(Key("accuracy", arm, n)) in metrics]
+        values = [metrics[str(Key("accuracy", arm, n))] for n in own]
         error = np.array([max(100 - v["mean"], 1e-2) for v in values])
         bars = np.array([uncertainty(v, n_test)[0] for v in values])
         spreads[uncertainty(values[0], n_test)[1]] = None
         bars = np.stack([np.minimum(bars, 0.9 * error), bars])  # a logarithmic axis has no place for 0
         colour, marker, style = style_of_many(i)
-        if arms:
-            colour, marker, style = ARM_COLOURS[prefix], ARM_MARKERS[prefix], "--" if prefix == PLAIN_ARM else "-"
+        if several_arms:
+            colour, marker, style = ARMS[arm].colour, ARMS[arm].marker, "--" if ARMS[arm].dashed else "-"
         colour = themed_colour(colour)
         axes.errorbar(own, error, bars, color=colour, marker=marker, ls=style, ms=5, capsize=3)
         ends.append((name, own[-1], float(error[-1]), colour))
@@ -311,27 +311,32 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Sketch:
 
 
 @figure
-def robustness(metrics: Mapping[str, Mapping[str, Any]], arms: Sequence[str]) -> Sketch:
+def robustness(metrics: Metrics, arms: Sequence[str]) -> Sketch:
     """Accuracy on test images with each corruption, for some arms: metrics such as `linear_accuracy[shot_noise]`."""
-    prefix = f"{arms[0]}_accuracy["
-    names = [m.removeprefix(prefix).removesuffix("]") for m in metrics if m.startswith(prefix)]
-    names = sorted(set(names) - {"transfer", "corrupted"}, key=lambda n: metrics[f"{prefix}{n}]"]["mean"])
+    keys = [key for name in metrics if (key := Key.parse(name)).arm == arms[0] and key.subset]
+    keys = [key for key in keys if key.subset not in ("transfer", "corrupted")]
+    keys.sort(key=lambda key: metrics[str(key)]["mean"])
+    names = [key.subset for key in keys]
     drawn, axes = subplots(size=(7.0, 0.32 * len(names) + 1.2))
     rows = []
     for arm in arms:
-        values = [metrics[f"{arm}_accuracy[{name}]"] for name in names]
-        style = {"fmt": ARM_MARKERS[arm], "color": themed_colour(ARM_COLOURS[arm]), "ms": 5, "capsize": 3}
+        values = [metrics[str(Key("accuracy", arm, subset=name))] for name in names]
+        style = {"fmt": ARMS[arm].marker, "color": themed_colour(ARMS[arm].colour), "ms": 5, "capsize": 3}
         axes.errorbar(
-            [v["mean"] for v in values], range(len(names)), xerr=[v["std"] for v in values], label=ARMS[arm], **style
+            [v["mean"] for v in values],
+            range(len(names)),
+            xerr=[v["std"] for v in values],
+            label=ARMS[arm].name,
+            **style,
         )
         rows += [
-            {"corruption": n, "what": ARMS[arm], "accuracy_percent": v["mean"], "std": v["std"]}
+            {"corruption": n, "what": ARMS[arm].name, "accuracy_percent": v["mean"], "std": v["std"]}
             for n, v in zip(names, values, strict=True)
         ]
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axes.set(xlabel="test accuracy (%)")
     axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.18), ncols=len(arms), frameon=False, fontsize=8)
-    worst = f"the hardest is {names[0].replace('_', ' ')}, {metrics[f'{prefix}{names[0]}]']['mean']:.1f} %"
+    worst = f"the hardest is {names[0].replace('_', ' ')}, {metrics[str(keys[0])]['mean']:.1f} %"
     bars = " Bars: one standard deviation over seeds." if values[0]["n_seeds"] > 1 else ""
     return Sketch(
         drawn,

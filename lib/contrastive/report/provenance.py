@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 
-from ..data.images import Images, Splits, resolve
-from ..evaluation.evaluator import EVALUATION_CODE
-from ..training.runs import TRAINING_CODE, code_hash
-from ..settings.model import Settings, UserError, checkout, make_settings
+from ..data import Images, Splits
+from ..settings import EvaluationSettings, Settings, UserError, checkout, digest
+from ..training import resolve
 
 PACKAGES = (
     "torch",
@@ -31,35 +30,31 @@ PACKAGES = (
     "pydantic",
 )
 ONLY = "CONTRASTIVE_ONLY"  # in the environment of a kernel: the notebooks of its report, if they are not all
+AUTOMATIC = ("n_images", "augment", "budgets", "device", "precision")  # what `resolve` finds
 _started = datetime.now(timezone.utc)
 
 
-def provenance(settings: Settings, code_changed: bool = False) -> dict[str, Any]:
+def provenance(settings: Settings) -> dict[str, Any]:
     """Versions, commit, device, threads, precision, seeds, start and end, and the command that repeats it all."""
-    commit = _git("rev-parse", "HEAD")
+    commit, runtime = _git("rev-parse", "HEAD"), settings.runtime
     return {
         "commit": commit or "unknown: not run from a git checkout",
         # Reports are what the code writes, not the code.
         "dirty": bool(commit and _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")),
-        "code": measuring_code(),
-        "training_code_changed_since_run": code_changed,
+        "run": digest(settings.identity),
+        "evaluation_version": EvaluationSettings.VERSION,
         "packages": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_model(),
-        "device": settings.device if settings.device != "cuda" else f"cuda ({torch.cuda.get_device_name()})",
+        "device": runtime.device if runtime.device != "cuda" else f"cuda ({torch.cuda.get_device_name()})",
         "threads": torch.get_num_threads(),
-        "precision": settings.precision,
-        "seeds": [settings.seed + i for i in range(settings.n_seeds)],
+        "precision": runtime.precision,
+        "seeds": [runtime.seed + i for i in range(settings.report.n_seeds)],
         "start": _started.isoformat(timespec="seconds"),
         "end": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "changed": {name: _word(value) for name, value in changed(settings).items()},
         "command": command(settings),
     }
-
-
-def measuring_code() -> str:
-    """A digest of the code that trains and measures."""
-    return code_hash((*TRAINING_CODE, *EVALUATION_CODE))
 
 
 def cpu_model() -> str:
@@ -83,20 +78,25 @@ def _git(*words: str) -> str:
 
 def changed(settings: Settings) -> dict[str, Any]:
     """Each value that differs from the preset's."""
-    usual = make_settings(preset=settings.preset, dataset=settings.dataset)
+    chosen = {"encoder": settings.encoder.name, "method": settings.method.name}
+    usual = Settings(preset=settings.preset, dataset=settings.data.dataset, **chosen)
     # What `resolve` finds by itself, for these data and this machine, is not part of the request.
-    automatic = {name: getattr(usual, name) for name in ("n_images", "budgets", "device", "precision")}
+    automatic = {name: usual.flat()[name] for name in AUTOMATIC}
     with suppress(UserError):  # when the preset does not fit these data, the values were asked for
-        usual = usual.but(**{name: getattr(resolve(settings.but(**automatic)), name) for name in automatic})
+        found = resolve(settings.replace(**automatic))[0].flat()
+        usual = usual.replace(**{name: found[name] for name in automatic})
+    usual_values = {**usual.flat(), "encoder": "cnn", "method": "simclr"}
     return {
-        name: value for name, value in settings if name not in ("preset", "dataset") and value != getattr(usual, name)
+        name: value
+        for name, value in settings.flat().items()
+        if name not in ("preset", "dataset") and value != usual_values[name]
     }
 
 
 def command(settings: Settings) -> str:
     """The command that makes this report again: its preset, each value that differs from the preset's, and its
     notebooks, if the runner says that they are not all."""
-    words = ["contrastive", "report", "--preset", settings.preset, "--dataset", settings.dataset]
+    words = ["contrastive", "report", "--preset", settings.preset, "--dataset", settings.data.dataset]
     for notebook in filter(None, os.environ.get(ONLY, "").split(",")):
         words += ["--only", notebook]
     for name, value in changed(settings).items():

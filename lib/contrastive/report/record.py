@@ -9,26 +9,18 @@ from typing import Any
 
 from IPython.display import display
 
-MIME = "application/vnd.contrastive.results+json"
-# Metrics that are not percentages: name -> unit and decimals
-PLAIN_UNITS = {
-    name + of: unit
-    for of in ("", "_z")
-    for name, unit in {
-        "alignment": ("", 3),
-        "uniformity": ("", 3),
-        "effective_rank": ("dimensions", 1),
-        "feature_std": ("", 3),
-    }.items()
-}
+from ..evaluation import format_metric
 
+MIME = "application/vnd.contrastive.results+json"
 
 LONG = 30  # metrics that are shown without being asked for
 # Parts that are too long to be shown at once -> what unfolds them
 FOLDED = {
     "settings": "All settings of this run",
     "comparisons": "All differences, in points, with their 95 % intervals and p-values",
-    "savings": "All numbers of labels that the CNN needs from scratch, with their 95 % intervals",
+    "savings": "All numbers of labels that the network needs from scratch, with their 95 % intervals",
+    "history": "What training logged, epoch by epoch",
+    "table": "Every single measurement",
 }
 
 
@@ -62,11 +54,6 @@ def conclude(
     record(answers={notebook: said})
 
 
-def check(name: str, passed: bool, seen: Any, expected: str) -> dict[str, Any]:
-    """One check for `record(checks=[...])`: what was seen, in words or as a number, against what was expected."""
-    return {"name": name, "passed": bool(passed), "seen": seen, "expected": expected}
-
-
 def collect(notebook: Any) -> dict[str, Any]:
     """Everything that `record` put into the outputs of a notebook: dicts merged, lists joined, in order."""
     merged: dict[str, Any] = {}
@@ -80,20 +67,11 @@ def merge(into: dict[str, Any], fragment: dict[str, Any]) -> None:
     """Merge a fragment of results into another, in place."""
     for key, value in fragment.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
-            flag = "training_code_changed_since_run"
-            value = value | {flag: value[flag] or into[key].get(flag, False)} if flag in value else value
             into[key].update(value)
         elif isinstance(value, list) and isinstance(into.get(key), list):
             into[key] += [item for item in value if item not in into[key]]
         else:
             into[key] = value
-
-
-def format_metric(name: str, metric: dict[str, Any]) -> str:
-    """A metric as text: mean, standard deviation over seeds if there are several, unit."""
-    unit, decimals = PLAIN_UNITS.get(name.split("@")[0], ("%", 2))
-    spread = f" ± {metric['std']:,.{decimals}f}" if metric["n_seeds"] > 1 else ""
-    return f"{metric['mean']:,.{decimals}f}{spread} {unit}".rstrip()
 
 
 def _rows(fragment: dict[str, Any]) -> list[tuple[str, str, list[tuple[str, ...]]]]:
@@ -113,6 +91,10 @@ def _rows(fragment: dict[str, Any]) -> list[tuple[str, str, list[tuple[str, ...]
                 ("passed" if c["passed"] else "FAILED", c["name"], f"seen: {c['seen']}", f"expected: {c['expected']}")
                 for c in value
             ]
+        elif key == "history":
+            rows = [(run, f"{len(epochs):,} epochs, in results.json") for run, epochs in value.items()]
+        elif key == "table":
+            rows = [("rows", f"{len(value['rows']):,}, in results.json")]
         elif isinstance(value, dict):
             rows = [(name.replace("_", " "), _plain(item)) for name, item in value.items()]
         else:

@@ -17,9 +17,9 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from .pictures import MIME as FIGURE
 from .explorer import explorer_script
 from .figure import figure_html
+from .pictures import MIME as FIGURE
 from .record import collect
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -144,7 +144,6 @@ def render(
             "errors": errors,
             "failed_checks": [c for c in results.get("checks", []) if not c["passed"]],
             "note": note,
-            "code_changed": own.get("provenance", {}).get("training_code_changed_since_run"),
             "figure": figure_html,
             "figure_mime": FIGURE,
         },
@@ -167,6 +166,8 @@ def list_headings(notebook: Any) -> list[tuple[int, str, str]]:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             page.markdown(cell.source)
+        for output in cell.get("outputs", []):
+            page.markdown(str(output.get("data", {}).get("text/markdown", "")))
     return page.headings
 
 

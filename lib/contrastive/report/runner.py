@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 import tempfile
@@ -18,16 +17,18 @@ from typing import Any
 
 import nbformat
 
-from ..data.images import NAMES, forget_images, load_images, resolve
+from ..data import NAMES, forget_images
+from ..settings import RunError, Settings, UserError, checkout, data_root, did_you_mean, runs_root
 from ..storage.files import atomic_write, locked, printable, say, tell, write_json
-from ..settings.model import RunError, Settings, UserError, checkout, data_root, make_settings, nearest, runs_root
 from ..storage.signals import Stop
+from ..training import resolve
 from .execute import execute_notebook
 from .index import write_index
 from .provenance import ONLY
 from .record import collect, merge
 from .render import render
 
+FORMAT = 2  # of results.json; 1 had other names of parameters
 RESERVE, RESERVE_BYTES = ".reserve", 16_000_000  # three pages with figures and their notebooks take about 5 MB
 
 
@@ -52,7 +53,7 @@ def choose_notebooks(folder: Path, only: Sequence[str]) -> list[Path]:
         chosen = [Path(name).name.removesuffix(".ipynb") for name in only]
         for name in chosen:
             if name not in names:
-                raise UserError(nearest(name, names, "notebook"))
+                raise UserError(did_you_mean(name, names, "notebook"))
         notebooks = [path for path in notebooks if path.stem in chosen]
     if not notebooks:
         raise UserError(f"there are no notebooks in {folder}.")
@@ -81,23 +82,27 @@ def run_report(
     when the request is wrong; then nothing was started and nothing written. RunError when the report cannot be written.
     """
     notebooks = choose_notebooks(notebook_folder(), only)
-    asked = make_settings(**given)
+    asked = Settings(**given)
     if out:
         writable_folder(Path(out), keep=False)  # before a download: a wrong request leaves nothing behind
-    settings = resolve(asked)
-    note = load_images(asked).note
+    settings, images = resolve(asked)
+    note = images.note
+    del images
     forget_images()  # each notebook has its own
-    if asked.dataset not in NAMES:
-        asked = asked.but(dataset=settings.dataset)  # an absolute path, wherever the kernel starts
-    if asked.transfer is not None:
-        asked = asked.but(transfer=settings.transfer)
+    for name in ("dataset", "transfer"):
+        if name in given and given[name] not in NAMES:
+            given = {**given, name: settings.flat()[name]}  # an absolute path, wherever the kernel starts
     folder = writable_folder(Path(out) if out else reports_root() / settings.run_name, keep=False)
     for needed in (runs_root(), reports_root(), folder):
         writable_folder(needed)
     if note:
         say(note)
-    tell(printable(f"Report on {settings.dataset}, preset {settings.preset}, in {folder}"))
-    given = {**asked.model_dump(mode="json", include=set(given)), "preset": asked.preset}
+    tell(printable(f"Report on {settings.data.dataset}, preset {settings.preset}, in {folder}"))
+    checked = asked.as_json()
+    given = {name: checked[name] for name in given if name not in ("dataset", "transfer")} | {
+        name: given[name] for name in ("dataset", "transfer") if given.get(name) is not None
+    }
+    given["preset"] = asked.preset
     # Not beside the folder, where it might not be allowed, nor in it, since the folder is handed on.
     lock = reports_root() / f".{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.lock"
     with locked(folder, "writing a report there", lock), _reserve(folder):
@@ -114,7 +119,7 @@ def _execute(
     os.environ[ONLY] = ",".join(path.stem for path in notebooks if len(notebooks) < len(all_notebooks(path.parent)))
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")
     started, errors, executed, interrupted = time.perf_counter(), [], {}, 0
-    results: dict[str, Any] = {"status": "ok"}
+    results: dict[str, Any] = {"status": "ok", "format": FORMAT}
     for path in notebooks:
         executed[path.stem], error, interrupted = execute_notebook(path, given, timeout)
         errors += [error] if error else []
@@ -124,7 +129,7 @@ def _execute(
     results["notebooks"] = list(executed)
     if "provenance" in results:  # of the whole report, not of its last notebook
         results["provenance"] |= {"start": began, "end": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-    results.setdefault("settings", json.loads(settings.model_dump_json()))
+    results.setdefault("settings", settings.as_json())
     results.setdefault("seconds", {})["total"] = round(time.perf_counter() - started, 1)
     with Stop():  # what was measured so far is not to be lost by a signal now
         try:

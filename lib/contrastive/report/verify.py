@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..storage.files import BROKEN, printable, read_json, tell
-from ..training.runs import code_hash
-from ..settings.model import UserError, make_settings, runs_root
+from ..evaluation import Key, format_metric
 from ..evaluation.statistics import standard_error
-from .record import PLAIN_UNITS, format_metric
-from .runner import reports_root, run_report
+from ..settings import Settings, UserError, parameters, runs_root
+from ..storage.files import BROKEN, printable, read_json, tell
+from ..training import resolve
+from .runner import FORMAT, reports_root, run_report
 
+MACHINE = ("precision", "device")  # what is taken from this machine, unless something is asked for
 # For one seed, whose spread is not known: how far what is no accuracy may move, as a share of it. In short runs on
 # digits and MNIST other threads and precisions moved it by up to 2.3 %, seeds with a standard deviation of 2 to 13 %.
 SHARE = 0.05
@@ -29,28 +30,31 @@ STEP = 12.0
 def verify(report: Path, changes: dict[str, Any], out: str | None = None, timeout: float | None = None) -> int:
     """Run a report's settings again and print for each number whether it is identical, within its spread, or off.
 
-    report: its folder, or a file in it. changes: parameters that shall differ, such as `device`. The runs are made
-    anew, in a folder that is removed in the end, or kept to go on with when this fails. Returns the exit code:
-    0, 1 when a number is off or the report failed, 128 and more when a signal stopped it. Raises: UserError.
+    Precision and device are this machine's, unless they are asked for: a report made elsewhere would be many times
+    slower, or impossible. The runs are made anew, in a folder that is removed in the end, or kept to go on with when
+    this fails.
+
+    Args:
+        report: its folder, or a file in it.
+        changes: parameters that shall differ, such as `dataset`, where the images lie elsewhere.
+        out: where the new report goes.
+        timeout: seconds that a single cell may take.
+
+    Returns:
+        The exit code: 0, 1 when a number is off or the report failed, 128 and more when a signal stopped it.
+
+    Raises:
+        UserError: when the report cannot be made again.
     """
     path = results_file(report)
     old = read_json(path)
-    try:
-        settings, notebooks = dict(old["settings"]), [str(name) for name in old["notebooks"]]
-        # Whatever else is wrong with a stranger's numbers shows here, not after hours of training.
-        compare(old, {**old, "metrics": {name: {**m, "values": None} for name, m in old["metrics"].items()}})
-        if not old["metrics"] or not all(math.isfinite(m["mean"]) for m in old["metrics"].values()):
-            raise ValueError("no numbers")
-    except (*BROKEN, ArithmeticError):
-        raise UserError(f"{path} holds no numbers that could be compared.") from None
-    preset = settings.get("preset", "quick")
-    usual = make_settings(preset=preset).model_dump(mode="json")
-    given = {name: value for name, value in settings.items() if value != usual.get(name)}
-    given = {"preset": preset, **given, **changes}
-    make_settings(**given)
+    given, notebooks = _request(path, old, changes)
+    resolved, _ = resolve(Settings(**given))
+    for line in _differences(old, resolved):
+        tell(printable(line))
     name = path.absolute().parent.name
-    # Of its own for each report, request and state of the code: what an interrupted one left there is still of use.
-    asked = json.dumps([str(path.resolve()), old, given, code_hash()], default=str)
+    # Of its own for each report and request: what an interrupted one left there is still of use.
+    asked = json.dumps([str(path.resolve()), old, given], default=str)
     runs = runs_root() / f"verify-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
     before = os.environ.get("CONTRASTIVE_RUNS")
     os.environ["CONTRASTIVE_RUNS"] = str(runs)
@@ -71,6 +75,39 @@ def verify(report: Path, changes: dict[str, Any], out: str | None = None, timeou
     return int(counts["OFF"] > 0 or code != 0)
 
 
+def _request(path: Path, old: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The parameters and notebooks that make a report again. Raises: UserError."""
+    try:
+        settings, notebooks = dict(old["settings"]), [str(name) for name in old["notebooks"]]
+        if old.get("format") != FORMAT and set(settings) - set(parameters()):
+            raise UserError(f"{path} was made by older code, whose parameters had other names: make that report anew.")
+        # Whatever else is wrong with a stranger's numbers shows here, not after hours of training.
+        compare(old, {**old, "metrics": {name: {**m, "values": None} for name, m in old["metrics"].items()}})
+        if not old["metrics"] or not all(math.isfinite(m["mean"]) for m in old["metrics"].values()):
+            raise ValueError("no numbers")
+    except UserError:
+        raise
+    except (*BROKEN, ArithmeticError):
+        raise UserError(f"{path} holds no numbers that could be compared.") from None
+    preset = settings.get("preset", "quick")
+    chosen = {name: settings[name] for name in ("encoder", "method") if name in settings}
+    usual = Settings(preset=preset, **chosen).as_json()
+    given = {name: v for name, v in settings.items() if name in chosen or v != usual.get(name)}
+    given = {name: value for name, value in given.items() if name not in MACHINE}
+    given = {"preset": preset, **given, **changes}
+    Settings(**given)
+    return given, notebooks
+
+
+def _differences(old: Mapping[str, Any], resolved: Settings) -> list[str]:
+    """What is said of a machine that is not that of the report."""
+    made, here = old["settings"], resolved.flat()
+    differing = [f"{name} {made[name]} there, {here[name]} here" for name in MACHINE if made.get(name) != here[name]]
+    if not differing:
+        return []
+    return [f"The report was made with {'; '.join(differing)}: its numbers are compared by their spread."]
+
+
 def results_file(report: Path) -> Path:
     """The results of a report that is named by its folder or a file in it. Raises: UserError."""
     path = report / "results.json" if os.path.isdir(report) else report.with_name("results.json")
@@ -82,8 +119,7 @@ def results_file(report: Path) -> Path:
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:
     """For each number of two results, the verdict (identical, within spread, OFF) and what was compared."""
     verdicts = []
-    data = ("name", "sha256", "pretrain", "train", "validation", "test")
-    for name in data:
+    for name in ("sha256", "pretrain", "train", "validation", "test"):  # its name may be another: the checksum counts
         a, b = (results.get("dataset", {}).get(name) for results in (old, new))
         verdicts.append(("identical", f"dataset {name}: {a}") if a == b else ("OFF", f"dataset {name}: {a} -> {b}"))
     for name, metric in old["metrics"].items():
@@ -104,17 +140,10 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, s
 
 def measured_on(name: str, results: Mapping[str, Any]) -> tuple[int, int | None]:
     """The number of images that a metric was measured on, and of labels that it was fitted with, if any."""
-    if "validation_accuracy[" in name:
-        return int(results["dataset"]["validation"]), int(results["settings"]["ablation_labels"])
-    if name.endswith("[transfer]"):
-        return int(results["dataset"]["transfer_test"]), None
-    _, at, number = name.partition("@")
-    return int(results["dataset"]["test"]), int(number) if at else None
-
-
-def is_accuracy(name: str) -> bool:
-    """Whether a metric is a share of images, whose sampling error follows from their number."""
-    return name.split("@")[0] not in PLAIN_UNITS and not name.startswith(("calibration_error", "macro_auc"))
+    key, data = Key.parse(name), results["dataset"]
+    if key.metric == "validation_accuracy":
+        return int(data["validation"]), int(results["settings"]["ablation_labels"])
+    return int(data["transfer_test" if key.subset == "transfer" else "test"]), key.labels
 
 
 def spread(name: str, metric: Mapping[str, Any], n_images: int, n_labels: int | None) -> float:
@@ -122,13 +151,13 @@ def spread(name: str, metric: Mapping[str, Any], n_images: int, n_labels: int | 
 
     Twice the standard deviation over its seeds or, with one seed, twice the standard error of an accuracy on as many
     images as there were labels, which comes near it; for any accuracy at least twice the standard error on the images
-    that it was measured on. For what is no percentage, at least SHARE of it; for the calibration error before scaling,
-    at least STEP over the number of seeds.
+    that it was measured on. For what is no share of images, at least SHARE of it; for the calibration error before
+    scaling, at least STEP over the number of seeds.
     """
-    several = metric["n_seeds"] > 1
-    if name.startswith("calibration_error@"):
+    several, kind = metric["n_seeds"] > 1, Key.parse(name).kind
+    if kind.spread == "steps":
         return max(2 * metric["std"], STEP / metric["n_seeds"])
-    if name.split("@")[0] in PLAIN_UNITS:
+    if kind.spread == "relative" and kind.unit != "%":
         return max(2 * metric["std"] if several else 0.0, SHARE * abs(metric["mean"]))
     by_labels = standard_error(metric["mean"], n_labels) if n_labels else 0.0
     return 2 * max(metric["std"] if several else by_labels, standard_error(metric["mean"], n_images))

@@ -42,6 +42,7 @@ __all__ = [
     "absolute",
     "checkout",
     "data_root",
+    "decisive_parameters",
     "did_you_mean",
     "digest",
     "grid_names",
@@ -49,6 +50,5 @@ __all__ = [
     "identity",
     "notebook_settings",
     "parameters",
-    "decisive_parameters",
     "runs_root",
 ]

@@ -51,7 +51,7 @@ class Component(BaseModel):
         return {
             name: value
             for name, value in self.model_dump(mode="json").items()
-            if name not in self.LOOSE and (value != usual[name] or name == self.CHOICE)
+            if name not in self.LOOSE and (getattr(self, name) != usual[name] or name == self.CHOICE)
         }
 
 

@@ -82,9 +82,12 @@ class Settings(BaseModel):
 
     def replace(self, **changes: Any) -> Settings:
         """The same settings with some values changed, checked again. Parameters of a method or an encoder that is no
-        longer chosen go with it. Raises: UserError."""
-        chosen = _classes({**self.flat(), **changes})
-        kept = {name: value for name, value in self.flat().items() if name in _leaves(chosen) or name == "preset"}
+        longer chosen go with it, also those whose names the new one shares. Raises: UserError."""
+        kept = self.flat()
+        for component in CHOICES:
+            chosen = getattr(self, component)
+            if changes.get(component, chosen.name) != chosen.name:
+                kept = {name: value for name, value in kept.items() if name not in chosen.leaves(component)}
         same_images = changes.get("dataset", self.data.dataset) == self.data.dataset
         return _restored({**kept, **changes}, self.data_sha256 if same_images else "")
 
@@ -126,7 +129,7 @@ def decisive_parameters() -> set[str]:
 
 def _all_classes(component: str) -> list[type[Component]]:
     registry = CHOICES.get(component)
-    return [FIXED[component]] if registry is None else [registry[name].Settings for name in registry]
+    return [FIXED[component]] if registry is None else [registry[name].Parameters for name in registry]
 
 
 def _classes(values: Mapping[str, Any]) -> dict[str, type[Component]]:
@@ -135,7 +138,7 @@ def _classes(values: Mapping[str, Any]) -> dict[str, type[Component]]:
     for name in ORDER:
         if name in CHOICES:
             base = EncoderSettings if name == "encoder" else MethodSettings
-            found[name] = CHOICES[name][str(values.get(name, base.model_fields["name"].default))].Settings
+            found[name] = CHOICES[name][str(values.get(name, base.model_fields["name"].default))].Parameters
         else:
             found[name] = FIXED[name]
     OPTIMISERS[str(values.get("optimiser", "adam"))]
@@ -148,7 +151,9 @@ def _leaves(classes: Mapping[str, type[Component]]) -> dict[str, tuple[str, str]
     for component, cls in classes.items():
         for leaf, field in cls.leaves(component).items():
             if leaf in found:
-                raise UserError(f"{cls.__name__} and {classes[found[leaf][0]].__name__} both have a parameter {leaf!r}.")
+                raise UserError(
+                    f"{cls.__name__} and {classes[found[leaf][0]].__name__} both have a parameter {leaf!r}."
+                )
             found[leaf] = component, field
     return found
 
@@ -180,9 +185,9 @@ def _by_component(given: dict[str, Any]) -> dict[str, Any]:
 def _no_parameter(name: str, value: Any, classes: Mapping[str, type[Component]]) -> str:
     """Why that is no parameter here: it is another method's or encoder's, or it is called otherwise, or unknown."""
     for component, registry in CHOICES.items():
-        owners = [choice for choice in registry if name in registry[choice].Settings.leaves(component)]
+        owners = [choice for choice in registry if name in registry[choice].Parameters.leaves(component)]
         if owners:
-            chosen = next(c for c in registry if registry[c].Settings is classes[component])
+            chosen = next(c for c in registry if registry[c].Parameters is classes[component])
             return (
                 f"parameter {name}={value} belongs to {component} {' or '.join(owners)}, and {chosen} was chosen. Leave "
                 f"it out, or choose {component}={owners[0]}."

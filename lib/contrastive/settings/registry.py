@@ -14,7 +14,7 @@ PLUGINS = "contrastive"  # the group of entry points through which other package
 
 
 class Registry(Generic[Entry]):
-    """Name -> class, for one kind of choice. A class brings its parameters as `Settings`, and registers itself:
+    """Name -> class, for one kind of choice. A class brings its parameters as `Parameters`, and registers itself:
 
     >>> @ENCODERS.register("tiny")
     ... class Tiny(Encoder): ...

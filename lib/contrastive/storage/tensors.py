@@ -15,7 +15,9 @@ from torch import Tensor
 
 from .files import DamagedError, atomic_write
 
-ENTRY = "contrastive"  # one entry, since the format keeps several in no fixed order, and the same should be the same bytes
+ENTRY = (
+    "contrastive"  # one entry, since the format keeps several in no fixed order, and the same should be the same bytes
+)
 
 
 def write_tensors(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,43 +14,39 @@ from typing import Any
 
 import torch
 
-from ..data.images import load_images
+from ..settings import EvaluationSettings, RunError, Settings, UserError, digest
+from ..storage.cache import memo
 from ..storage.files import BROKEN, DamagedError, printable, read_json, tell
+from .command import tell_note
 from .grids import Grid, grid_points
-from ..settings.model import Settings, UserError, make_settings
-from .runner import tell_note
-from ..report.provenance import measuring_code
 
 NOTEBOOKS = ("01_pretrain", "02_linear_eval")
+DONE_BEFORE = "done before"
 
 
 def report_grid(grid: Grid, jobs: int, folder: Path) -> int:
     """Run the notebooks for each point of a grid, each in a process of its own, into a folder of its own below
-    `folder`. What is there and whole, of the same data and code, is not made again. Returns the exit code."""
+    `folder`. What is there and whole, of the same data and settings, is not made again. Returns the exit code."""
     points = grid_points(grid, reports=True)
     tell_note(grid, points)
-    threads = max(1, torch.get_num_threads() // jobs)
-    todo: dict[str, list[str]] = {}
-    for i, (name, point) in enumerate(points.items(), 1):
-        own = folder / _slug(name)
-        if [_slug(other) for other in points].count(own.name) > 1:
-            own = folder / f"{own.name}-{i}"
-        if _is_whole(own, point.settings.but(n_seeds=grid.seeds)):
-            tell(printable(f"done before  {name}"))
-        else:
-            todo[name] = report_command({**grid.base, **point.varied, "n_seeds": grid.seeds}, own)
-    failed, running = 0, list[subprocess.Popen[str]]()
+    runner = _ReportRunner(max(1, torch.get_num_threads() // jobs))
+    failed = 0
     with ThreadPoolExecutor(jobs) as pool:  # of threads that wait for processes
-        futures = {pool.submit(_report, command, threads, running): name for name, command in todo.items()}
+        futures = {}
+        for i, (name, point) in enumerate(points.items(), 1):
+            own = folder / _slug(name)
+            if [_slug(other) for other in points].count(own.name) > 1:
+                own = folder / f"{own.name}-{i}"
+            command = report_command({**grid.base, **point.varied, "n_seeds": grid.seeds}, own)
+            futures[pool.submit(runner.report, point.settings.replace(n_seeds=grid.seeds), own, command)] = name
         try:
             for i, future in enumerate(as_completed(futures), 1):
-                code, said = future.result()
-                failed += code != 0
-                tell(printable(f"{i}/{len(todo)}  {futures[future]}  {'failed: ' + said if code else 'ok'}"))
+                why = future.result()
+                failed += bool(why and why != DONE_BEFORE)
+                tell(printable(f"{i}/{len(futures)}  {futures[future]}  {why or 'ok'}"))
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in running:  # those that have ended do not mind; the others write what they have
-                process.terminate()
+            runner.stop()
             raise
     print(folder)
     return int(failed > 0)
@@ -59,12 +56,12 @@ def check_nulls(grid: Grid) -> None:
     """Raises: UserError for a null that a report would not have, since in a notebook null is the preset's value."""
     for point in grid_points(grid, reports=True).values():
         given = {**grid.base, **point.varied}
-        usual = make_settings(preset=point.settings.preset)
+        usual = Settings(preset=point.settings.preset)
         for name, value in given.items():
-            if value is None and getattr(usual, name) is not None:
+            if value is None and usual.flat().get(name) is not None:
                 raise UserError(
                     f"grid {grid.name}: {name} is null, which in a report stands for the preset's value, and "
-                    f"{usual.preset} has {getattr(usual, name)}. Take another preset, or leave out --reports."
+                    f"{usual.preset} has {usual.flat()[name]}. Take another preset, or leave out --reports."
                 )
 
 
@@ -72,15 +69,72 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-zA-Z0-9.]+", "-", name).strip("-")[:80]
 
 
-def _is_whole(folder: Path, settings: Settings) -> bool:
-    try:
-        results = read_json(folder / "results.json")
-        same = all(results["settings"].get(name) == value for name, value in settings.model_dump(mode="json").items())
-        same &= results["dataset"]["sha256"] == load_images(settings).sha256
-        same &= results["provenance"]["code"] == measuring_code()
-        return results["status"] == "ok" and same
-    except (*BROKEN, DamagedError):
-        return False
+def report_key(settings: Settings) -> str:
+    """All that decides what a report says: settings, data, and the versions of what trains and measures."""
+    decisive = {
+        "settings": settings.as_json(),
+        "run": digest(settings.identity),
+        "evaluation": EvaluationSettings.VERSION,
+    }
+    return json.dumps(decisive, sort_keys=True)
+
+
+class ReportFolder:
+    """A report's folder, for `memo`: its results say of what it is."""
+
+    def read(self, path: Path, key: str) -> dict[str, Any]:
+        """The results of a whole report of that key. Raises: FileNotFoundError; DamagedError."""
+        try:
+            results = read_json(path / "results.json")
+            asked = json.loads(key)
+            same = results["status"] == "ok" and results["provenance"]["run"] == asked["run"]
+            same &= results["provenance"]["evaluation_version"] == asked["evaluation"]
+            same &= all(results["settings"].get(name) == value for name, value in asked["settings"].items())
+        except (FileNotFoundError, DamagedError):
+            raise
+        except BROKEN as error:
+            raise DamagedError(f"{path / 'results.json'} holds no report ({type(error).__name__}).") from None
+        if not same:
+            raise FileNotFoundError(path)
+        return results
+
+    def write(self, path: Path, key: str, value: dict[str, Any]) -> None:
+        """Nothing: the report's own process wrote it."""
+
+
+class _ReportRunner:
+    """Makes reports, each in a process of its own with its share of the threads."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads, self.running = threads, list[subprocess.Popen[str]]()
+
+    def report(self, settings: Settings, folder: Path, command: list[str]) -> str:
+        """Make a report, unless it is there. Returns what went wrong, DONE_BEFORE, or nothing."""
+        made = False
+
+        def compute() -> dict[str, Any]:
+            nonlocal made
+            made = True
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
+            )  # fmt: skip
+            self.running.append(process)
+            _, said = process.communicate()
+            if process.returncode:
+                raise RunError(f"failed: {' '.join(said.strip().splitlines()[-1:])}")
+            return read_json(folder / "results.json")
+
+        try:
+            memo(folder, report_key(settings), compute, ReportFolder(), "making a report there")
+        except UserError as failure:
+            return str(failure)
+        return "" if made else DONE_BEFORE
+
+    def stop(self) -> None:
+        """Ask what still runs to stop; it writes what it has."""
+        for process in self.running:  # those that have ended do not mind
+            process.terminate()
 
 
 def report_command(given: Mapping[str, Any], folder: Path) -> list[str]:
@@ -88,17 +142,6 @@ def report_command(given: Mapping[str, Any], folder: Path) -> list[str]:
     words = [word for key, value in given.items() if value is not None for word in ("-p", f"{key}={_plain(value)}")]
     only = [word for notebook in NOTEBOOKS for word in ("--only", notebook)]
     return [sys.executable, "-m", "contrastive", "report", "--out", str(folder), *only, *words]
-
-
-def _report(command: list[str], threads: int, running: list[subprocess.Popen[str]]) -> tuple[int, str]:
-    """Run it; its exit code and the last thing that it said on standard error."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-    )  # fmt: skip
-    running.append(process)
-    _, said = process.communicate()
-    return process.returncode, " ".join(said.strip().splitlines()[-1:])
 
 
 def _plain(value: Any) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..augment import ViewMaker
+from ..data import ImageFormat
 from ..encoders import build_encoder
 from ..methods import Batch, Method, Progress, build_method
 from ..processor import keep_freed_memory
@@ -36,8 +37,8 @@ class Checkpoints(Protocol):
 class Training:
     """What is trained, on what, by what: all that `train` needs.
 
-    data: uint8 N x C x H x W. labels: int64 N, for methods that need them. steps: of the whole training; steps_of_epoch:
-    images that do not fill a batch sit an epoch out.
+    data: uint8 N x C x H x W. labels: int64 N, for methods that need them. steps: of the whole training;
+    steps_of_epoch: images that do not fill a batch sit an epoch out.
     """
 
     settings: Settings
@@ -155,12 +156,9 @@ def check(training: Training, state: LoopState) -> None:
 
 def start(
     settings: Settings,
-    shape: tuple[int, ...],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    image_format: ImageFormat,
     data: Tensor,
-    labels: Tensor | None = None,
-    n_classes: int = 0,
+    labels: Tensor,
     steps: int | None = None,
     encoder: nn.Module | None = None,
 ) -> Training:
@@ -168,15 +166,15 @@ def start(
 
     Args:
         settings: resolved ones.
-        shape, mean, std: of the images: channels, height and width; and of each channel, in [0, 1].
+        image_format: of the data.
         data: uint8 N x C x H x W, to train on.
-        labels: int64 N, for methods that need them, of `n_classes` classes.
+        labels: int64 N, which only methods that need them get to see.
         steps: of the whole training, by default as many as the settings' epochs have.
         encoder: one whose weights are the first ones, by default random weights that the seed decides.
     """
     keep_freed_memory()
     device = settings.runtime.device
-    method = initial_method(settings, shape, mean, std, n_classes)
+    method = initial_method(settings, image_format)
     if encoder is not None:
         method.encoder.load_state_dict(encoder.state_dict())
     method = method.to(device).train()
@@ -185,21 +183,20 @@ def start(
         settings,
         method,
         data.to(device),
-        labels.to(device) if labels is not None and method.NEEDS_LABELS else None,
-        ViewMaker(method.views(), shape, method.encoder.mean, method.encoder.std),
+        labels.to(device) if method.NEEDS_LABELS else None,
+        ViewMaker(method.views(), image_format.shape, method.encoder.mean, method.encoder.std),
         build_optimiser(method.parameter_groups(), settings.optimiser),
         per_epoch,
         settings.optimiser.epochs * per_epoch if steps is None else steps,
     )
 
 
-def initial_method(
-    settings: Settings, shape: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...], n_classes: int = 0
-) -> Method:
-    """The method with the random weights that training starts from, on the CPU; see `start`."""
+def initial_method(settings: Settings, image_format: ImageFormat) -> Method:
+    """The method with the random weights that training starts from, on the CPU."""
+    f = image_format
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.runtime.seed)
-        return build_method(build_encoder(settings.encoder, shape, mean, std), settings, n_classes)
+        return build_method(build_encoder(settings.encoder, f.shape, f.mean, f.std), settings, f.n_classes)
 
 
 def parameter_count(module: Any) -> int:

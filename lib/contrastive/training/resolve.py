@@ -59,7 +59,7 @@ def check_images(settings: Settings, images: Images) -> None:
         )
     if len(images.test) < 8:
         raise UserError(f"{images.name} has {len(images.test)} test images: at least 8 are needed.")
-    encoder, (channels, height, width) = settings.encoder, images.shape
+    encoder, (channels, height, width) = settings.encoder, images.format.shape
     smallest = ENCODERS[encoder.name].SMALLEST
     if min(height, width) < smallest:
         raise UserError(
@@ -95,8 +95,8 @@ def check_budgets(settings: Settings, images: Images) -> None:
     if transfer is None:
         return
     other = load_images(transfer)
-    if other.shape != images.shape:
-        sizes = [f"{x.shape[0]} channels of {x.shape[1]}x{x.shape[2]}" for x in (images, other)]
+    if other.format.shape != images.format.shape:
+        sizes = [f"{x.train.shape[1]} channels of {x.train.shape[2]}x{x.train.shape[3]}" for x in (images, other)]
         raise UserError(
             f"parameter transfer={transfer}: the images of {images.name} have {sizes[0]} pixels, those of {other.name} "
             f"{sizes[1]}. Choose a data set of the same form."

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from ..data import split
+from ..data import ImageFormat, split
 from ..encoders import Encoder, build_encoder
 from ..methods import Method
 from ..settings import METHODS, Settings, UserError, digest, runs_root
@@ -21,6 +21,7 @@ from ..storage.tensors import read_tensors, write_tensors
 from .checkpoint import PREVIOUS, STATE, RunCheckpoints, load_state, same_run, unpack
 from .loop import Epoch, Training, initial_method, start, train
 from .resolve import resolve
+from .state import LoopState
 
 ENCODER, HISTORY = "encoder.safetensors", "history.jsonl"
 FORMAT = 2  # of an encoder's metadata; 1 had a digest of the code
@@ -70,9 +71,10 @@ def pretrain(settings: Settings, progress: bool = True) -> Run:
 def find_run(settings: Settings) -> Run | None:
     """The finished run of resolved settings, if there is one."""
     try:
-        return RunFolder().read(run_folder(settings), settings.identity)
+        found = RunFolder().read(run_folder(settings), settings.identity)
     except (FileNotFoundError, DamagedError):
         return None
+    return replace(found, settings=settings)
 
 
 def run_folder(settings: Settings) -> Path:
@@ -85,7 +87,8 @@ def run_folder(settings: Settings) -> Path:
 
 def _remembered(settings: Settings, compute: Any) -> Run:
     folder = run_folder(settings)
-    return memo(folder, settings.identity, lambda: compute(folder), RunFolder(), "training it")
+    found = memo(folder, settings.identity, lambda: compute(folder), RunFolder(), "training it")
+    return replace(found, settings=settings)  # what decides no weights, such as budgets, may differ from the first time
 
 
 def _train(folder: Path, settings: Settings, images: Any, progress: bool) -> Run:
@@ -95,9 +98,9 @@ def _train(folder: Path, settings: Settings, images: Any, progress: bool) -> Run
         raise UserError(f"cannot write the run to {folder}: {error.strerror}. Set CONTRASTIVE_RUNS.") from None
     atomic_write(folder / "settings.json", (json.dumps(settings.as_json(), indent=1) + "\n").encode())
     index = split(images, settings.data.n_images or 0, settings.runtime.seed).pretrain
-    image_facts = images.shape, images.mean, images.std
-    training = start(settings, *image_facts, images.train[index], images.train_labels[index], len(images.classes))
-    state, history = None, []
+    training = start(settings, images.format, images.train[index], images.train_labels[index])
+    state: LoopState | None = None
+    history: list[Epoch] = []
     if (saved := load_state(folder)) is not None:
         same_run(saved, settings, folder)
         state, history = unpack(saved, training, folder / STATE)
@@ -203,7 +206,7 @@ def untrained_method(run: Run) -> Method:
     """The whole method of a run with the random weights that its training started from, on the CPU."""
     metadata, tensors = read_encoder(run.folder / ENCODER)
     mean, std = (tuple(tensors[name].tolist()) for name in ("mean", "std"))
-    return initial_method(run.settings, tuple(metadata["shape"]), mean, std, metadata["n_classes"])
+    return initial_method(run.settings, ImageFormat(tuple(metadata["shape"]), mean, std, metadata["n_classes"]))
 
 
 def load_method(run: Run) -> Method:

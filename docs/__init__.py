@@ -1,0 +1,1 @@
+"""What README.md and docs/*.md are generated from: `make readme`."""

@@ -1,0 +1,76 @@
+"""What 01_pretrain says of a training, for every method alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..data import Images
+from ..evaluation.statistics import standard_error, summary
+from ..methods import Logged, Method
+from ..training import Run
+
+Conclusion = tuple[str, list[tuple[str, str, str]], str]  # answer, key numbers, what the spreads are
+
+
+def logged(method: Method) -> tuple[str, Logged] | None:
+    """What the method logs beside the loss, first of all; None if it logs nothing."""
+    return next(iter(method.LOG.items()), None)
+
+
+def training_sentence(method: Method, run: Run) -> str:
+    """How the loss fell, and what else was logged, in Markdown."""
+    first, last, size = run.history[0], run.history[-1], run.settings.optimiser.batch_size
+    said = f"The loss went from {first['loss']:.2f} in the first epoch to **{last['loss']:.2f}**"
+    said += f"; chance is {last['chance_loss']:.2f}." if "chance_loss" in last else "."
+    for key, what in method.LOG.items():
+        said += f" In the last epoch, {what.label}: **{_value(last[key], what)}**"
+        said += f" (by chance: {100 * what.chance(size):.1f} %)." if what.chance else "."
+    return said
+
+
+def _value(value: float, what: Logged) -> str:
+    return f"{100 * value:.1f} {what.unit}" if what.unit.startswith("%") else f"{value:.2f} {what.unit}".rstrip()
+
+
+def same_class_share(labels: Any, rows: Sequence[Sequence[int]]) -> float:
+    """How many of each image's neighbours share its class, in percent; the first of a row is the image itself."""
+    return 100 * (labels[rows][:, 1:] == labels[rows][:, :1]).float().mean().item()
+
+
+def conclusion(
+    method: Method, runs: Sequence[Run], images: Images, before: float, after: float, n_test: int
+) -> Conclusion:
+    """The answer of 01_pretrain.
+
+    Args:
+        method: of the runs.
+        runs: one for each seed.
+        images: that they were trained on.
+        before, after: share of a test image's neighbours that are of its class, in percent, by the random and by the
+            pretrained encoder.
+        n_test: how many test images that was measured on.
+    """
+    settings, several = runs[0].settings, len(runs) > 1
+    answer = (
+        f"{method.TITLE or settings.method.name} trained on {settings.data.n_images:,} images of {images.name} for "
+        f"{settings.optimiser.epochs} epochs. Of a test image's seven nearest neighbours, {after:.1f} % now share its "
+        f"class; with random weights {before:.1f} % did. "
+        + ("It read the labels of these images." if method.NEEDS_LABELS else "No label was used.")
+    )
+    spread = f"of neighbours, 95 % interval from {n_test:,} test images, one seed"
+    spread += "; of training, over seeds" if several else ""
+    numbers = []
+    if (first := logged(method)) is not None:
+        key, what = first
+        scale, unit = (100, " %") if what.unit.startswith("%") else (1, "")
+        over_seeds = summary([scale * run.history[-1][key] for run in runs])
+        said = f"{what.label}, in the last epoch" + (f" ({what.unit})" if what.unit else "")
+        spread_of_it = f"± {over_seeds['std']:.1f}" if several else ""
+        numbers.append((f"{over_seeds['mean']:.{1 if scale == 100 else 2}f}{unit}", spread_of_it, said))
+    for share, whose in ((after, "pretrained"), (before, "random")):
+        interval = f"± {1.96 * standard_error(share, n_test):.1f}"
+        numbers.append((f"{share:.1f} %", interval, f"neighbours of the same class, {whose} encoder"))
+    seconds, rate = sum(run.seconds for run in runs) / len(runs), runs[0].images_per_second
+    what_time = f"of training{' a seed' if several else ''}, at {rate:,.0f} images/s"
+    return answer, [*numbers, (f"{seconds:,.0f} s", "", what_time)], spread

@@ -1,0 +1,144 @@
+"""The command `sweep`: what a grid would do, and what it found."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..data import load_images, split
+from ..settings import Settings, UserError, runs_root
+from ..storage.files import printable, say, tell, write_json
+from ..training import begin_epoch, run_folder, start
+from ..training.loop import take_step
+from .grids import Grid, Point, grid_points
+from .runner import Job, grid_jobs, run_grid
+from .verdicts import GridResult, finding, untrained_sentence
+
+TIMED = 8  # configurations whose speed a dry run measures
+
+
+def state_of(settings: Settings) -> str:
+    """Whether a run is done, partly done or to do, by its folder."""
+    folder = run_folder(settings)
+    if (folder / "encoder.safetensors").exists():
+        return "done"
+    return "partly" if (folder / "state.pt").exists() else "to do"
+
+
+def dry_run(grid: Grid, jobs: int, reports: bool = False) -> None:
+    """Print a grid's runs and how long they would take, by the time of a few training steps; nothing is started."""
+    points = grid_points(grid, reports)
+    tell_note(grid, points)
+    runs: dict[str, Job] = {}
+    for job in grid_jobs(grid, points):
+        runs.setdefault(job[1].run_name, job)  # reports may share one
+    todo = list(runs.values())
+    costs: dict[tuple, float] = {}
+    seconds = 0.0
+    for name, settings in todo:
+        state = state_of(settings)
+        tell(printable(f"{state:7} {settings.run_name}  {name}, seed {settings.runtime.seed}"))
+        if state != "done":
+            seconds += settings.optimiser.epochs * _seconds_of_epoch(settings, costs) + 2
+    n = sum(state_of(settings) != "done" for _, settings in todo)
+    tell(f"{len(todo)} runs, {n} to do: about {_clock(seconds)} with one job")
+    if reports:
+        tell(f"That is pretraining alone: the evaluations of {len(points)} reports come on top.")
+    if jobs > 1:
+        tell(f"with {jobs} jobs at best {_clock(seconds / max(min(jobs, n), 1))}, on as many cores")
+
+
+def tell_note(grid: Grid, points: Mapping[str, Point]) -> None:
+    """Say what a reader must know of the data, such as that they are not MNIST's."""
+    asked = Settings(**{**grid.base, **next(iter(points.values())).varied})  # not yet resolved, so maybe auto
+    if note := load_images(asked.data.dataset).note:
+        say(note)
+
+
+def _seconds_of_epoch(settings: Settings, costs: dict[tuple, float]) -> float:
+    """By timing four steps, after one that is not counted, of at most TIMED configurations; of others by that with the
+    did_you_mean width and batch."""
+    size, batch = getattr(settings.encoder, "base_channels", 0), settings.optimiser.batch_size
+    parts = settings.views, settings.encoder, settings.method, settings.runtime.precision
+    kind: tuple = (size, batch, *map(str, parts))
+    if kind not in costs and len(costs) >= TIMED:
+        kind = min(costs, key=lambda k: (abs(k[0] - size), abs(k[1] - batch)))
+    if kind not in costs:
+        images = load_images(settings.data.dataset)
+        index = split(images, settings.data.n_images or 0, settings.runtime.seed).pretrain
+        training = start(settings, images.format, images.train[index], images.train_labels[index])
+        take_step(training, begin_epoch(training, 0))
+        state, steps = begin_epoch(training, 0), min(4, training.steps_of_epoch)
+        began = time.perf_counter()
+        for _ in range(steps):
+            take_step(training, state)
+        state.first_bad_step()  # waits; that it will fail does not change how long a step takes
+        costs[kind] = (time.perf_counter() - began) / (steps * batch)
+    return costs[kind] * ((settings.data.n_images or 0) // batch * batch)
+
+
+def _clock(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def sweep(grid: Grid, jobs: int) -> int:
+    """Run a grid, print what came out and write it to `$CONTRASTIVE_RUNS/sweeps/<name>.json`, whose path is the last
+    line. Returns the exit code: 1 when a run failed."""
+    tell_note(grid, grid_points(grid))  # after a check of the whole grid: a mistake is to leave no folder behind
+    path = runs_root() / "sweeps" / f"{grid.name}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {path.parent}: {error.strerror}. Set CONTRASTIVE_RUNS.") from None
+    result = run_grid(grid, jobs, lines=not sys.stdout.isatty())
+    width = max(map(len, result.points))
+    for kind in grid.features:
+        tell(
+            f"\nvalidation accuracy (%) of a linear probe on {kind} with {grid.labels:,} labels: mean, standard "
+            "deviation, seeds"
+        )
+        for name in result.points:
+            own = result.of(name, kind)
+            std = statistics.stdev(own) if len(own) > 1 else 0.0
+            shown = f"{statistics.fmean(own):6.2f}  {std:5.2f}  {len(own)}" if own else "failed"
+            tell(printable(f"  {name:{width}}  {shown}"))
+    tell("")
+    if said := untrained_sentence(result):
+        tell(said)
+    for claim in grid.claims:
+        tell(printable(finding(result, claim)))
+    for name, seed, why in result.failures:
+        tell(printable(f"FAILED {name}, seed {seed}: {why}"), sys.stderr)
+    write_json(path, as_json(result))
+    print(path)
+    return int(bool(result.failures))
+
+
+def as_json(result: GridResult) -> dict[str, Any]:
+    """A grid and what came out, for a file."""
+    return {
+        "grid": result.grid.model_dump(mode="json"),
+        "points": [
+            {
+                "name": name,
+                "varied": point.varied,
+                "values": {kind: {str(s): v for s, v in result.values[kind][name].items()} for kind in result.values},
+                "untrained": {str(s): v for s, v in result.untrained.get(name, {}).items()},
+                "runs": [
+                    point.settings.replace(seed=point.settings.runtime.seed + i).run_name
+                    for i in range(result.grid.seeds)
+                ],
+            }
+            for name, point in result.points.items()
+        ],
+        "failures": [{"point": name, "seed": seed, "why": why} for name, seed, why in result.failures],
+    }

@@ -1,0 +1,218 @@
+"""MNIST downloaded from a server on loopback, or unpacked from what somebody put there."""
+
+import gzip
+import hashlib
+import os
+import socket
+import time
+
+import pytest
+from torchvision import datasets
+
+from contrastive import UserError, load_images
+from contrastive.data import forget_images, mnist
+from contrastive.data.idx import IDX_FILES, ORIGINAL_MD5
+from contrastive.settings import data_root
+
+from .conftest import HAVE_MNIST
+from .mnist_files import Mirror, small_set
+
+ORIGINALS = str(data_root())
+
+
+@pytest.fixture
+def mirrors(tmp_path, no_data, monkeypatch):
+    """Point torchvision at a broken mirror and then a good one."""
+    content = {f"{name}.gz": gzip.compress(data, mtime=0) for name, data in small_set().items()}
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for place in (good, bad):
+        place.mkdir()
+        for name, data in content.items():
+            (place / name).write_bytes(data if place is good else data[:-1] + b"?")
+    served = [Mirror(bad), Mirror(good)]
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [m.url for m in served])
+    resources = [(f"{name}.gz", hashlib.md5(content[f"{name}.gz"]).hexdigest()) for name in IDX_FILES]
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+    yield served
+    for mirror in served:
+        mirror.server.shutdown()
+        mirror.server.server_close()
+
+
+def test_download_checks_sums_and_goes_on_to_the_next_mirror(mirrors, no_data):
+    images = load_images("mnist")
+    assert images.train.shape == (60, 1, 28, 28)
+    assert "not those of the original MNIST" in images.note
+    assert (no_data / "MNIST" / "raw" / IDX_FILES[0]).is_file()
+
+
+def test_auto_takes_mnist_when_it_can_be_downloaded(mirrors):
+    assert load_images("auto").name == "mnist"
+
+
+def test_a_download_with_wrong_sums_is_not_used(mirrors, no_data, monkeypatch):
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [mirrors[0].url])
+    with pytest.raises(UserError, match="download failed"):
+        load_images("mnist")
+    assert not (no_data / "MNIST" / "raw" / IDX_FILES[0]).exists()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_no_network_is_found_out_soon_and_said(no_data, monkeypatch, silent):
+    assert mnist.PROBE_SECONDS <= 10
+    monkeypatch.setattr(mnist, "PROBE_SECONDS", 1)
+    with socket.socket() as listener:  # refuses connections, or takes them and never answers
+        listener.bind(("127.0.0.1", 0))
+        if silent:
+            listener.listen()
+        monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{listener.getsockname()[1]}/"] * 2)
+        started = time.monotonic()
+        images = load_images("auto")
+        assert time.monotonic() - started < 1 + 4
+    assert (images.name, images.handwriting) == ("sklearn_digits", True)
+    assert str(no_data / "MNIST" / "raw") in images.note
+    assert "no mirror can be reached" in images.note
+    with pytest.raises(UserError, match="Put its four files") as caught:
+        load_images("mnist")
+    assert "digits" in str(caught.value)
+
+
+def test_an_interrupted_download_leaves_nothing_that_passes_for_data(mirrors, no_data, monkeypatch):
+    def interrupted(self):
+        (no_data / "MNIST" / "raw").mkdir(parents=True)
+        (no_data / "MNIST" / "raw" / IDX_FILES[0]).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets.MNIST, "download", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load_images("mnist")
+    assert load_images("mnist").train.shape == (60, 1, 28, 28)
+
+
+# --- archives that lie there -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def packed(no_data, monkeypatch):
+    """A data folder, without a network, with MNIST's files as somebody compressed them anew; the small set is MNIST."""
+    monkeypatch.setenv("CONTRASTIVE_OFFLINE", "1")
+    raw = no_data / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for level, (name, content) in enumerate(small_set().items()):
+        monkeypatch.setitem(ORIGINAL_MD5, name, hashlib.md5(content).hexdigest())
+        (raw / f"{name}.gz").write_bytes(gzip.compress(content, compresslevel=level, mtime=level))
+    return raw
+
+
+def test_archives_that_somebody_compressed_again_are_taken(packed):
+    images = load_images("mnist")
+    assert images.train.shape == (60, 1, 28, 28)
+    assert images.note == ""
+    assert {name: (packed / name).read_bytes() for name in IDX_FILES} == small_set()
+
+
+def test_files_that_are_unpacked_already_stay(packed):
+    other = small_set()[IDX_FILES[0]][:-1] + b"?"
+    (packed / IDX_FILES[0]).write_bytes(other)
+    (packed / f"{IDX_FILES[0]}.gz").write_bytes(b"not looked at")
+    assert "not those of the original MNIST" in load_images("mnist").note
+    assert (packed / IDX_FILES[0]).read_bytes() == other
+
+
+@pytest.mark.skipif(not HAVE_MNIST, reason="needs MNIST")
+def test_the_original_files_compressed_again_are_mnist(no_data, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONTRASTIVE_DATA", ORIGINALS)
+        images, source = load_images("mnist"), data_root() / "MNIST" / "raw"
+    raw = no_data / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in IDX_FILES:
+        with gzip.GzipFile(raw / f"{name}.gz", "wb", compresslevel=1, mtime=7) as file:
+            file.write((source / name).read_bytes())
+    again = load_images("mnist")
+    assert (again.sha256, again.note) == (images.sha256, "")
+    forget_images()
+
+
+def other_content(path):
+    path.write_bytes(gzip.compress(b"hello"))
+
+
+def another_archive(path):
+    (path.parent / f"{IDX_FILES[3]}.gz").replace(path)
+
+
+def one_byte_less(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def one_byte_changed(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def no_archive(path):
+    path.write_bytes(b"hello")
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (other_content, "does not hold MNIST's"),
+        (another_archive, "does not hold MNIST's"),
+        (empty, "does not hold MNIST's"),
+        (one_byte_less, "is damaged"),
+        (one_byte_changed, "is damaged"),
+        (no_archive, "is damaged"),
+    ],
+)
+@pytest.mark.parametrize("name", [IDX_FILES[0], IDX_FILES[1]])
+def test_archives_of_something_else_are_named(packed, damage, said, name):
+    damage(packed / f"{name}.gz")
+    with pytest.raises(UserError) as caught:
+        load_images("mnist")
+    assert str(packed / f"{name}.gz") in str(caught.value)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (packed / name).exists()
+
+
+def test_a_gzip_bomb_is_not_unpacked(packed, peak):
+    path = packed / f"{IDX_FILES[0]}.gz"
+    path.write_bytes(64 * gzip.compress(bytes(2**24)))  # a gigabyte
+    assert path.stat().st_size < 2**21
+    peak()
+    with pytest.raises(UserError, match="does not hold MNIST's"):
+        load_images("mnist")
+    assert peak() < 2**28
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_archives_that_lead_elsewhere_are_refused(packed, tmp_path, kind):
+    path = packed / f"{IDX_FILES[0]}.gz"
+    if kind == "link":
+        path.replace(tmp_path / "outside.gz")
+        path.symlink_to(tmp_path / "outside.gz")
+        with pytest.raises(UserError, match="is a link that leads out of"):
+            load_images("mnist")
+        return
+    path.unlink()
+    os.mkfifo(path)  # reading it would wait for ever
+    with pytest.raises(UserError, match=f"{IDX_FILES[0]} is missing"):
+        load_images("mnist")
+
+
+def test_a_folder_that_cannot_be_written_is_told(packed, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(UserError, match=r"cannot write .*Set CONTRASTIVE_DATA to a folder that can be written\."):
+        load_images("mnist")
+    assert not (packed / IDX_FILES[0]).exists()

@@ -1,0 +1,154 @@
+"""Which images serve for what, label budgets, and what settings mean for the data."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from contrastive import Settings, UserError, load_images, resolve
+from contrastive.data import Images, default_budgets, headline_labels, split
+
+
+def test_splits_are_disjoint_seeded_and_nested():
+    images = load_images("sklearn_digits")
+    splits = split(images, 512, seed=1)
+    assert not set(splits.pretrain.tolist()) & set(splits.validation.tolist())
+    assert set(splits.pretrain.tolist()) <= set(splits.rest.tolist())
+    assert sorted([*splits.validation.tolist(), *splits.rest.tolist()]) == list(range(len(images.train)))
+    assert torch.equal(split(images, 512, seed=1).pretrain, splits.pretrain)
+    assert not torch.equal(split(images, 512, seed=2).pretrain, splits.pretrain)
+    assert torch.equal(split(images, 100, seed=1).pretrain, splits.pretrain[:100])
+
+
+def test_label_budgets_are_balanced_and_nested():
+    images = load_images("sklearn_digits")
+    splits = split(images, 512, seed=0)
+    seen: set[int] = set()
+    for n in (20, 100, 600, len(images.train)):
+        fit, choose = splits.budget(n)
+        both = [*fit.tolist(), *choose.tolist()]
+        assert len(set(both)) == n
+        assert seen <= set(both)
+        seen = set(both)
+        assert not set(choose.tolist()) & set(splits.pretrain.tolist())
+        if n <= 600:
+            counts = torch.bincount(images.train_labels[both], minlength=10)
+            assert counts.max() - counts.min() <= (2 if n == 20 else 0)
+
+
+def images_of(train_labels, test_labels):
+    """Grey images with these labels, a tensor each."""
+    train, test = (torch.zeros(len(labels), 1, 28, 28, dtype=torch.uint8) for labels in (train_labels, test_labels))
+    names = tuple(map(str, range(int(train_labels.max()) + 1)))
+    return Images("x", train, train_labels, test, test_labels, names, (0.5,), (0.5,), "")
+
+
+def test_rare_classes_do_not_go_to_validation_whole():
+    counts = torch.tensor([1, 2, 6, 40, 951])
+    labels = torch.arange(5).repeat_interleave(counts)
+    images = images_of(labels, labels[:8])
+    splits = split(images, 500, seed=0)
+    kept, spared = (torch.bincount(labels[part], minlength=5) for part in (splits.rest, splits.validation))
+    assert spared.tolist() == [0, 1, 2, 8, 189]  # a fifth of 1,000; of the first four a fifth of each, rounded up
+    assert (kept + spared).tolist() == counts.tolist()
+    # Balanced as long as no class runs out, though they were cut differently
+    assert torch.bincount(labels[splits.rest[:5]], minlength=5).tolist() == [1, 1, 1, 1, 1]
+    assert torch.bincount(labels[splits.rest[:14]], minlength=5).tolist() == [1, 1, 4, 4, 4]
+    for draw in (0, 1):
+        fit, choose = split(images, 500, 0, draw).budget(100)
+        assert torch.bincount(labels[fit], minlength=5).tolist() == [1, 1, 4, 32, 42]
+        assert torch.bincount(labels[choose], minlength=5).tolist()[:3] == [0, 1, 2]
+        assert len(choose) == 20
+
+
+def test_too_few_images_of_too_many_classes_are_told_of(tmp_path):
+    labels = np.repeat(np.arange(10), [2] * 9 + [30])
+    data = {f"{part}_images": np.zeros((len(labels), 28, 28), np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "rare.npz", **data, train_labels=labels, test_labels=labels)
+    with pytest.raises(
+        UserError, match=r"rare has 48 training images of 10 classes, too few .* five of each are enough"
+    ):
+        resolve(Settings(dataset=str(tmp_path / "rare.npz"), batch_size=8))
+
+
+def test_a_sample_of_test_images_has_all_classes_though_they_lie_by_class():
+    labels = torch.arange(5).repeat_interleave(1000)
+    sample = images_of(labels, labels).test_sample(500)
+    assert torch.equal(sample, sample.unique())
+    assert torch.bincount(labels[sample], minlength=5).min() > 70
+    assert torch.equal(images_of(labels, labels[:8]).test_sample(500), torch.arange(8))
+
+
+def test_test_images_that_are_training_images_are_counted():
+    images = load_images("sklearn_digits")
+    assert images.leaked() == 0
+    test = torch.cat([images.test[:5], images.train[[3, 700]], images.test[5:]])
+    assert dataclasses.replace(images, test=test).leaked() == 2
+
+
+@pytest.mark.parametrize(("classes", "n"), [(26, 100), (26, 300), (100, 100), (100, 600), (2, 10), (2, 101)])
+def test_every_class_has_its_share_of_a_budget(classes, n):
+    labels = torch.arange(classes).repeat(60)
+    fit, choose = split(images_of(labels, labels[:8]), 10, 0).budget(n)
+    counts = torch.bincount(labels[torch.cat([fit, choose])], minlength=classes)
+    assert counts.max() - counts.min() <= (n % classes > 0)
+    assert len(choose) % classes == 0
+
+
+@pytest.mark.parametrize(
+    ("n_train", "n_classes", "n_images", "full", "budgets", "headline"),
+    [
+        (60_000, 10, 5000, False, (100, 600, 5000, 30_000, 60_000), 30_000),  # MNIST
+        (60_000, 10, 5000, True, (10, 50, 100, 600, 1000, 5000, 6000, 30_000, 60_000), 30_000),
+        (60_000, 10, 55_000, False, (100, 600, 30_000, 60_000), 30_000),  # as many unlabelled images as labels
+        (1437, 10, 1157, False, (100, 718, 1437), 718),  # scikit-learn's digits
+        (4708, 2, 3767, False, (20, 47, 2354, 4708), 2354),  # PneumoniaMNIST
+        (4708, 2, 1000, False, (20, 47, 1000, 2354, 4708), 2354),
+        (50, 10, 40, False, (50,), 50),  # five of each class
+        (120, 10, 96, False, (100, 120), 100),
+        (600, 100, 400, True, (100, 300, 500, 600), 300),
+    ],
+)
+def test_budgets_follow_from_the_data(n_train, n_classes, n_images, full, budgets, headline):
+    assert default_budgets(n_train, n_classes, n_images, full) == budgets
+    assert headline_labels(budgets, n_train) == headline
+
+
+def test_the_headline_is_one_of_the_budgets_that_were_asked_for():
+    assert headline_labels((50, 200), 60_000) == 200
+    assert headline_labels((50, 30_000, 30_001), 60_000) == 30_000
+    assert headline_labels((59_000, 60_000), 60_000) == 59_000
+
+
+def test_resolve_says_what_auto_means():
+    settings, images = resolve(Settings(dataset="digits"))
+    assert settings.data.dataset == images.name == "sklearn_digits"
+    assert settings.data_sha256 == images.sha256
+    assert settings.data.n_images == 1157
+    assert settings.evaluation.budgets == (100, 718, 1437)
+    assert settings.runtime.device != "auto"
+    assert settings.runtime.precision in ("float32", "bfloat16")
+    assert resolve(settings) == (settings, images)
+    full, _ = resolve(Settings(dataset="digits", evaluation="full"))
+    assert full.evaluation.budgets == (10, 14, 50, 100, 143, 718, 1000, 1437)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"n_images": 1158}, "n_images=1158"),
+        ({"n_images": 100, "batch_size": 101}, "batch_size=101"),
+        ({"budgets": (2000,)}, "budgets=2000"),
+        ({"budgets": (9,)}, "budgets=9: sklearn_digits has 10 classes"),
+        ({"dataset": "digit"}, "Did you mean 'sklearn_digits'?"),
+        ({"device": "cuda:99"}, "no such device"),
+        ({"view_size": 12}, "view_size=12: encoder cnn needs at least 16 pixels"),
+        ({"view_size": 40}, "view_size=40"),
+    ],
+)
+def test_what_the_data_cannot_serve(given, said):
+    with pytest.raises(UserError) as caught:
+        resolve(Settings(**{"dataset": "sklearn_digits", **given}))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)

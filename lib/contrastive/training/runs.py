@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ..data import ImageFormat, split
 from ..encoders import Encoder, build_encoder
 from ..methods import Method
-from ..settings import METHODS, Settings, UserError, digest, runs_root
+from ..settings import ENCODERS, METHODS, EncoderSettings, Settings, UserError, digest, runs_root
 from ..storage.cache import memo
 from ..storage.files import DamagedError, atomic_write, read_lines, write_lines
 from ..storage.tensors import read_tensors, write_tensors
@@ -172,6 +172,12 @@ def _settings_of(metadata: dict[str, Any], path: Path) -> Settings:
         raise DamagedError(f"{path} does not hold the encoder that it tells of ({type(error).__name__}).") from None
 
 
+def _encoder_settings(flat: dict[str, Any]) -> EncoderSettings:
+    """An encoder's own parameters, whatever became of the others since. Raises: ValueError and the like."""
+    parameters: type[EncoderSettings] = ENCODERS[flat["encoder"]].Parameters
+    return parameters(**{field: flat[leaf] for leaf, field in parameters.leaves("encoder").items() if leaf in flat})
+
+
 def load_encoder(source: Run | Path | str) -> Encoder:
     """The frozen encoder of a run, in eval mode on the CPU.
 
@@ -188,12 +194,12 @@ def load_encoder(source: Run | Path | str) -> Encoder:
     if not path.is_file():
         raise UserError(f"there is no encoder at {path}. Give a finished run's folder.")
     metadata, tensors = read_encoder(path)
-    settings = _settings_of(metadata, path)
     try:
+        settings = _encoder_settings(metadata["settings"])
         shape = tuple(metadata["shape"])
         mean, std = (tuple(tensors[name].tolist()) for name in ("mean", "std"))
         with torch.device("meta"):  # so that a size which the tensors do not bear out is not allocated
-            encoder = build_encoder(settings.encoder, shape, mean, std)
+            encoder = build_encoder(settings, shape, mean, std)
         if {k: t.dtype for k, t in encoder.state_dict().items()} != {k: t.dtype for k, t in tensors.items()}:
             raise TypeError("other tensors")
         encoder.load_state_dict(tensors, assign=True)

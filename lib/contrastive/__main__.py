@@ -84,7 +84,7 @@ def sweep(args: argparse.Namespace, given: dict[str, Any]) -> int:
 
 def compare(args: argparse.Namespace, given: dict[str, Any]) -> int:
     """Show on one page what differs between reports."""
-    from .report.compare import write_comparison
+    from .report.comparison import write_comparison
     from .report.runner import open_page
 
     page = write_comparison([Path(path) for path in args.reports], args.out and Path(args.out))
@@ -95,7 +95,7 @@ def compare(args: argparse.Namespace, given: dict[str, Any]) -> int:
 
 def verify(args: argparse.Namespace, given: dict[str, Any]) -> int:
     """Make a report again and compare every number."""
-    from .report.verify import verify as make_again
+    from .report.verify import make_again
 
     return make_again(Path(args.report), given, args.out, args.timeout)
 

@@ -13,16 +13,3 @@ from .policies import (
     parse_policy,
     spell_policy,
 )
-
-__all__ = [
-    "AUTO",
-    "OPERATIONS",
-    "POLICIES",
-    "Augment",
-    "View",
-    "ViewMaker",
-    "automatic_policy",
-    "describe_policy",
-    "parse_policy",
-    "spell_policy",
-]

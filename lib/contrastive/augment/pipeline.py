@@ -9,23 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from .operations import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_hue,
-    adjust_saturation,
-    crop_box,
-    erase,
-    gaussian_blur,
-    grayscale,
-    hflip,
-    inverse_affine,
-    normalize,
-    resized_crop,
-    smooth_displacement,
-    stroke,
-    warp,
-)
+from . import operations as ops
 from .policies import parse_policy
 
 Uniform = Callable[[float, float], Tensor]  # a number for each image of the batch, between two
@@ -53,32 +37,32 @@ class Augment:
 
         x = images.float() / 255
         if "hflip" in has:
-            x = hflip(x, uniform(0, 1) < has["hflip"][0])
+            x = ops.hflip(x, uniform(0, 1) < has["hflip"][0])
         if "crop" in has:
             low, high = has["crop"]
-            x = resized_crop(x, crop_box(uniform, (low, high), x.shape[-2], x.shape[-1]), (height, width))
+            x = ops.resized_crop(x, ops.crop_box(uniform, (low, high), x.shape[-2], x.shape[-1]), (height, width))
         elif x.shape[-2:] != (height, width):
             whole = torch.zeros(n, 4, device=x.device)
             whole[:, 2], whole[:, 3] = x.shape[-2:]
-            x = resized_crop(x, whole, (height, width))
+            x = ops.resized_crop(x, whole, (height, width))
         if has.keys() & {"rotate", "scale", "shear", "shift", "elastic"}:
             x = self._warp(x, uniform, generator)
         if "stroke" in has:
-            x = stroke(x, uniform(-has["stroke"][0], has["stroke"][0]))
+            x = ops.stroke(x, uniform(-has["stroke"][0], has["stroke"][0]))
         if "jitter" in has:
             x = self._jitter(x, has["jitter"], uniform)
         if "blur" in has:
             sigma = torch.where(uniform(0, 1) < BLURRED, uniform(*has["blur"]), 0)
-            x = gaussian_blur(x, sigma, kernel_size=max(3, round(0.1 * height) // 2 * 2 + 1))
+            x = ops.gaussian_blur(x, sigma, kernel_size=max(3, round(0.1 * height) // 2 * 2 + 1))
         if "noise" in has:
             strength = uniform(0, has["noise"][0]).view(-1, 1, 1, 1)
             x = (x + strength * torch.randn(x.shape, generator=generator, device=x.device)).clamp_(0, 1)
         if "grayscale" in has:
-            x = grayscale(x, uniform(0, 1) < has["grayscale"][0])
+            x = ops.grayscale(x, uniform(0, 1) < has["grayscale"][0])
         if "erase" in has:
             side = round(has["erase"][0] * min(height, width))
-            x = erase(x, uniform(1 - side, height).floor(), uniform(1 - side, width).floor(), side)
-        return normalize(x, self.mean.to(x.device), self.std.to(x.device))
+            x = ops.erase(x, uniform(1 - side, height).floor(), uniform(1 - side, width).floor(), side)
+        return ops.normalize(x, self.mean.to(x.device), self.std.to(x.device))
 
     def _warp(self, x: Tensor, uniform: Uniform, generator: Generator) -> Tensor:
         """All that moves pixels, in one sampling, so that they are blurred once."""
@@ -91,12 +75,12 @@ class Augment:
         low, high = has.get("scale", (1.0, 1.0))
         scale = torch.exp(uniform(math.log(low), math.log(high)))
         shift = torch.stack([within("shift") * width, within("shift") * height], dim=1)
-        affine = inverse_affine(within("rotate"), scale, within("shear"), shift)
+        affine = ops.inverse_affine(within("rotate"), scale, within("shear"), shift)
         displacement = None
         if "elastic" in has:
             knots = torch.randn((len(x), 2, KNOTS, KNOTS), generator=generator, device=x.device)
-            displacement = smooth_displacement(knots * (has["elastic"][0] * min(height, width)), height, width)
-        return warp(x, affine, displacement)
+            displacement = ops.smooth_displacement(knots * (has["elastic"][0] * min(height, width)), height, width)
+        return ops.warp(x, affine, displacement)
 
     def _jitter(self, x: Tensor, strengths: tuple[float, ...], uniform: Uniform) -> Tensor:
         """The adjustments in a random order for each image, as torchvision's ColorJitter does per call.
@@ -104,13 +88,13 @@ class Augment:
         At each place in the order all adjustments run on the whole batch, with a factor that changes nothing for
         the images whose turn it is not: no image is looked at on its own, and a GPU is never waited for.
         """
-        adjustments = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+        adjustments = (ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation, ops.adjust_hue)
         apply = uniform(0, 1) < JITTERED
         chosen = []
         for adjust, strength in zip(adjustments, strengths, strict=True):
-            if strength == 0 or (x.shape[1] == 1 and adjust in (adjust_saturation, adjust_hue)):
+            if strength == 0 or (x.shape[1] == 1 and adjust in (ops.adjust_saturation, ops.adjust_hue)):
                 continue
-            neutral = 0.0 if adjust is adjust_hue else 1.0
+            neutral = 0.0 if adjust is ops.adjust_hue else 1.0
             value = torch.where(apply, uniform(neutral - strength, neutral + strength), neutral)
             chosen.append((adjust, value, neutral, uniform(0, 1)))
         if not chosen:

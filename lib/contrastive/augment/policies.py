@@ -39,8 +39,8 @@ POLICIES = {
     # Small photographs: the recipe as written without its blur, as in the paper's own experiments on CIFAR-10
     # (2002.05709, appendix B.9).
     "natural": "hflip:0.5+crop:0.08:1+jitter:0.4:0.4:0.4:0.1+grayscale:0.2",
-    # Scans such as X-rays: most of the picture stays in view, since what is looked for may lie anywhere; slightly turned,
-    # brighter or darker (2010.00747, section 3.1, uses much the same ranges for chest X-rays).
+    # Scans such as X-rays: most of the picture stays in view, since what is looked for may lie anywhere; slightly
+    # turned, brighter or darker (2010.00747, section 3.1, has much the same ranges for chest X-rays).
     "grey": "hflip:0.5+crop:0.6:1+rotate:20+jitter:0.4:0.4:0:0",
     "none": "",
 }

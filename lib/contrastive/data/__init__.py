@@ -6,17 +6,3 @@
 from .images import ImageFormat, Images, inert
 from .sources import NAMES, forget_images, load_images
 from .splits import Splits, default_budgets, headline_labels, n_validation_images, split
-
-__all__ = [
-    "NAMES",
-    "ImageFormat",
-    "Images",
-    "Splits",
-    "default_budgets",
-    "forget_images",
-    "headline_labels",
-    "inert",
-    "load_images",
-    "n_validation_images",
-    "split",
-]

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -27,7 +28,8 @@ ORIGINAL_MD5 = dict(
         strict=True,
     )
 )
-LARGEST = 64_000_000  # bytes of an original file, and more
+BROKEN_ARCHIVE = (OSError, EOFError, ValueError, zlib.error)
+LARGEST = 64_000_000  # bytes: more than any of the original files
 
 
 def _idx_shape(path: Path) -> tuple[int, ...]:
@@ -112,17 +114,20 @@ def unpack_originals(raw: Path) -> None:
         if (raw / name).exists() or not packed.is_file():
             continue
         try:
-            with gzip.open(data_file(packed, raw)) as file:
-                content = file.read(LARGEST)  # never all that a bomb unpacks to
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(
-                f"{packed} is damaged ({type(error).__name__}). Replace it with the original file."
-            ) from None
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != ORIGINAL_MD5[name]:
-            raise UserError(
-                f"{packed} does not hold MNIST's {name}: its checksum is another. Replace it, or unpack it."
-            )
+            with data_file(packed, raw).open("rb") as file:
+                content = unpack(file, name)
+        except BROKEN_ARCHIVE as error:
+            raise UserError(f"{packed} does not hold MNIST's {name} ({error}). Replace it, or unpack it.") from None
         try:
             atomic_write(raw / name, content)
         except RunError as problem:
             raise UserError(f"{problem} Set CONTRASTIVE_DATA to a folder that can be written.") from None
+
+
+def unpack(archive: IO[bytes], name: str) -> bytes:
+    """The original file of that name in a gzip archive. Raises: BROKEN_ARCHIVE when it is not in it."""
+    with gzip.open(archive) as file:
+        content = file.read(LARGEST)  # never all that a bomb unpacks to
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != ORIGINAL_MD5[name]:
+        raise ValueError("its checksum is another")
+    return content

@@ -6,5 +6,3 @@
 from . import cnn, resnet  # which register themselves
 from .base import Encoder, build_encoder, count_features
 from .heads import normalised_mlp, projection_head
-
-__all__ = ["Encoder", "build_encoder", "cnn", "count_features", "normalised_mlp", "projection_head", "resnet"]

@@ -14,7 +14,7 @@ from ..encoders import Encoder
 from ..methods import Method
 from ..settings import Settings
 from .probes import embed
-from .scattering import SCATTERED_UP_TO, scattering
+from .wavelets import SCATTERED_UP_TO, scattering
 
 Features = Callable[[Tensor], Tensor]  # uint8 N x C x H x W -> float32 N x D
 COMPONENTS = 100
@@ -43,8 +43,8 @@ class Arm:
     """One of what is compared.
 
     id: names it in metrics. name: in tables. whom: in a sentence. colour, marker, dashed: of its line. full: measured
-    only where `evaluation` is full. features: what a linear probe is fitted to, of a subject; or labels: how a network is
-    trained on labels, as arguments of `labelled.classifier`. serves: whether it can be measured of a subject. cheap:
+    only where `evaluation` is full. features: what a linear probe is fitted to, of a subject; or labels: how a network
+    is trained on labels, as arguments of `labelled.classifier`. serves: whether it can be measured of a subject. cheap:
     whether it is measured with more labels than a tenth of all.
     """
 

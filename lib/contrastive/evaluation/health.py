@@ -47,8 +47,8 @@ def history_checks(method: Method, last: Epoch, batch_size: int) -> list[dict[st
     if (drop := loss_drop(last)) is not None:
         seen = f"loss {last['loss']:.3f}, {100 * drop:.0f} % of the way"
         expected = (
-            f"more than {100 * MIN_DROP:.0f} % of the way from {last['chance_loss']:.3f}, where a collapsed network is, "
-            f"to {last['lowest_loss']:.3f}"
+            f"more than {100 * MIN_DROP:.0f} % of the way from {last['chance_loss']:.3f}, where a collapsed network "
+            f"is, to {last['lowest_loss']:.3f}"
         )
         checks.append(check("the loss left chance", drop > MIN_DROP, seen, expected))
     for name, logged in method.LOG.items():

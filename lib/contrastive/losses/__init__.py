@@ -1,12 +1,10 @@
 """Losses as pure functions of projections, each with its paper.
 
-`nt_xent(z1, z2, temperature)` takes N x D projections of two views, not yet normalised, and gives the mean loss over the
-2N anchors.
+`nt_xent(z1, z2, temperature)` takes N x D projections of two views, not yet normalised, and gives the mean loss over
+the 2N anchors.
 """
 
 from .infonce import info_nce
 from .ntxent import nt_xent, nt_xent_and_top1
 from .pairs import LOSSES, chance_loss, lowest_loss
 from .regression import cosine_regression
-
-__all__ = ["LOSSES", "chance_loss", "cosine_regression", "info_nce", "lowest_loss", "nt_xent", "nt_xent_and_top1"]

@@ -5,17 +5,3 @@
 
 from . import byol, moco, simclr, supervised  # which register themselves
 from .base import Batch, Logged, Method, Output, Progress, build_method, decay_groups
-
-__all__ = [
-    "Batch",
-    "Logged",
-    "Method",
-    "Output",
-    "Progress",
-    "build_method",
-    "byol",
-    "decay_groups",
-    "moco",
-    "simclr",
-    "supervised",
-]

@@ -141,7 +141,8 @@ def frozen_copy(module: nn.Module) -> Any:
 @torch.no_grad()
 def follow(target: nn.Module, online: nn.Module, momentum: float) -> None:
     """Move the target's parameters towards the online network's: target = momentum target + (1 - momentum) online."""
-    if slow := list(target.parameters()):  # a head may be none
+    slow: list[Tensor] = list(target.parameters())
+    if slow:  # a head may be none
         torch._foreach_lerp_(slow, list(online.parameters()), 1 - momentum)
 
 

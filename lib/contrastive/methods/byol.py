@@ -29,8 +29,8 @@ class BYOL(Method):
 
     Parameters = BYOLSettings
     TITLE = "BYOL"
-    TEXT = r"""There are two networks. The online one has an encoder, a projector $g$ and a predictor $q$; the target one
-has an encoder and a projector, gets no gradient, and follows the online one slowly: after each step its weights are
+    TEXT = r"""There are two networks. The online one has an encoder, a projector $g$ and a predictor $q$; the target
+one has an encoder and a projector, gets no gradient, and follows the online one slowly: after each step its weights are
 $\xi \leftarrow m \xi + (1-m) \theta$, with a momentum $m$ that rises to 1. For two views, the online network predicts
 from the first what the target makes of the second, and the other way round:
 

@@ -35,16 +35,17 @@ class MoCo(Method):
 
     Parameters = MoCoSettings
     TITLE = "MoCo v2"
-    TEXT = r"""One view of an image is turned into a query $q$, the other into a key $k$, by a network of the same kind that
-gets no gradient and follows the query network slowly, with momentum $m$: $\xi \leftarrow m \xi + (1-m) \theta$. The
-negatives are not the other images of the batch but a queue of the keys $k_1 \dots k_K$ of earlier batches, so their number
-does not depend on the batch. The loss, InfoNCE, is the cross entropy of picking the own key by the cosines divided by
-the temperature $\tau$:
+    TEXT = r"""One view of an image is turned into a query $q$, the other into a key $k$, by a network of the same
+kind that gets no gradient and follows the query network slowly, with momentum $m$:
+$\xi \leftarrow m \xi + (1-m) \theta$. The negatives are not the other images of the batch but a queue of the keys
+$k_1 \dots k_K$ of earlier batches, so their number does not depend on the batch. The loss,
+InfoNCE, is the cross entropy of picking the own key by the cosines divided by the temperature $\tau$:
 
 $$\ell = -\log \frac{\exp(\cos(q, k)/\tau)}{\exp(\cos(q, k)/\tau) + \sum_{i=1}^K \exp(\cos(q, k_i)/\tau)}$$
 
-A network that tells nothing apart has a loss of $\ln(K+1)$. After each step the batch's keys take the place of the oldest
-ones."""
+A key is found when it is nearer than all of the queue. A network that tells nothing apart has a loss of
+$\ln(K+1)$. After each step the batch's keys take the place of the oldest ones."""
+    LOG = {"top1": Logged("own keys found", "% of queries")}
     queue: Tensor
     place: Tensor
 
@@ -57,8 +58,6 @@ ones."""
         width = encoder.out_dim if own.head == "none" else own.projection_dim
         self.register_buffer("queue", F.normalize(torch.randn(own.queue_size, width), dim=1))
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))  # of the oldest key
-
-    LOG = {"top1": Logged("own key is nearer than all of the queue", "% of queries")}
 
     def forward(self, batch: Batch, progress: Progress) -> Output:
         """The loss of the first views as queries, the second ones as keys."""

@@ -47,16 +47,17 @@ class SimCLR(Method):
 
     Parameters = SimCLRSettings
     TITLE = "SimCLR"
-    TEXT = r"""The encoder $f$ turns a view into features $h$; the projection head $g$ turns these into $z$, and the loss
-is taken there. After training the head is thrown away. With N images in a batch there are 2N views. For each of them,
-$i$, the loss, NT-Xent, is the cross entropy of picking its positive $j$, the other view of the same image, among the
-$2N-1$ others, by the cosine of their projections divided by the temperature $\tau$:
+    TEXT = r"""The encoder $f$ turns a view into features $h$; the projection head $g$ turns these into $z$, and the
+loss is taken there. After training the head is thrown away. With N images in a batch there are 2N views. For each
+of them, $i$, the loss, NT-Xent, is the cross entropy of picking its positive $j$, the other view of the same image,
+among the $2N-1$ others, by the cosine of their projections divided by the temperature $\tau$:
 
 $$\ell_i = -\log \frac{\exp(\cos(z_i, z_j)/\tau)}{\sum_{k \neq i} \exp(\cos(z_i, z_k)/\tau)}$$
 
-A network that tells nothing apart has a loss of $\ln(2N-1)$. (With another `loss`, or without `l2_normalize`, it is
-another formula and another level: see `contrastive.losses`.)"""
-    LOG = {"top1": Logged("positive is the nearest view", "% of anchors", lambda n: 1 / (2 * n - 1))}
+A positive is found when it is nearer than all other views. A network that tells nothing apart has a loss of
+$\ln(2N-1)$. (With another `loss`, or without `l2_normalize`, it is another formula and another level: see
+`contrastive.losses`.)"""
+    LOG = {"top1": Logged("positives found", "% of anchors", lambda n: 1 / (2 * n - 1))}
 
     def __init__(self, encoder: Encoder, settings: Settings, n_classes: int = 0) -> None:
         super().__init__(encoder, settings, n_classes)

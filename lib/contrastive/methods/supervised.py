@@ -17,8 +17,8 @@ class Supervised(Method):
     """All weights are trained on labels. From a pretrained encoder it is fine-tuning."""
 
     TITLE = "Learning from labels"
-    TEXT = r"""The encoder $f$ turns a view into features $h$, and a linear layer turns these into a score $s_c$ for each
-class. The loss is the cross entropy of the image's own class $y$:
+    TEXT = r"""The encoder $f$ turns a view into features $h$, and a linear layer turns these into a score $s_c$ for
+each class. The loss is the cross entropy of the image's own class $y$:
 
 $$\ell = -\log \frac{\exp(s_y)}{\sum_c \exp(s_c)}$$
 

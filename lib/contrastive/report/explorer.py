@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .figure import figure_html
-from .pictures import DARK, LIGHT, class_colours
+from .pictures import DARK, LIGHT, class_colours, figure_html
 from .plots import embedding_maps
 
 TEMPLATES = Path(__file__).with_name("templates")

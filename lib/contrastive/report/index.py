@@ -14,7 +14,7 @@ import jinja2
 
 from ..evaluation import Key, format_metric
 from ..storage.files import atomic_write, locked, printable, read_json
-from .render import TEMPLATES, policy, template
+from .render import TEMPLATES, content_policy, template
 
 CURVES = ("random_encoder", "supervised", "linear")  # drawn in this order, the last on top
 WIDTH, HEIGHT, EDGE = 96, 40, 4  # of the picture, in pixels
@@ -40,7 +40,7 @@ def index_page(rows: Sequence[dict[str, Any]]) -> str:
         statuses=sorted({row["status"] for row in rows}),
         datasets=sorted({row["dataset"]["text"] for row in rows if row["status"] != "damaged"}),
         style=template("style.css") + template("index.css"),
-        policy=policy(*scripts.values()),
+        policy=content_policy(*scripts.values()),
         **scripts,
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from html import escape
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image, ImageChops, ImageStat
 
+WIDE = 600  # pixels; wider figures scroll on a phone, rather than get too small to be read
 MIME = "application/vnd.contrastive.figure+json"
 PIXELS_PER_INCH = 200  # twice the size at which a page shows them
 LEVELS = 0.5  # of 255, by which 256 colours may be off on average; photographs would be by several
@@ -202,3 +204,28 @@ def class_colours(n: int, theme: Theme) -> list[str]:
     light = "#1f77b4 #b85c00 #2a7f3f #c11c2c #7d53b5 #7a4a3f #c2378f #6b6b6b #807a10 #0b828f"
     dark = "#6db3f2 #ff9d5c #6fd08c #ff8a8a #bfa2f0 #c9a196 #f2a0d5 #b5b5b5 #d6cf5a #5fd3e0"
     return (light if theme is LIGHT else dark).split()[:n]
+
+
+def figure_html(shown: dict[str, Any], png: str, lead: bool = False) -> str:
+    """What `Picture.as_json` gave (without `light`), and its PNG in base64, as a figure.
+
+    The page's switch turns the dark picture on and off; without scripts the reader's system decides. lead: the copy on
+    a page's first screen, which has no caption of its own.
+    """
+    alt = ("Summary: " if lead else "") + shown["alt"]
+    size = f'width="{int(shown["width"])}" height="{int(shown["height"])}"'
+    wide = ' class="wide"' if int(shown["width"]) > WIDE and not lead else ""
+    csv = base64.b64encode(shown["csv"].encode()).decode()
+    link = (
+        f' <a class="numbers" download="{escape(shown["name"])}.csv" '
+        f'href="data:text/csv;base64,{csv}">Numbers (CSV)</a>'
+        if csv
+        else ""
+    )
+    caption = "" if lead else f"<figcaption>{escape(shown['caption'])}{link}</figcaption>"
+    return (
+        f'<figure{wide}><div class="canvas"><picture>'
+        '<source class="dark" media="screen and (prefers-color-scheme: dark)" '
+        f'srcset="data:image/png;base64,{escape(shown["dark"])}">'
+        f'<img src="data:image/png;base64,{escape(png)}" alt="{escape(alt)}" {size}></picture></div>{caption}</figure>'
+    )

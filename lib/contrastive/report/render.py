@@ -18,9 +18,9 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from .explorer import explorer_script
-from .figure import figure_html
 from .pictures import MIME as FIGURE
-from .record import collect
+from .pictures import figure_html
+from .recording import collect
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -30,7 +30,7 @@ def template(name: str) -> str:
     return (TEMPLATES / name).read_text()
 
 
-def policy(*scripts: str) -> str:
+def content_policy(*scripts: str) -> str:
     """What a page may do, whatever got into it: show its own text, styles and pictures, and run just these scripts."""
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
@@ -107,7 +107,7 @@ class Page(HTMLExporter):
         return MarkdownWithMath(renderer=Renderer(self.headings, escape=False)).render(source)
 
 
-def render(
+def render_page(
     stem: str, notebook: Any, results: dict[str, Any], errors: list[dict[str, str]], siblings: list[str], note: str = ""
 ) -> str:
     """One executed notebook as an HTML page, which begins with what was asked and what came out."""
@@ -133,7 +133,7 @@ def render(
     html, _ = page.from_notebook_node(
         notebook,
         resources={
-            "policy": policy(*scripts),
+            "policy": content_policy(*scripts),
             "style": template("style.css"),
             "script": scripts[0],
             "stem": stem,

@@ -24,9 +24,9 @@ from ..storage.signals import Stop
 from ..training import resolve
 from .execute import execute_notebook
 from .index import write_index
-from .provenance import ONLY
-from .record import collect, merge
-from .render import render
+from .origins import ONLY
+from .recording import collect, merge
+from .render import render_page
 
 FORMAT = 2  # of results.json; 1 had other names of parameters
 RESERVE, RESERVE_BYTES = ".reserve", 16_000_000  # three pages with figures and their notebooks take about 5 MB
@@ -156,7 +156,7 @@ def _write(folder: Path, executed: dict[str, Any], results: dict[str, Any], erro
     killed = {"notebook": "", "cell": "", "error": "killed while the report was written"}
     write_json(folder / "results.json", {**results, "status": "failed", "errors": [*errors, killed]})
     for stem, notebook in executed.items():
-        page = render(stem, notebook, results, errors, list(executed), note)
+        page = render_page(stem, notebook, results, errors, list(executed), note)
         atomic_write(folder / f"{stem}.ipynb", nbformat.writes(notebook).encode())
         atomic_write(folder / f"{stem}.html", page.encode())
     write_json(folder / "results.json", results)

@@ -13,7 +13,7 @@ from ..evaluation.metrics import Metrics
 from ..evaluation.statistics import uncertainty
 
 Compared = Mapping[str, Mapping[str, float]]  # as `evaluation.comparisons` gives them
-Saved = Mapping[str, Mapping[str, float | None]]  # as `evaluation.savings` gives them
+Saved = Mapping[str, Mapping[str, float | None]]  # as `savings_by_budget` gives them
 
 
 def results_table(metrics: Metrics, budgets: Sequence[int], n_train: int, dataset: str) -> str:
@@ -70,7 +70,7 @@ def against(compared: Compared, n: int, arm: str) -> Mapping[str, float]:
     return compared[_less(n, arm)]
 
 
-def savings(metrics: Metrics, saved: Saved, n: int) -> str:
+def savings_sentence(metrics: Metrics, saved: Saved, n: int) -> str:
     """How many labels the same network needs from scratch to do as well as the probe with n, in words."""
     own = saved[str(n)]
     needed, most = own["needed"], own["most"]
@@ -123,8 +123,8 @@ def answer(metrics: Metrics, compared: Compared, saved: Saved, few: int, headlin
     own = metrics[_accuracy("linear", headline)]
     alone = " (One seed: these intervals are of test images alone.)" if own["n_seeds"] == 1 else ""
     return (
-        f"{savings(metrics, saved, few)} With {headline:,} labels it gets {own['mean']:.2f} %: {parts[0]}, and "
-        f"{parts[1]}.{alone}"
+        f"{savings_sentence(metrics, saved, few)} With {headline:,} labels it gets {own['mean']:.2f} %: {parts[0]}, "
+        f"and {parts[1]}.{alone}"
     )
 
 
@@ -141,7 +141,7 @@ def key_numbers(metrics: Metrics, saved: Saved, few: int, headline: int, n_test:
     ]
 
 
-def robustness(metrics: Metrics, headline: int) -> str:
+def robustness_sentence(metrics: Metrics, headline: int) -> str:
     """What corrupted images leave of the headline's accuracies, in words; empty if that was not measured."""
     parts = [
         f"{ARMS[arm].whom} {format_metric(name, metrics[name])} "
@@ -152,14 +152,14 @@ def robustness(metrics: Metrics, headline: int) -> str:
     return f"On average over the corruptions, with {headline:,} labels: {', '.join(parts)}." if parts else ""
 
 
-def transfer(metrics: Metrics, dataset: str | None) -> str:
+def transfer_sentence(metrics: Metrics, dataset: str | None) -> str:
     """How well another data set's classes can be read from the frozen features, in words; empty if not measured."""
     parts = [f"{ARMS[arm].whom} {format_metric(name, metrics[name])}"
              for arm in TRANSFERRED if (name := str(Key("accuracy", arm, subset="transfer"))) in metrics]  # fmt: skip
     return f"Linear probes on all labels of {dataset}, an encoder frozen: {', '.join(parts)}." if parts else ""
 
 
-def calibration(metrics: Metrics, headline: int) -> str:
+def calibration_sentence(metrics: Metrics, headline: int) -> str:
     """How far the headline probe's probabilities can be believed, in words."""
     kinds = "calibration_error", "calibration_error_scaled"
     plain, scaled = (metrics[str(Key(kind, labels=headline))]["mean"] for kind in kinds)

@@ -27,7 +27,7 @@ SHARE = 0.05
 STEP = 12.0
 
 
-def verify(report: Path, changes: dict[str, Any], out: str | None = None, timeout: float | None = None) -> int:
+def make_again(report: Path, changes: dict[str, Any], out: str | None = None, timeout: float | None = None) -> int:
     """Run a report's settings again and print for each number whether it is identical, within its spread, or off.
 
     Precision and device are this machine's, unless they are asked for: a report made elsewhere would be many times
@@ -66,7 +66,7 @@ def verify(report: Path, changes: dict[str, Any], out: str | None = None, timeou
     if code >= 128 or new.get("errors"):  # what was trained is of use to the next attempt
         return code
     shutil.rmtree(runs, ignore_errors=True)
-    verdicts = compare(old, new)
+    verdicts = compare_results(old, new)
     tell("")
     for verdict, said in verdicts:
         tell(printable(f"{verdict:13}  {said}"))
@@ -82,7 +82,7 @@ def _request(path: Path, old: Mapping[str, Any], changes: Mapping[str, Any]) -> 
         if old.get("format") != FORMAT and set(settings) - set(parameters()):
             raise UserError(f"{path} was made by older code, whose parameters had other names: make that report anew.")
         # Whatever else is wrong with a stranger's numbers shows here, not after hours of training.
-        compare(old, {**old, "metrics": {name: {**m, "values": None} for name, m in old["metrics"].items()}})
+        compare_results(old, {**old, "metrics": {name: {**m, "values": None} for name, m in old["metrics"].items()}})
         if not old["metrics"] or not all(math.isfinite(m["mean"]) for m in old["metrics"].values()):
             raise ValueError("no numbers")
     except UserError:
@@ -116,7 +116,7 @@ def results_file(report: Path) -> Path:
     return path
 
 
-def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:
+def compare_results(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:
     """For each number of two results, the verdict (identical, within spread, OFF) and what was compared."""
     verdicts = []
     for name in ("sha256", "pretrain", "train", "validation", "test"):  # its name may be another: the checksum counts

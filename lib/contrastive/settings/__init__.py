@@ -16,39 +16,7 @@ from .components import (
 )
 from .errors import RunError, UserError, did_you_mean
 from .identity import digest, identity
-from .model import Settings, decisive_parameters, notebook_settings, parameters
+from .model import Settings, decisive_parameters, notebook_settings, parameters, rebased
 from .paths import absolute, checkout, data_root, grid_names, grids_folder, runs_root
 from .presets import PRESETS
 from .registry import ENCODERS, METHODS, OPTIMISERS, SPELLERS
-
-__all__ = [
-    "ENCODERS",
-    "METHODS",
-    "OPTIMISERS",
-    "PRESETS",
-    "SPELLERS",
-    "Component",
-    "EncoderSettings",
-    "EvaluationSettings",
-    "Float",
-    "Int",
-    "MethodSettings",
-    "OptimiserSettings",
-    "RunError",
-    "RuntimeSettings",
-    "Settings",
-    "UserError",
-    "ViewSettings",
-    "absolute",
-    "checkout",
-    "data_root",
-    "decisive_parameters",
-    "did_you_mean",
-    "digest",
-    "grid_names",
-    "grids_folder",
-    "identity",
-    "notebook_settings",
-    "parameters",
-    "runs_root",
-]

@@ -30,8 +30,8 @@ class Component(BaseModel):
     """A group of parameters.
 
     VERSION is raised by hand whenever the same parameters come to give other numbers: it is part of a run's name.
-    CHOICE is the field that users call by the component's own name, as in `encoder=cnn`. LOOSE are the fields that decide
-    no weights, although the component does.
+    CHOICE is the field that users call by the component's own name, as in `encoder=cnn`. LOOSE are the fields that
+    decide no weights, although the component does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -74,7 +74,9 @@ class DataSettings(Component):
 class ViewSettings(Component):
     """Random views of an image."""
 
-    augment: str = Field("auto", description="policy auto, simclr, handwriting, natural, grey or none; changed as in simclr-hflip+rotate:15")  # fmt: skip
+    augment: str = Field(
+        "auto", description="policy auto, simclr, handwriting, natural, grey or none; or changed: simclr-hflip+rotate"
+    )
     second_augment: str | None = Field(None, description="policy of the second views (default: that of the first)")
     view_size: Int | None = Field(None, ge=8, le=1024, description="height of the views (default: that of the images)")
 

@@ -7,18 +7,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 
-from .components import (
-    AblationSettings,
-    Component,
-    DataSettings,
-    EncoderSettings,
-    EvaluationSettings,
-    MethodSettings,
-    OptimiserSettings,
-    ReportSettings,
-    RuntimeSettings,
-    ViewSettings,
-)
+from . import components as c
+from .components import Component, EncoderSettings, MethodSettings
 from .errors import UserError, did_you_mean
 from .identity import DECISIVE, identity, run_name
 from .presets import PRESETS
@@ -27,8 +17,8 @@ from .registry import ENCODERS, METHODS, OPTIMISERS, Registry
 # Components whose name chooses a class, which brings parameters of its own
 CHOICES: dict[str, Registry] = {"encoder": ENCODERS, "method": METHODS}
 FIXED: dict[str, type[Component]] = {
-    "data": DataSettings, "views": ViewSettings, "optimiser": OptimiserSettings, "runtime": RuntimeSettings,
-    "evaluation": EvaluationSettings, "report": ReportSettings, "ablations": AblationSettings,
+    "data": c.DataSettings, "views": c.ViewSettings, "optimiser": c.OptimiserSettings, "runtime": c.RuntimeSettings,
+    "evaluation": c.EvaluationSettings, "report": c.ReportSettings, "ablations": c.AblationSettings,
 }  # fmt: skip
 ORDER = ("data", "views", "encoder", "method", "optimiser", "runtime", "evaluation", "report", "ablations")
 RENAMED = {"width": "base_channels", "features": "pool", "ablation_width": "ablation_base_channels"}
@@ -51,15 +41,15 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str
-    data: DataSettings
-    views: ViewSettings
+    data: c.DataSettings
+    views: c.ViewSettings
     encoder: SerializeAsAny[EncoderSettings]
     method: SerializeAsAny[MethodSettings]
-    optimiser: OptimiserSettings
-    runtime: RuntimeSettings
-    evaluation: EvaluationSettings
-    report: ReportSettings
-    ablations: AblationSettings
+    optimiser: c.OptimiserSettings
+    runtime: c.RuntimeSettings
+    evaluation: c.EvaluationSettings
+    report: c.ReportSettings
+    ablations: c.AblationSettings
     data_sha256: str = Field("", description="checksum of the images, once they are known")
 
     def __init__(self, **parameters: Any) -> None:
@@ -81,15 +71,9 @@ class Settings(BaseModel):
         return {name: list(value) if isinstance(value, tuple) else value for name, value in self.flat().items()}
 
     def replace(self, **changes: Any) -> Settings:
-        """The same settings with some values changed, checked again. Parameters of a method or an encoder that is no
-        longer chosen go with it, also those whose names the new one shares. Raises: UserError."""
-        kept = self.flat()
-        for component in CHOICES:
-            chosen = getattr(self, component)
-            if changes.get(component, chosen.name) != chosen.name:
-                kept = {name: value for name, value in kept.items() if name not in chosen.leaves(component)}
+        """The same settings with some values changed, as `rebased` does it, checked again. Raises: UserError."""
         same_images = changes.get("dataset", self.data.dataset) == self.data.dataset
-        return _restored({**kept, **changes}, self.data_sha256 if same_images else "")
+        return _restored(rebased(self.flat(), changes), self.data_sha256 if same_images else "")
 
     @property
     def run_name(self) -> str:
@@ -104,6 +88,17 @@ class Settings(BaseModel):
 
 def _restored(flat: dict[str, Any], data_sha256: str) -> Settings:
     return Settings(**flat).model_copy(update={"data_sha256": data_sha256})
+
+
+def rebased(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat parameters with some values changed. Those of a method or an encoder that is no longer chosen go with it,
+    also those whose names the new one shares. Raises: UserError for one that there is not."""
+    kept = dict(values)
+    for component in filter(changes.__contains__, CHOICES):
+        before = _chosen(component, values)
+        if _chosen(component, changes) is not before:
+            kept = {name: value for name, value in kept.items() if name not in before.leaves(component)}
+    return {**kept, **changes}
 
 
 def parameters() -> dict[str, str]:
@@ -132,17 +127,15 @@ def _all_classes(component: str) -> list[type[Component]]:
     return [FIXED[component]] if registry is None else [registry[name].Parameters for name in registry]
 
 
+def _chosen(component: str, values: Mapping[str, Any]) -> type[Component]:
+    base = EncoderSettings if component == "encoder" else MethodSettings
+    return CHOICES[component][str(values.get(component, base.model_fields["name"].default))].Parameters
+
+
 def _classes(values: Mapping[str, Any]) -> dict[str, type[Component]]:
     """The class of each component. Raises: UserError for an encoder or a method that there is not."""
-    found = {}
-    for name in ORDER:
-        if name in CHOICES:
-            base = EncoderSettings if name == "encoder" else MethodSettings
-            found[name] = CHOICES[name][str(values.get(name, base.model_fields["name"].default))].Parameters
-        else:
-            found[name] = FIXED[name]
     OPTIMISERS[str(values.get("optimiser", "adam"))]
-    return found
+    return {name: _chosen(name, values) if name in CHOICES else FIXED[name] for name in ORDER}
 
 
 def _leaves(classes: Mapping[str, type[Component]]) -> dict[str, tuple[str, str]]:
@@ -189,8 +182,8 @@ def _no_parameter(name: str, value: Any, classes: Mapping[str, type[Component]])
         if owners:
             chosen = next(c for c in registry if registry[c].Parameters is classes[component])
             return (
-                f"parameter {name}={value} belongs to {component} {' or '.join(owners)}, and {chosen} was chosen. Leave "
-                f"it out, or choose {component}={owners[0]}."
+                f"parameter {name}={value} belongs to {component} {' or '.join(owners)}, and {chosen} was chosen. "
+                f"Leave it out, or choose {component}={owners[0]}."
             )
     if name in RENAMED:
         return f"parameter {name!r} is called {RENAMED[name]!r}."

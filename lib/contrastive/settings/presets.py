@@ -14,8 +14,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Seconds on bundled data: shows that everything works, not how well.
     "smoke": dict(
         dataset="sklearn_digits", n_images=512, epochs=4, batch_size=128, base_channels=8, budgets=(100, 600),
-        supervised_steps=40, queue_size=512, momentum=0.9, grids=("left_out",), ablation_epochs=1, ablation_base_channels=4,
-        ablation_labels=300, ablation_seeds=1,
+        supervised_steps=40, queue_size=512, momentum=0.9, grids=("left_out",), ablation_epochs=1,
+        ablation_base_channels=4, ablation_labels=300, ablation_seeds=1,
     ),
     # Minutes on two cores: what `make report` runs. These are the parameters' own defaults.
     "quick": {},

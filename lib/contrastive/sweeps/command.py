@@ -60,7 +60,7 @@ def tell_note(grid: Grid, points: Mapping[str, Point]) -> None:
 
 def _seconds_of_epoch(settings: Settings, costs: dict[tuple, float]) -> float:
     """By timing four steps, after one that is not counted, of at most TIMED configurations; of others by that with the
-    did_you_mean width and batch."""
+    nearest width and batch."""
     size, batch = getattr(settings.encoder, "base_channels", 0), settings.optimiser.batch_size
     parts = settings.views, settings.encoder, settings.method, settings.runtime.precision
     kind: tuple = (size, batch, *map(str, parts))
@@ -133,10 +133,7 @@ def as_json(result: GridResult) -> dict[str, Any]:
                 "varied": point.varied,
                 "values": {kind: {str(s): v for s, v in result.values[kind][name].items()} for kind in result.values},
                 "untrained": {str(s): v for s, v in result.untrained.get(name, {}).items()},
-                "runs": [
-                    point.settings.replace(seed=point.settings.runtime.seed + i).run_name
-                    for i in range(result.grid.seeds)
-                ],
+                "runs": [settings.run_name for job, settings in grid_jobs(result.grid, result.points) if job == name],
             }
             for name, point in result.points.items()
         ],

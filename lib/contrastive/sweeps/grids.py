@@ -23,6 +23,7 @@ from ..settings import (
     grid_names,
     grids_folder,
     parameters,
+    rebased,
 )
 from ..training import resolve
 
@@ -67,6 +68,11 @@ class Grid(BaseModel):
     names: dict[str, str] = {}  # what a value is called, where its setting's name and itself would not tell a reader
     claims: tuple[Claim, ...] = ()
 
+    @property
+    def varied(self) -> set[str]:
+        """The parameters in which its points differ."""
+        return {*self.vary, *itertools.chain(*self.points)}
+
 
 @dataclass(frozen=True)
 class Point:
@@ -80,7 +86,8 @@ class Point:
 def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Grid:
     """The grid in a YAML file, or the one of that name among those that come with the project.
 
-    overrides: settings that its base is to have, and `seeds` and `labels`. Raises: UserError.
+    overrides: settings that its base is to have, and `seeds` and `labels`. With another method or encoder, what the base
+    says of the one before has no meaning, and goes. Raises: UserError.
     """
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
@@ -109,7 +116,7 @@ def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
             **{
                 "name": re.sub(r"\W+", "_", path.stem)[:60] or "grid",
                 **content,
-                "base": {**base, **changes} if isinstance(base, dict) else base,
+                "base": rebased(base, changes) if isinstance(base, dict) else base,
             }
         )
     except ValidationError as error:
@@ -123,10 +130,10 @@ def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
         raise UserError(f"{path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}.") from None
     if not grid.vary and not grid.points:
         raise UserError(f"{path} varies nothing: it needs vary or points.")
-    if "n_seeds" in {*grid.base, *grid.vary, *itertools.chain(*grid.points)}:
+    if "n_seeds" in {*grid.base, *grid.varied}:
         raise UserError(f"grid {grid.name}: say how many seeds with seeds (or -p seeds=5), not with n_seeds.")
     for name in changes:
-        if name in grid.vary or any(name in point for point in grid.points):
+        if name in grid.varied:
             raise UserError(
                 f"grid {grid.name} varies {name} itself, so {name}={changes[name]} would leave it comparing something "
                 "else. A copy of its file can be changed at will."
@@ -147,10 +154,9 @@ def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
         combinations = [
             dict(zip(grid.vary, values, strict=True)) for values in itertools.product(*grid.vary.values())
         ] + combinations
-    if any("seed" in varied for varied in combinations):
+    if "seed" in grid.varied:
         raise UserError(f"grid {grid.name} varies seed: say how many there are with seeds, and the first one in base.")
-    varied_at_all = {key for varied in combinations for key in varied}
-    if idle := varied_at_all & set(parameters()) - {"preset", *decisive_parameters(), *(REPORTED if reports else ())}:
+    if idle := grid.varied & set(parameters()) - {"preset", *decisive_parameters(), *(REPORTED if reports else ())}:
         hint = " A report for each point shows what it does: --reports." if min(idle) in REPORTED else ""
         raise UserError(f"grid {grid.name} varies {min(idle)}, which changes nothing of its points.{hint}")
     found: dict[str, Point] = {}
@@ -193,6 +199,8 @@ def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
 
 
 def word(value: Value) -> str:
+    """A value as names of points have it."""
+    """A value in the name of a point."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     short = f"{value:g}" if isinstance(value, float) else str(value)

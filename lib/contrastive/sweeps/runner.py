@@ -41,8 +41,8 @@ def run_grid(grid: Grid, jobs: int = 1, progress: bool = True, lines: bool = Fal
     result = GridResult(grid, points, len(validation))
     result.values = {kind: {name: {} for name in points} for kind in grid.features}
     todo = grid_jobs(grid, points)
-    bar = tqdm(total=len(todo), desc=f"grid {grid.name}", disable=lines or not progress, mininterval=1, file=sys.stdout)
-    with bar:
+    shown_as: dict[str, Any] = {"disable": lines or not progress, "mininterval": 1, "file": sys.stdout}
+    with tqdm(total=len(todo), desc=f"grid {grid.name}", **shown_as) as bar:
         for ended, ((name, settings), (values, why, seconds)) in enumerate(_run_all(todo, grid, jobs), 1):
             for kind, value in values.items():
                 result.values[kind][name][settings.runtime.seed] = value
@@ -53,9 +53,7 @@ def run_grid(grid: Grid, jobs: int = 1, progress: bool = True, lines: bool = Fal
             if lines:
                 shown = "  ".join(f"{value:.2f} %" for value in values.values()) or "failed"
                 tell(printable(f"{ended}/{len(todo)}  {name}  seed {settings.runtime.seed}  {shown}  {seconds:.1f} s"))
-    for name, settings in tqdm(
-        todo, desc="not pretrained", disable=lines or not progress, mininterval=1, file=sys.stdout
-    ):
+    for name, settings in tqdm(todo, desc="not pretrained", **shown_as):
         if settings.runtime.seed in result.values.get("h", {}).get(name, {}):
             result.untrained.setdefault(name, {})[settings.runtime.seed] = untrained_accuracy(settings, grid.labels)
     result.seconds = time.perf_counter() - started
@@ -162,21 +160,19 @@ def ablation_overrides(name: str, settings: Settings) -> dict[str, Any]:
     """What 03_ablations changes of a grid: data, seeds and labels, and the size of each run where the grid leaves it
     alone."""
     grid = load_grid(name)
-    varied = {*grid.vary, *(key for point in grid.points for key in point)}
-    n_images = settings.data.n_images
+    n_images, own = settings.data.n_images, settings.ablations
     changes: dict[str, Any] = {
         "dataset": settings.data.dataset,
         "n_images": n_images,
         "encoder": settings.encoder.name,
         "method": settings.method.name,
-        "epochs": settings.ablations.ablation_epochs,
+        "epochs": own.ablation_epochs,
         "seed": settings.runtime.seed,
         "precision": settings.runtime.precision,
         "device": settings.runtime.device,
         "batch_size": min(int(grid.base.get("batch_size", 128) or 128), n_images or 128),
     }
     if hasattr(settings.encoder, "base_channels"):
-        changes["base_channels"] = settings.ablations.ablation_base_channels
-    changes = {key: value for key, value in changes.items() if key not in varied}
-    own = settings.ablations
+        changes["base_channels"] = own.ablation_base_channels
+    changes = {key: value for key, value in changes.items() if key not in grid.varied}
     return {**changes, "seeds": own.ablation_seeds, "labels": own.ablation_labels}

@@ -58,7 +58,7 @@ Row = Mapping[int, float]  # seed -> accuracy of a point, in percent
 
 
 def verdict(result: GridResult, claim: Claim) -> Verdict:
-    """Whether a claim holds in a grid's results, by `compare` of the points that its sides select.
+    """Whether a claim holds in a grid's results, by `compare_points` of the points that its sides select.
 
     A side may be `judged_on: z`, the projections.
     """
@@ -67,10 +67,10 @@ def verdict(result: GridResult, claim: Claim) -> Verdict:
         [result.values.get(kind, {}).get(name, {}) for name in selected(result.points, side, result.grid)]
         for kind, side in zip(kinds, (claim.better, claim.worse), strict=True)
     )
-    return compare(result, better, worse, kinds[0] if len(set(kinds)) == 1 else None)
+    return compare_points(result, better, worse, kinds[0] if len(set(kinds)) == 1 else None)
 
 
-def compare(result: GridResult, better: Sequence[Row], worse: Sequence[Row], kind: str | None = "h") -> Verdict:
+def compare_points(result: GridResult, better: Sequence[Row], worse: Sequence[Row], kind: str | None = "h") -> Verdict:
     """Whether some points are better than others on average, by the differences of the seeds that all of them have.
 
     Seeds are paired, since they share images, labels and validation images. What is left of a grid's accuracies after
@@ -134,9 +134,9 @@ def _least_interval(sides: Sequence[np.ndarray], n_images: int) -> float:
 
 def least_difference(result: GridResult, kind: str = "h") -> float:
     """By how much any two points of a grid have to differ, that it is more than noise: the largest half width of
-    `compare`; nan if there are no two, or one seed."""
+    `compare_points`; nan if there are no two, or one seed."""
     pairs = itertools.combinations(result.values[kind].values(), 2)
-    intervals = [compare(result, [one], [other], kind).interval for one, other in pairs]
+    intervals = [compare_points(result, [one], [other], kind).interval for one, other in pairs]
     return max((half for half in intervals if not math.isnan(half)), default=math.nan)
 
 
@@ -145,7 +145,7 @@ def bar_length(result: GridResult, row: Row, kind: str = "h") -> float:
     seed."""
     if _pooled_noise(result, kind) is None:  # then only pairs of different points tell it
         return least_difference(result, kind)
-    return compare(result, [row], [row], kind).interval
+    return compare_points(result, [row], [row], kind).interval
 
 
 def finding(result: GridResult, claim: Claim) -> str:
@@ -168,7 +168,7 @@ def summary_sentence(result: GridResult, features: str = "h") -> str:
     if math.isnan(least_difference(result, features)):
         return f"Best of {len(means)}: {best}, {means[best]:.2f} %; one seed does not tell noise."
     rows = result.values[features]
-    worse = sum(compare(result, [rows[best]], [rows[name]], features).word == "confirmed" for name in means)
+    worse = sum(compare_points(result, [rows[best]], [rows[name]], features).word == "confirmed" for name in means)
     return (
         f"Best of {len(means)}: {best}, {means[best]:.2f} %; {worse} of the others are worse by more than noise, "
         f"the worst by {means[best] - min(means.values()):.2f} points."
@@ -182,7 +182,7 @@ def untrained_sentence(result: GridResult) -> str:
         return ""
     means = [statistics.fmean(row.values()) for row in rows.values()]
     level = f"{min(means):.2f} %" if max(means) - min(means) < 0.005 else f"{min(means):.2f} to {max(means):.2f} %"
-    words = [compare(result, [result.values["h"][name]], [row]).word for name, row in rows.items()]
+    words = [compare_points(result, [result.values["h"][name]], [row]).word for name, row in rows.items()]
     return (
         f"Not pretrained, the same {'encoder gets' if len(set(means)) == 1 else 'encoders get'} {level}: "
         f"{words.count('confirmed')} of {len(words)} points are better by more than noise, "

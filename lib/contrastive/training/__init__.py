@@ -4,22 +4,5 @@
 """
 
 from .loop import begin_epoch, initial_method, parameter_count, start, train
-from .resolve import resolve
+from .resolution import resolve
 from .runs import Run, find_run, load_encoder, load_method, needs_labels, pretrain, run_folder, untrained_method
-
-__all__ = [
-    "Run",
-    "begin_epoch",
-    "find_run",
-    "initial_method",
-    "load_encoder",
-    "load_method",
-    "needs_labels",
-    "parameter_count",
-    "pretrain",
-    "resolve",
-    "run_folder",
-    "start",
-    "train",
-    "untrained_method",
-]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import math
 import time
@@ -227,7 +228,8 @@ def _remembered(optimiser: torch.optim.Optimizer) -> dict[str, bool]:
     """What an optimiser keeps for a parameter, and whether it has the parameter's shape: by a step on a small one."""
     probe = torch.nn.Parameter(torch.zeros(2, 3))
     probe.grad = torch.zeros(2, 3)
-    twin: Any = type(optimiser)
-    twin = twin([probe], **optimiser.defaults)
+    kind: Any = type(optimiser)
+    known = inspect.signature(kind).parameters  # AdamW's defaults name something that it does not take
+    twin = kind([probe], **{name: value for name, value in optimiser.defaults.items() if name in known})
     twin.step()
     return {name: value.shape == probe.shape for name, value in twin.state[probe].items()}

@@ -20,7 +20,7 @@ from ..storage.files import DamagedError, atomic_write, read_lines, write_lines
 from ..storage.tensors import read_tensors, write_tensors
 from .checkpoint import PREVIOUS, STATE, RunCheckpoints, load_state, same_run, unpack
 from .loop import Epoch, Training, initial_method, start, train
-from .resolve import resolve
+from .resolution import resolve
 from .state import LoopState
 
 ENCODER, HISTORY = "encoder.safetensors", "history.jsonl"

@@ -19,8 +19,8 @@ from ..methods import Logged
 from ..settings import METHODS, UserError
 from ..storage.files import atomic_write, printable, read_json, tell
 from . import pictures, plots
-from .record import MIME
-from .render import render
+from .recording import MIME
+from .render import render_page
 from .runner import reports_root, writable_folder
 from .verify import measured_on, results_file
 
@@ -50,7 +50,7 @@ def write_comparison(paths: Sequence[Path], out: Path | None = None) -> Path:
         raise UserError("a report is named twice: name different ones.")
     names = short_names([file.absolute().parent for file in files])
     try:
-        page = comparison([_read(file, name) for file, name in zip(files, names, strict=True)]).encode()
+        page = comparison_page([_read(file, name) for file, name in zip(files, names, strict=True)]).encode()
     except UserError:
         raise
     except Exception as error:  # whatever a stranger's file can bring about
@@ -97,7 +97,7 @@ def _logged(reports: Sequence[Report]) -> tuple[str, Logged] | None:
     return next(iter(METHODS[name].LOG.items()), None) if name in METHODS else None
 
 
-def comparison(reports: Sequence[Report]) -> str:
+def comparison_page(reports: Sequence[Report]) -> str:
     """The page. What came from the reports is shown as code or as numbers, so none of it is taken for markup."""
     found = [differences(reports[0], other) for other in reports[1:]]
     first, *others = (report.name for report in reports)
@@ -139,7 +139,7 @@ def comparison(reports: Sequence[Report]) -> str:
     cells += [_text("## Checks and commands\n\n" + "\n".join(checks))]
     cells += [nbformat.v4.new_code_cell("", outputs=outputs)]
     note = "" if same_data else "these reports are not on the same data, so their numbers are not of the same task."
-    return render("comparison", nbformat.v4.new_notebook(cells=cells), {}, [], [], note)
+    return render_page("comparison", nbformat.v4.new_notebook(cells=cells), {}, [], [], note)
 
 
 def _text(source: str) -> Any:
@@ -185,7 +185,7 @@ def _settings_table(reports: Sequence[Report]) -> str:
 
 
 @dataclass(frozen=True)
-class Difference:
+class ReportDifference:
     """How far a metric is from the first report's: in its unit, with the half width of the 95 % interval, or None."""
 
     name: str
@@ -203,14 +203,14 @@ class Difference:
         return f"{self.value:+.{decimals}f} {spread}"
 
 
-def differences(first: Report, other: Report) -> dict[str, Difference]:
+def differences(first: Report, other: Report) -> dict[str, ReportDifference]:
     """Other less first, for each metric that both have."""
     found = {}
     for name, ours in first.results["metrics"].items():
         theirs = other.results["metrics"].get(name)
         if theirs is not None:
             sides = [(first.results, ours), (other.results, theirs)]
-            found[name] = Difference(name, theirs["mean"] - ours["mean"], interval_95(name, sides))
+            found[name] = ReportDifference(name, theirs["mean"] - ours["mean"], interval_95(name, sides))
     return found
 
 
@@ -238,7 +238,7 @@ def interval_95(name: str, sides: Sequence[tuple[Mapping[str, Any], Mapping[str,
     return float(t.ppf(0.975, total**2 / unsure) if unsure else 1.96) * total**0.5
 
 
-def _numbers_table(reports: Sequence[Report], found: Sequence[Mapping[str, Difference]]) -> str:
+def _numbers_table(reports: Sequence[Report], found: Sequence[Mapping[str, ReportDifference]]) -> str:
     head, rows = ["number", reports[0].name], []
     for other in reports[1:]:
         head += [other.name, "difference"]
@@ -251,7 +251,7 @@ def _numbers_table(reports: Sequence[Report], found: Sequence[Mapping[str, Diffe
     return _table(head, rows) if rows else "These reports share no number."
 
 
-def _answer(reports: Sequence[Report], found: Sequence[Mapping[str, Difference]]) -> str:
+def _answer(reports: Sequence[Report], found: Sequence[Mapping[str, ReportDifference]]) -> str:
     name, _ = _headline(reports[0])
     parts = [
         f"{other.name} {own[name]} ({'more than noise' if own[name].beyond_noise else 'within noise'})"

@@ -9,8 +9,8 @@ import numpy as np
 
 from .arms import SCRATCH
 from .evaluator import Evaluation
+from .labels_saved import label_savings
 from .metrics import Key, Metrics, aggregate
-from .savings import label_savings
 from .statistics import paired_difference
 
 
@@ -40,7 +40,7 @@ def better_from_scratch(metrics: Metrics, n: int) -> str:
     return max(means, key=means.__getitem__, default=SCRATCH[0])
 
 
-def savings(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float | None]]:
+def savings_by_budget(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, float | None]]:
     """For each number of labels of the linear probe, how many the same network needs from scratch, with augmentations
     or without, whichever is better there: `savings.label_savings`, as JSON. None stands for more than were tried.
     `accuracy` is the probe's, in percent, with the draws of labels that the network had, too.

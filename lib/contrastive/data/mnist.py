@@ -6,6 +6,8 @@ import io
 import os
 import sys
 import urllib.request
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 
 from ..settings import RunError, UserError
@@ -38,7 +40,12 @@ def ensure_mnist(root: Path) -> None:
         raw.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             atomic_write(raw / name, content)
-    except (OSError, RunError) as error:
+    except BaseException as error:
+        for name in files:  # some of them alone would pass for what somebody put there
+            with suppress(OSError):
+                (raw / name).unlink()
+        if not isinstance(error, (OSError, RunError)):
+            raise
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot write to {raw}: {reason}. Set CONTRASTIVE_DATA to a folder.") from None
 
@@ -51,6 +58,6 @@ def _fetch(mirrors: list[str], name: str) -> bytes:
         try:
             with urllib.request.urlopen(f"{mirror}{name}.gz", timeout=STALL_SECONDS) as response:
                 return unpack(io.BytesIO(response.read(LARGEST)), name)
-        except BROKEN_ARCHIVE as error:  # also what HTTP answers
+        except (*BROKEN_ARCHIVE, HTTPException) as error:
             why = getattr(error, "reason", error)
     raise NoNetworkError(f"its download failed: no mirror can be reached, or none has {name} ({why})")

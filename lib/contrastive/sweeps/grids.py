@@ -199,7 +199,6 @@ def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
 
 
 def word(value: Value) -> str:
-    """A value as names of points have it."""
     """A value in the name of a point."""
     if isinstance(value, bool):
         return "yes" if value else "no"

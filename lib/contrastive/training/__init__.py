@@ -5,4 +5,4 @@
 
 from .loop import begin_epoch, initial_method, parameter_count, start, train
 from .resolution import resolve
-from .runs import Run, find_run, load_encoder, load_method, needs_labels, pretrain, run_folder, untrained_method
+from .runs import Run, load_encoder, load_method, pretrain, run_folder, untrained_method

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..data import ImageFormat, split
+from ..data import ImageFormat, Images, split
 from ..encoders import Encoder, build_encoder
 from ..methods import Method
-from ..settings import ENCODERS, METHODS, EncoderSettings, Settings, UserError, digest, runs_root
+from ..settings import ENCODERS, EncoderSettings, Settings, UserError, digest, runs_root
 from ..storage.cache import memo
 from ..storage.files import DamagedError, atomic_write, read_lines, write_lines
 from ..storage.tensors import read_tensors, write_tensors
@@ -65,33 +65,21 @@ def pretrain(settings: Settings, progress: bool = True) -> Run:
         RunError: when the loss or a gradient is no longer finite, or a file cannot be written.
     """
     settings, images = resolve(settings)
-    return _remembered(settings, lambda folder: _train(folder, settings, images, progress))
-
-
-def find_run(settings: Settings) -> Run | None:
-    """The finished run of resolved settings, if there is one."""
-    try:
-        found = RunFolder().read(run_folder(settings), settings.identity)
-    except (FileNotFoundError, DamagedError):
-        return None
-    return replace(found, settings=settings)
+    folder = run_folder(settings)
+    run = memo(
+        folder, settings.identity, lambda: _train(folder, settings, images, progress), RunFolder(), "training it"
+    )
+    return replace(run, settings=settings)  # what decides no weights, such as budgets, may differ from the first time
 
 
 def run_folder(settings: Settings) -> Path:
     """Where the run of resolved settings lies, or will: only the digest at the end of its name counts, so that it is
     found when its data were moved."""
-    name = settings.run_name
     known = sorted(path for path in runs_root().glob(f"*-{digest(settings.identity)}") if path.is_dir())
-    return known[0] if known else runs_root() / name
+    return known[0] if known else runs_root() / settings.run_name
 
 
-def _remembered(settings: Settings, compute: Any) -> Run:
-    folder = run_folder(settings)
-    found = memo(folder, settings.identity, lambda: compute(folder), RunFolder(), "training it")
-    return replace(found, settings=settings)  # what decides no weights, such as budgets, may differ from the first time
-
-
-def _train(folder: Path, settings: Settings, images: Any, progress: bool) -> Run:
+def _train(folder: Path, settings: Settings, images: Images, progress: bool) -> Run:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -226,8 +214,3 @@ def load_method(run: Run) -> Method:
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:
         raise DamagedError(f"{run.folder / STATE} does not fit its run ({type(error).__name__}). Delete it.") from None
     return method.eval().requires_grad_(False)
-
-
-def needs_labels(settings: Settings) -> bool:
-    """Whether the method that was chosen reads labels in training."""
-    return bool(METHODS[settings.method.name].NEEDS_LABELS)

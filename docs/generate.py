@@ -16,12 +16,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks` and `docs`, which are not installed
 
+from contrastive.report.index import write_index
+from contrastive.storage.files import atomic_write
 from docs import parameters, published
 from docs.markdown import ROOT
 from docs.published import BENCHMARKS, PICTURE, PUBLISHED, RECIPES
-
-from contrastive.report.index import write_index
-from contrastive.storage.files import atomic_write
 
 __all__ = ["BENCHMARKS", "PUBLISHED", "RECIPES", "between", "browser_path", "generated_parts", "main"]
 

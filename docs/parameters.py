@@ -82,9 +82,19 @@ def presets() -> str:
         for component, cls in FIXED.items()
         for leaf, field in cls.leaves(component).items()
     }
-    names = dict.fromkeys(name for preset in PRESETS.values() for name in preset)
+    flat = {
+        preset: {
+            f"{name}, {of}" if of else name: value
+            for of, part in {"": values, **{k: v for k, v in values.items() if isinstance(v, dict)}}.items()
+            for name, value in part.items()
+            if not isinstance(value, dict)
+        }
+        for preset, values in PRESETS.items()
+    }
+    names = dict.fromkeys(name for preset in flat.values() for name in preset)
     rows = [
-        (f"`{name}`", *(_value(preset.get(name, usual.get(name))) for preset in PRESETS.values())) for name in names
+        ("`" + name.replace(", ", "` of `") + "`", *(_value(preset.get(name, usual.get(name))) for preset in flat.values()))
+        for name in names
     ]
     return table(("parameter", *(f"`{name}`" for name in PRESETS)), rows)
 

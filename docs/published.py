@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.tables import conditions, goal_conditions, speed_table
 
 from contrastive.evaluation import ARMS, SCRATCH, better_from_scratch
-from contrastive.report.tables import against, savings, versus
+from contrastive.report.tables import against, savings_sentence, versus
 from contrastive.storage.files import read_json
 
 from .markdown import ROOT, link, table, wrapped
@@ -43,7 +43,7 @@ def published() -> dict[str, Results]:
 
 def answer(results: Results) -> str:
     """The picture, and the answer of the first report in a sentence."""
-    few = savings(results["metrics"], results["savings"], min(SHOWN))
+    few = savings_sentence(results["metrics"], results["savings"], min(SHOWN))
     images = f"{results['settings']['n_images']:,} images of {results['dataset']['name'].upper()}"
     sentence = wrapped(f"Pretrained on {images} without labels: {few[0].lower()}{few[1:]}")
     return f"![{ALT}]({link(PICTURE, README)})\n\n{sentence}"
@@ -112,7 +112,7 @@ def recipes(reports: Mapping[str, Results]) -> str:
     parts = (
         recipes_table({recipe_name(own): own for own in reports.values()}),
         wrapped(explained),
-        wrapped(savings(results["metrics"], results["savings"], min(SHOWN))),
+        wrapped(savings_sentence(results["metrics"], results["savings"], min(SHOWN))),
         wrapped(projections(results)),
         "How each was made:",
         "\n".join(wrapped(_made(folder, own), "- ") for folder, own in reports.items()),

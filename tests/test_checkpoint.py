@@ -1,5 +1,6 @@
-"""Checkpoints that are damaged or hostile, locks, and being asked to stop."""
+"""Checkpoints: killed runs of every method go on, damaged and hostile ones are told; and when they are written."""
 
+import importlib
 import io
 import multiprocessing
 import os
@@ -12,49 +13,88 @@ import zipfile
 import pytest
 import torch
 
-from contrastive import Settings, UserError, load_encoder, pretrain
-from contrastive.training.checkpoint import PREVIOUS, STATE, STATE_FORMAT, load_state, save_state, seal, unseal
+from contrastive import Settings, UserError, load_encoder, load_images, pretrain, resolve
 from contrastive.storage.files import DamagedError
-from contrastive.training.runs import Pause, load_method
+from contrastive.training import load_method, loop, run_folder
+from contrastive.training.checkpoint import PREVIOUS, STATE, STATE_FORMAT, Pause, load_state, save_state, seal, unseal
 
-SMOKE = Settings(preset="smoke", epochs=3, width=4, checkpoint_seconds=0)
+from .trainings import timeless
+
+SMOKE = Settings(preset="smoke", epochs=3, base_channels=4)
+FEW = dict(preset="smoke", n_images=64, batch_size=16, epochs=3)
+SMALL = dict(preset="smoke", n_images=32, batch_size=16, epochs=2, encoder="resnet18", view_size=8)
+KILLED = {  # the run -> after how many steps
+    "smoke": (SMOKE, 7),
+    "simclr, adam": (Settings(method="simclr", base_channels=2, **FEW), 5),
+    "byol, adamw": (Settings(method="byol", optimiser="adamw", weight_decay=0.1, base_channels=2, **FEW), 6),
+    "mocov2, sgd": (Settings(method="mocov2", optimiser="sgd", lr=0.05, queue_size=40, base_channels=2, **FEW), 7),
+    "supervised, adam": (Settings(method="supervised", base_channels=2, **FEW), 9),
+    "resnet18, byol, sgd": (Settings(method="byol", optimiser="sgd", lr=0.05, **SMALL), 3),
+    "resnet18, mocov2, adam": (Settings(method="mocov2", queue_size=40, precision="float32", **SMALL), 2),
+    "resnet18, simclr, adamw": (Settings(method="simclr", optimiser="adamw", **SMALL), 3),
+    "resnet18, supervised, sgd": (Settings(method="supervised", optimiser="sgd", **SMALL), 2),
+}
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A runs folder in which a run was killed after its seventh step, and the bytes that it should end in."""
-    child = multiprocessing.get_context("spawn").Process(
-        target=killed_after, args=(7, runs := tmp_path_factory.mktemp("runs"))
-    )
+    """A runs folder in which runs were killed after some steps."""
+    runs = tmp_path_factory.mktemp("runs")
+    child = multiprocessing.get_context("spawn").Process(target=kill_all, args=(runs, torch.get_num_threads()))
     child.start()
     child.join()
-    assert child.exitcode == -signal.SIGKILL
-    return runs, (pretrain(SMOKE, progress=False).folder / "encoder.safetensors").read_bytes()
+    assert child.exitcode == 0
+    return runs
 
 
-@pytest.fixture
-def stopped(killed, fresh_runs):
-    """The folder of a run that was killed, with two checkpoints; and the bytes that it should end in."""
-    shutil.copytree(killed[0], fresh_runs)
-    (folder,) = (path for path in fresh_runs.iterdir() if path.is_dir())
-    return folder, killed[1]
-
-
-def killed_after(steps, runs):
-    """Train until a number of steps, then be killed."""
-    from contrastive.training.loop import Training
-
+def kill_all(runs, threads):
+    """Train each run in a process of its own, until a number of steps, then have it killed."""
     os.environ["CONTRASTIVE_RUNS"] = str(runs)
-    advance, taken = Training.advance, []
+    load_images("digits")  # once, and not in each of the processes; what they need to import, too
+    importlib.import_module("torchvision.models")
+    for settings, steps in KILLED.values():
+        process = os.fork()
+        if process == 0:
+            torch.set_num_threads(threads)
+            train_until_killed(settings, steps)
+        assert os.waitpid(process, 0)[1] == signal.SIGKILL
 
-    def counted(self, position):
+
+def train_until_killed(settings, steps):
+    """Train until a number of steps, then be killed."""
+    step, taken = loop.take_step, []
+
+    def counted(training, state):
         if len(taken) == steps:
             os.kill(os.getpid(), signal.SIGKILL)
         taken.append(1)
-        advance(self, position)
+        step(training, state)
 
-    Training.advance = counted
-    pretrain(SMOKE, progress=False)
+    loop.take_step = counted
+    Pause.is_over = lambda self: len(taken) >= steps - 1  # two checkpoints, since they take longer than these steps
+    try:
+        pretrain(settings, progress=False)
+    finally:
+        os._exit(1)  # had it been killed, this would not be reached
+
+
+def copied(killed, runs, settings):
+    """The folder of a killed run, copied to a runs folder of this test alone."""
+    name = run_folder(resolve(settings)[0]).name
+    shutil.copytree(killed / name, runs / name)
+    return runs / name
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The bytes that the usual run ends in."""
+    return (pretrain(SMOKE, progress=False).folder / "encoder.safetensors").read_bytes()
+
+
+@pytest.fixture
+def stopped(killed, whole, fresh_runs):
+    """The folder of the usual run, killed, with two checkpoints; and the bytes that it should end in."""
+    return copied(killed, fresh_runs, SMOKE), whole
 
 
 def damage(path):
@@ -64,10 +104,28 @@ def damage(path):
     path.write_bytes(content)
 
 
-def test_a_killed_run_goes_on_where_it_was(stopped):
-    folder, bits = stopped
-    assert (load_state(folder)["position"]["epoch"], load_state(folder)["position"]["step"]) == (1, 3)
-    assert (pretrain(SMOKE, progress=False).folder / "encoder.safetensors").read_bytes() == bits
+@pytest.mark.parametrize("name", KILLED)
+def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bits(killed, fresh_runs, monkeypatch, name):
+    settings, steps = KILLED[name]
+    folder, step, taken = copied(killed, fresh_runs, settings), loop.take_step, []
+
+    def counted(training, state):
+        taken.append(state.taken(training.steps_of_epoch))
+        step(training, state)
+
+    monkeypatch.setattr(loop, "take_step", counted)
+    resumed = pretrain(settings, progress=False)
+    of_all = settings.optimiser.epochs * (settings.data.n_images // settings.optimiser.batch_size)
+    assert resumed.folder == folder
+    assert taken == list(range(steps, of_all))
+    monkeypatch.setenv("CONTRASTIVE_RUNS", str(fresh_runs / "whole"))
+    run = pretrain(settings, progress=False)
+    assert len(taken) == of_all - steps + of_all
+    assert (folder / "encoder.safetensors").read_bytes() == (run.folder / "encoder.safetensors").read_bytes()
+    assert timeless(resumed.history) == timeless(run.history)
+    ours, theirs = (load_method(run).state_dict() for run in (resumed, run))  # heads, targets and queues as well
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[part]) for part, tensor in ours.items())
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -86,7 +144,7 @@ def test_a_damaged_checkpoint_does_not_take_the_place_of_the_one_before(stopped)
     folder, _ = stopped
     before = (folder / PREVIOUS).read_bytes()
     damage(folder / STATE)
-    save_state(folder, load_state(folder) | {"code": "another"})
+    save_state(folder, load_state(folder) | {"identity": "another"})
     assert (folder / PREVIOUS).read_bytes() == before
     save_state(folder, load_state(folder))
     assert (folder / PREVIOUS).read_bytes() != before
@@ -148,12 +206,17 @@ HOSTILE = {
     "a compressed archive": compressed,
     "a bare pickle": lambda path: path.write_bytes(pickle.dumps(Attack())),
     "weights of another shape": resealed(lambda s: s["method"].update({"head.0.weight": torch.zeros(1)})),
-    "moments of 10^12 numbers": resealed(lambda s: s["optimizer"][0].update(exp_avg=torch.zeros(1).expand(10**12))),
+    "moments of 10^12 numbers": resealed(lambda s: s["optimiser"][0].update(exp_avg=torch.zeros(1).expand(10**12))),
     "moments that take no memory": resealed(
-        lambda s: [m.update(exp_avg=torch.zeros(1).expand(m["exp_avg"].shape)) for m in s["optimizer"].values()]
+        lambda s: [m.update(exp_avg=torch.zeros(1).expand(m["exp_avg"].shape)) for m in s["optimiser"].values()]
     ),
-    "moments of one kind": resealed(lambda s: s["optimizer"][0].pop("exp_avg")),
-    "moments of no parameter": resealed(lambda s: s["optimizer"].update({99: {}})),
+    "moments of one kind": resealed(lambda s: s["optimiser"][0].pop("exp_avg")),
+    "moments of another optimiser": resealed(
+        lambda s: s.update(optimiser={i: {"momentum_buffer": m["exp_avg"]} for i, m in s["optimiser"].items()})
+    ),
+    "weights that are left out": resealed(lambda s: s["method"].popitem()),
+    "weights of another method": resealed(lambda s: s["method"].update(queue=torch.zeros(4, 4))),
+    "moments of no parameter": resealed(lambda s: s["optimiser"].update({99: {}})),
     "an epoch from nowhere": resealed(lambda s: s["position"].update(epoch=7)),
     "an epoch after the last": resealed(
         lambda s: (s["position"].update(epoch=4, step=0), s.update(history=[{"epoch": i + 1} for i in range(4)]))
@@ -187,17 +250,22 @@ def test_a_hostile_checkpoint_is_one_line(stopped, kind, tmp_path, monkeypatch):
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize(("change", "said"), [(dict(format=STATE_FORMAT - 1), "version"), (dict(settings="{}"), "run")])
-def test_checkpoints_of_other_versions_and_runs_are_refused(fresh_runs, change, said):
+def test_checkpoints_of_older_code_and_of_other_runs_are_refused(fresh_runs):
     run = pretrain(SMOKE, progress=False)
-    resealed(lambda s: s.update(change))(run.folder / STATE)
-    with pytest.raises(UserError, match=f"of another {said}"):
-        load_method(run)
+    (run.folder / "encoder.safetensors").unlink()
+    for change, said in (
+        (dict(identity="{}"), "of another run"),
+        (dict(format=STATE_FORMAT - 1), "made by older code"),
+    ):
+        resealed(lambda state, change=change: state.update(change))(run.folder / STATE)
+        with pytest.raises(UserError, match=rf"{said}\. Delete ") as mistake:
+            pretrain(SMOKE, progress=False)
+        assert str(run.folder) in str(mistake.value)
 
 
 def test_a_checkpoint_is_what_torch_reads(fresh_runs):
     state = torch.load(pretrain(SMOKE, progress=False).folder / STATE, weights_only=True)
-    assert {"method", "optimizer", "position", "history", "settings", "data", "code"} <= set(state)
+    assert {"method", "optimiser", "position", "history", "identity"} <= set(state)
     assert {"epoch", "step", "order", "draws", "sums"} <= set(state["position"])
 
 

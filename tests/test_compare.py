@@ -10,7 +10,7 @@ import pytest
 
 from contrastive import pictures, plots
 from contrastive.storage.files import write_json
-from contrastive.report.compare import Report, comparison, differences, interval_95, short_names, write_comparison
+from contrastive.report.comparison import Report, comparison, differences, interval_95, short_names, write_comparison
 from contrastive.settings.model import UserError
 
 from .conftest import contrastive

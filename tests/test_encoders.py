@@ -10,7 +10,7 @@ from torchvision.models import resnet18
 from contrastive import Settings, UserError, load_images
 from contrastive.encoders import Encoder, build_encoder, count_features, normalised_mlp, projection_head
 from contrastive.settings import ENCODERS
-from contrastive.training.resolve import check_images
+from contrastive.training.resolution import check_images
 
 MNIST = ((1, 28, 28), (0.1307,), (0.3081,))
 COLOUR = ((0.5,) * 3, (0.25,) * 3)

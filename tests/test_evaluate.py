@@ -30,7 +30,7 @@ from contrastive.evaluation.probes import (
     weights_hash,
 )
 from contrastive.evaluation.statistics import standard_error, summary
-from contrastive.evaluation.summary import ARMS, MORE_ARMS
+from contrastive.evaluation.across_seeds import ARMS, MORE_ARMS
 from contrastive.training.loop import initial_method
 
 from .conftest import HAVE_MNIST

@@ -16,7 +16,7 @@ from contrastive.evaluation.diagnostics import health
 from contrastive.storage.files import read_json
 from contrastive.report import runner
 from contrastive.report.execute import execute_notebook
-from contrastive.report.record import check
+from contrastive.report.recording import check
 from contrastive.report.runner import RESERVE, run_report
 from contrastive.settings.model import RunError
 from contrastive.storage.signals import terminate

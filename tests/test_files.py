@@ -101,7 +101,7 @@ def hold(path, seconds):
 def test_the_second_waits_and_says_for_whom(tmp_path, capsys):
     holder = hold(tmp_path / "run", 3)
     with locked(tmp_path / "run", "training it"):
-        assert holder.wait(5) == 0
+        assert holder.wait(60) == 0
     said = capsys.readouterr().err
     assert f"NOTE: waiting until process {holder.pid} on " in said
     assert ", training it since 20" in said

@@ -7,13 +7,11 @@ import pytest
 
 from contrastive import UserError
 from contrastive.__main__ import main
-from contrastive.sweeps.grids import (
-    GridResult,
-    finding,
-    grid_points,
-    load_grid,
-)
-from contrastive.settings.model import grids_folder, make_settings
+from contrastive.settings import Settings, grids_folder
+from contrastive.sweeps.grids import grid_points, load_grid
+from contrastive.sweeps.runner import ablation_overrides
+from contrastive.sweeps.verdicts import GridResult, finding
+from contrastive.training import resolve
 
 from .conftest import HAVE_MNIST, TINY_RUN
 
@@ -30,9 +28,9 @@ def test_every_grid_that_comes_along_is_whole(path):
         assert finding(GridResult(grid, points, 1000), claim).endswith("not run here.")
 
 
-def test_the_grid_in_readme_is_whole(tmp_path):
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    (tmp_path / "my.yaml").write_text(readme.partition("```yaml\n")[2].partition("```")[0])
+def test_the_grid_in_the_documentation_is_whole(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text()
+    (tmp_path / "my.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0])
     grid = load_grid(tmp_path / "my.yaml", {"dataset": "digits", "n_images": 1024})
     assert len(grid_points(grid)) == 4
     assert grid.name == "my"
@@ -64,6 +62,9 @@ def test_the_grid_in_readme_is_whole(tmp_path):
             {"claims": [{"say": "x", "better": {"judged_on": "z"}, "worse": {"temperature": 1.0}}]},
             "a claim is judged on z, but features has h",
         ),
+        ({"base": {**TINY_RUN, "method": "byol"}}, "temperature=0.5 belongs to method simclr or mocov2, and byol was"),
+        ({"base": {**TINY_RUN, "encoder": "resnet18"}}, "base_channels=2 belongs to encoder cnn, and resnet18 was"),
+        ({"vary": {"method": ["simclr", "byoll"]}}, "point method byoll: unknown method 'byoll'. Did you mean 'byol'?"),
         ({"vary": {"temperature": []}}, "vary.temperature: list should have at least 1 item"),
         ({"vary": {"seed": [0, 1]}}, "varies seed: say how many"),
         ({"base": {**TINY_RUN, "n_seeds": 3}}, "say how many seeds with seeds"),
@@ -108,7 +109,7 @@ def test_what_is_no_grid_at_all(tmp_path, capsys, text):
 def test_what_the_command_line_says_comes_before_the_file(write_grid):
     grid = load_grid(write_grid(), {"seeds": "1", "labels": "50", "epochs": "2"})
     assert (grid.seeds, grid.labels) == (1, 50)
-    assert {point.settings.epochs for point in grid_points(grid).values()} == {2}
+    assert {point.settings.optimiser.epochs for point in grid_points(grid).values()} == {2}
 
 
 def test_what_some_points_vary_is_not_changed_for_the_others(write_grid):
@@ -120,6 +121,73 @@ def test_what_some_points_vary_is_not_changed_for_the_others(write_grid):
 def test_values_may_have_names(write_grid):
     path = write_grid(vary={"augment": ["crop", "crop+rotate:30"]}, names={"crop+rotate:30": "turned far"})
     assert list(grid_points(load_grid(path))) == ["augment crop", "turned far"]
+
+
+def test_a_base_loses_what_belongs_to_a_method_or_an_encoder_that_was_chosen_against(write_grid):
+    path = write_grid(base={**TINY_RUN, "temperature": 0.5, "projection_dim": 8}, vary={"lr": [1e-3, 2e-3]})
+    assert load_grid(path, {"method": "byol"}).base == {**TINY_RUN, "method": "byol"}
+    assert load_grid(path, {"method": "simclr", "encoder": "resnet18"}).base == {
+        "preset": "smoke", "epochs": 1, "batch_size": 128, "temperature": 0.5, "projection_dim": 8, "method": "simclr",
+        "encoder": "resnet18",
+    }  # fmt: skip
+    # MoCo has parameters of these names, which mean something else
+    points = grid_points(load_grid(path, {"method": "mocov2"})).values()
+    usual = Settings(preset="smoke", method="mocov2").method
+    assert {(p.settings.method.temperature, p.settings.method.projection_dim) for p in points} == {
+        (usual.temperature, usual.projection_dim)
+    }
+    # What the command line says of the new one stays
+    assert load_grid(path, {"method": "mocov2", "temperature": "0.3"}).base["temperature"] == "0.3"
+    with pytest.raises(UserError, match="belongs to method simclr or mocov2, and byol was chosen"):
+        grid_points(load_grid(path, {"method": "byol", "temperature": "0.3"}))
+    with pytest.raises(UserError, match="Did you mean 'byol'"):
+        load_grid(path, {"method": "byoll"})
+
+
+def test_methods_and_encoders_can_be_varied_with_their_own_parameters(write_grid):
+    points = [{"method": "simclr", "temperature": 0.2}, {"method": "mocov2", "queue_size": 256}, {"method": "byol"},
+              {"encoder": "resnet18", "stem": "small"}]  # fmt: skip
+    base = {name: value for name, value in TINY_RUN.items() if name != "base_channels"}
+    found = grid_points(load_grid(write_grid(base=base, vary={}, points=points)))
+    assert list(found) == [
+        "method simclr, temperature 0.2", "method mocov2, queue size 256", "method byol",
+        "encoder resnet18, stem small",
+    ]  # fmt: skip
+    assert len({point.settings.run_name for point in found.values()}) == 4
+    assert found["encoder resnet18, stem small"].settings.encoder.stem == "small"
+
+
+ABLATIONS = ("left_out", "temperature", "width", "batch_epochs", "n_images")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "refused"),
+    [
+        ({}, {}),
+        ({"method": "byol"}, {"temperature": "l2_normalize=True belongs to method simclr, and byol was chosen"}),
+        ({"method": "mocov2"}, {"temperature": "l2_normalize=True belongs to method simclr, and mocov2 was chosen"}),
+        ({"encoder": "resnet18"}, {"width": "base_channels=4 belongs to encoder cnn, and resnet18 was chosen"}),
+    ],
+    ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_a_notebook_fits_its_grids_to_its_report(chosen, refused):
+    settings, _ = resolve(Settings(preset="smoke", ablation_seeds=2, ablation_base_channels=3, seed=5, **chosen))
+    for name in ABLATIONS:
+        overrides = ablation_overrides(name, settings)
+        assert (overrides["seeds"], overrides["labels"], overrides["seed"]) == (2, 300, 5)
+        assert overrides.get("base_channels") == (None if chosen.get("encoder") or name == "width" else 3)
+        grid = load_grid(name, overrides)
+        if name in refused:
+            with pytest.raises(UserError, match=f"^grid {name}, point .*: parameter {refused[name]}"):
+                grid_points(grid)
+            continue
+        points = [point.settings for point in grid_points(grid).values()]
+        assert {p.data.dataset for p in points} == {"sklearn_digits"}
+        assert {p.method.name for p in points} == {chosen.get("method", "simclr")}
+        assert {p.encoder.name for p in points} == {chosen.get("encoder", "cnn")}
+        assert name in ("batch_epochs", "n_images") or {p.optimiser.epochs for p in points} == {1}
+        if name == "width":
+            assert {p.encoder.base_channels for p in points} == {4, 8, 16, 32}
 
 
 @pytest.mark.parametrize("words", [["-p", "temperature=2"], ["--out", "elsewhere"]])
@@ -165,5 +233,5 @@ def test_points_that_the_data_cannot_serve_may_be_left_out(write_grid):
 
 def test_unknown_grids_of_a_report_are_refused():
     with pytest.raises(UserError, match="Did you mean 'left_out'"):
-        make_settings(grids="left_oud")
-    assert make_settings(grids="temperature, head").grids == ("temperature", "head")
+        Settings(grids="left_oud")
+    assert Settings(grids="temperature, head").ablations.grids == ("temperature", "head")

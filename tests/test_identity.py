@@ -48,7 +48,7 @@ COMPONENTS = {
             "projection_dim": 128,
         },
     ),
-    "MethodSettings": (1, {"name": "simclr"}),
+    "SupervisedSettings": (1, {"name": "simclr"}),
     "EvaluationSettings": (
         1,
         {"budgets": None, "label_draws": 1, "level": "basic", "transfer": None, "supervised_steps": 600},

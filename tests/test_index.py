@@ -6,12 +6,11 @@ import shutil
 import subprocess
 
 import pytest
+from docs.markdown import ROOT
+from docs.published import PUBLISHED
 
-from contrastive.storage.files import write_json
 from contrastive.report.index import EDGE, HEIGHT, WIDTH, sparkline, write_index
-from contrastive.report.readme import PUBLISHED
-
-ROOT = PUBLISHED.parents[2]
+from contrastive.storage.files import write_json
 
 LARGE = {"status": "\ud800", "settings": {"n_images": 1, "epochs": 1}, "notebooks": ["a" * 300], "seconds": {}}
 LARGE["seconds"]["total"] = 10**400

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from contrastive.storage.files import read_json, write_json
-from contrastive.report.compare import write_comparison
+from contrastive.report.comparison import write_comparison
 from contrastive.report.index import write_index
 from contrastive.report.readme import PUBLISHED, RECIPES
 from contrastive.report.render import Page, policy, render

@@ -8,16 +8,18 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from benchmarks.tables import measured_bars
 from matplotlib.text import Text
 from PIL import Image
 
-from contrastive import grid_plots, plots
-from contrastive.report.pictures import DARK, LIGHT, class_colours
-from contrastive.report.plots import label_budget_curve, loss_curve
-from contrastive.report import speed
-from contrastive.report.figure import figure_html
+from contrastive.evaluation import ARMS
 from contrastive.evaluation.statistics import uncertainty
-from contrastive.evaluation.summary import ARMS
+from contrastive.methods import Logged
+from contrastive.report import grid_plots, plots
+from contrastive.report.pictures import DARK, LIGHT, class_colours, figure_html
+from contrastive.report.plots import label_budget_curve, loss_curve
+
+TOP1 = ("top1", Logged("positive is the nearest view", "% of anchors"))
 
 
 def contrast(a, b):
@@ -66,9 +68,9 @@ def rows_of(picture):
 
 
 def test_the_numbers_behind_a_figure_are_those_that_went_in():
-    curves = {name: (arm, metrics(), 1000) for arm, name in ARMS.items()}
+    curves = {arm.name: (arm.id, metrics(), 1000) for arm in ARMS.values()}
     rows = rows_of(label_budget_curve(curves, (100, 1000), "mnist"))
-    assert {row["what"] for row in rows} == set(ARMS.values())
+    assert {row["what"] for row in rows} == {arm.name for arm in ARMS.values()}
     for row in rows:
         n = int(row["labels"])
         error = {100: 0.10, 1000: 0.05}[n]
@@ -85,6 +87,18 @@ def test_the_two_networks_from_scratch_are_told_apart():
     assert one.lines[0].get_marker() != other.lines[0].get_marker()
 
 
+def test_an_arm_keeps_its_colour_whatever_it_stands_beside():
+    def colours(*arms):
+        axes = label_budget_curve(
+            {arm: (arm, metrics(), 1000) for arm in arms}, (100, 1000), "mnist"
+        ).light.figure.axes[0]
+        return [bars.lines[0].get_color() for bars in axes.containers]
+
+    linear, random = colours("linear", "random_encoder")
+    assert colours("raw_pixel", "random_encoder", "linear")[1:] == [random, linear]
+    assert linear != random
+
+
 def test_uncertainty_is_that_of_the_seeds_where_there_are_several():
     assert uncertainty({"mean": 90.0, "std": 0.3, "n_seeds": 3}, 1000) == (0.3, "one standard deviation over 3 seeds")
     assert "1,000 test images" in uncertainty({"mean": 90.0, "std": 0.0, "n_seeds": 1}, 1000)[1]
@@ -99,18 +113,50 @@ def test_error_bars_are_as_long_as_the_spread():
     assert (low, high) == (pytest.approx(8.5), pytest.approx(11.5))
 
 
+HISTORY = [{"epoch": i, "loss": 5.0 - i, "top1": i / 4} for i in (1, 2, 3)]
+
+
 def test_a_picture_is_drawn_for_both_themes():
-    history = [{"epoch": i, "loss": 5.0 - i, "top1": i / 4, "chance_loss": 6.2} for i in (1, 2, 3)]
-    shown = loss_curve({"seed 0": history}).as_json()
+    picture = loss_curve({"seed 0": HISTORY}, TOP1)
+    shown = picture.as_json()
     for mode, theme in (("light", LIGHT), ("dark", DARK)):
         image = Image.open(io.BytesIO(base64.b64decode(shown[mode]))).convert("RGB")
         assert "#{:02x}{:02x}{:02x}".format(*image.getpixel((2, 2))) == theme.paper
         assert image.size == (pytest.approx(2 * shown["width"], abs=1), pytest.approx(2 * shown["height"], abs=1))
-    rows = rows_of(loss_curve({"seed 0": history}))
-    assert [float(row["loss"]) for row in rows] == [4, 3, 2]
     page = figure_html(shown, shown["light"])
     assert 'media="screen and (prefers-color-scheme: dark)"' in page
     assert base64.b64decode(page.partition("data:text/csv;base64,")[2].partition('"')[0]).decode() == shown["csv"]
+
+
+def test_a_loss_curve_shows_what_its_method_logs_and_chance_where_it_is_defined():
+    known = [{**epoch, "chance_loss": 6.25, "lowest_loss": 1.0} for epoch in HISTORY]
+    picture = loss_curve({"seed 0": known}, TOP1)
+    assert picture.alt == (
+        "Loss by epoch. seed 0: from 4.00 to 2.00, positive is the nearest view 75 % of anchors. "
+        "Its chance level is 6.25."
+    )
+    assert [(float(row["loss"]), float(row["top1"]), row["chance_loss"]) for row in rows_of(picture)] == [
+        (4.0, 0.25, "6.25"), (3.0, 0.5, "6.25"), (2.0, 0.75, "6.25"),
+    ]  # fmt: skip
+    left, right = picture.light.figure.axes
+    assert right.get_ylabel() == "positive is the nearest view (% of anchors)"
+    assert [text.get_text() for text in left.texts] == ["chance: 6.25"]
+    assert left.get_ylim()[1] > 6.25
+
+
+def test_a_loss_curve_of_another_method_says_nothing_of_chance():
+    history = [{"epoch": i, "loss": 2.0 - i, "spread": 0.5 + i / 4} for i in (0, 1)]
+    picture = loss_curve({"seed 0": history, "seed 1": history}, ("spread", Logged("spread of the targets")))
+    assert not {"chance_loss", "top1"} & set(rows_of(picture)[0])
+    assert "chance" not in picture.alt + picture.light.caption
+    assert "spread of the targets 0.75" in picture.alt
+    left, right = picture.light.figure.axes
+    assert not left.texts
+    assert right.get_ylabel() == "spread of the targets"
+    assert right.get_ylim()[1] < 2  # no percent
+    alone = loss_curve({"seed 0": history})
+    assert len(alone.light.figure.axes) == 1
+    assert set(rows_of(alone)[0]) == {"run", "epoch", "loss"}
 
 
 def test_names_of_lines_keep_clear_of_each_other():
@@ -136,7 +182,7 @@ def test_every_figure_has_words_for_those_who_cannot_see_it():
         ),
         plots.similarity_matrix(torch.randn(8, 4), 4),
         plots.first_filters(torch.randn(4, 1, 3, 3), torch.randn(4, 1, 3, 3)),
-        speed.measured_bars({"ours": {"median": 2.0, "min": 1.0, "max": 3.0}}, "pretraining speed, images/s"),
+        measured_bars({"ours": {"median": 2.0, "min": 1.0, "max": 3.0}}, "pretraining speed, images/s"),
     ]
     for picture in pictures:
         assert len(picture.alt) > 30

@@ -4,25 +4,22 @@ import io
 import os
 import pty
 import re
-import subprocess
-import sys
 import time
 
 import pytest
 from tqdm import tqdm
 
+from contrastive.report import progress
 from contrastive.report.progress import Progress, clock
 
-CODE = """
-import time
-from contrastive.report import progress
-progress.PLAIN_EVERY = 0.4
-with progress.Progress("01_pretrain", 20) as line:
-    line.on_cell(7)
-    line.write("seed 0:  40%|####      | 6/15 [00:12<00:18,  2.0s/epoch]")
-    time.sleep(1.3)
-print("done")
-"""
+
+def show_progress(said="done"):
+    """Half a notebook, with a long step, in a little over a second."""
+    with Progress("01_pretrain", 20) as line:
+        line.on_cell(7)
+        line.write("seed 0:  40%|####      | 6/15 [00:12<00:18,  2.0s/epoch]")
+        time.sleep(1.2)
+    print(said)
 
 
 def test_steps_are_read_from_what_tqdm_writes():
@@ -52,27 +49,26 @@ def test_clock(seconds, shown):
     assert clock(seconds) == shown
 
 
-def test_without_a_terminal_the_lines_are_plain():
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=60, check=True)
-    lines = done.stdout.splitlines()
-    assert lines[0] == "01_pretrain ..."
-    assert re.fullmatch(r"01_pretrain +0:0\d  cell 8 of 20  seed 0 6 of 15, 00:18 left in this step", lines[1])
-    assert "\r" not in done.stdout
-    assert "\x1b" not in done.stdout
+def test_without_a_terminal_the_lines_are_plain(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PLAIN_EVERY", 0.5)
+    show_progress()
+    shown = capsys.readouterr().out
+    first, *lines, last = shown.splitlines()
+    assert (first, last) == ("01_pretrain ...", "done")
+    assert len(lines) == 2
+    assert re.fullmatch(r"01_pretrain +0:0\d  cell 8 of 20  seed 0 6 of 15, 00:18 left in this step", lines[0])
+    assert "\r" not in shown
+    assert "\x1b" not in shown
 
 
-def test_in_a_terminal_it_is_one_line_that_goes_away():
+def test_in_a_terminal_it_is_one_line_that_goes_away(monkeypatch):
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", CODE], stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    try:
-        while piece := os.read(ours, 4096):
-            shown += piece
-    except OSError:  # how Linux tells that the other side is closed
-        pass
-    assert process.wait(30) == 0
-    text = shown.decode()
+    with open(theirs, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", terminal)
+        show_progress()
+        terminal.flush()
+        text = os.read(ours, 65536).decode()
+    os.close(ours)
     assert text.count("cell 8 of 20") >= 2
     assert text.count("\n") == 1  # that of the last word only
     assert text.endswith("\r\x1b[Kdone\r\n")

@@ -1,12 +1,10 @@
 """From a notebook to a page: typography, headings, links, answers."""
 
 import base64
-import sys
 
 import nbformat
 
-from contrastive.report.record import conclude
-from contrastive.report.render import Page, render, typeset
+from contrastive.report.render import Page, render_page, typeset
 
 from .conftest import NOTEBOOKS
 
@@ -28,26 +26,24 @@ def test_headings_have_addresses_of_their_own():
 def test_links_lead_to_pages_that_the_report_has():
     source = "# T\n\n[other](02_linear_eval.ipynb) and [third](03_ablations.ipynb)"
     cells = [nbformat.v4.new_markdown_cell("# T"), nbformat.v4.new_markdown_cell(source)]
-    page = render("01_x", nbformat.v4.new_notebook(cells=cells), {}, [], ["01_x", "02_linear_eval"])
+    page = render_page("01_x", nbformat.v4.new_notebook(cells=cells), {}, [], ["01_x", "02_linear_eval"])
     assert '<a href="02_linear_eval.html">other</a> and third' in page
 
 
-def test_an_answer_is_shown_and_recorded(monkeypatch):
-    shown = {}
-    monkeypatch.setattr(sys.modules["contrastive.report.record"], "display", lambda data, raw: shown.update(data))
-    conclude("01_x", "It helps.", [("90 %", "± 1", "accuracy")], "one seed", "curve", "ten images")
-    assert "It helps." in shown["text/plain"]
-    output = nbformat.v4.new_output("display_data", shown)
-    cells = [nbformat.v4.new_markdown_cell("# A title"), nbformat.v4.new_code_cell("x", outputs=[output])]
-    page = render("01_x", nbformat.v4.new_notebook(cells=cells), {}, [], ["01_x"])
-    first = page[page.index('class="first"') : page.index("<article")]
-    for text in ("It helps.", "90\N{NO-BREAK SPACE}%", "± 1", "accuracy", "one seed", "ten images"):
-        assert text in first
+def test_headings_that_a_cell_displays_stand_in_the_contents():
+    said = nbformat.v4.new_output("display_data", {"text/markdown": "## Temperature\n\nWhich?"})
+    cells = [nbformat.v4.new_markdown_cell("# A title"), nbformat.v4.new_markdown_cell("## Temperature")]
+    cells.append(nbformat.v4.new_code_cell("x", outputs=[said]))
+    page = render_page("01_x", nbformat.v4.new_notebook(cells=cells), {}, [], ["01_x"])
+    contents = page[page.index("<summary>Contents") : page.index("<main")]
+    for address in ("temperature", "temperature-2"):
+        assert f'<a href="#{address}">Temperature</a>' in contents
+        assert page.count(f'<h2 id="{address}">') == 1
 
 
 def test_pages_of_a_report_without_an_answer_still_begin_with_their_question():
     cells = [nbformat.v4.new_markdown_cell("# A title\n\n**A question?**")]
-    page = render("01_x", nbformat.v4.new_notebook(cells=cells), {}, [], ["01_x"])
+    page = render_page("01_x", nbformat.v4.new_notebook(cells=cells), {}, [], ["01_x"])
     assert page.index("A question?") < page.index("<article")
     assert "<title>A title</title>" in page
 

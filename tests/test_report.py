@@ -13,7 +13,7 @@ from scipy import stats as scipy_stats
 
 from contrastive.__main__ import parser
 from contrastive.report import check, record
-from contrastive.report.record import MIME, _as_html, collect, format_metric
+from contrastive.report.recording import MIME, _as_html, collect, format_metric
 from contrastive.report.render import render
 from contrastive.report.runner import choose_notebooks, notebook_folder
 from contrastive.report.tables import (

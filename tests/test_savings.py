@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from contrastive.evaluation.savings import label_savings, labels_needed
+from contrastive.evaluation.labels_saved import label_savings, labels_needed
 
 from .test_stats import tries
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from contrastive.evaluation.scattering import ANGLES, scattering
+from contrastive.evaluation.wavelets import ANGLES, scattering
 
 
 def gabor(size, sigma, angle, frequency, slant):

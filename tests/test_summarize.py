@@ -7,7 +7,7 @@ import torch
 
 from contrastive.evaluation.evaluator import Evaluation
 from contrastive.report.tables import savings as savings_sentence
-from contrastive.evaluation.summary import aggregate, better_from_scratch, comparisons, savings
+from contrastive.evaluation.across_seeds import aggregate, better_from_scratch, comparisons, savings
 
 
 def evaluation(**right):

@@ -6,20 +6,18 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from contrastive.sweeps.grids import (
-    Claim,
-    Grid,
+from contrastive.report import grid_section
+from contrastive.sweeps.grids import Claim, Grid, grid_points
+from contrastive.sweeps.verdicts import (
     GridResult,
     bar_length,
-    compare,
+    compare_points,
     finding,
-    grid_points,
     least_difference,
     summary_sentence,
     untrained_sentence,
     verdict,
 )
-from contrastive.report import grid_section
 
 from .conftest import TINY_RUN
 
@@ -85,12 +83,14 @@ def test_intervals_cover_where_points_err_much_and_little():
     rng, trials = np.random.default_rng(0), 400
     level = np.log(np.array([0.70, 0.84, 0.94, 0.97]) / np.array([0.30, 0.16, 0.06, 0.03]))
     inside = {(1, 2): 0, (3, 4): 0}
+    result = result_of({t: [50.0, 50.0, 50.0] for t in range(1, 5)})
     for _ in range(trials):
         x = level[:, None] + rng.normal(0, 0.05, 3) + rng.normal(0, 0.08, (4, 3))
-        result = result_of(dict(enumerate(100 / (1 + np.exp(-x)), 1)))
+        rows = 100 / (1 + np.exp(-x))
+        result.values = {"h": {f"temperature {t}": dict(enumerate(row)) for t, row in enumerate(rows, 1)}}
         for low, high in inside:
             rows = [result.values["h"][f"temperature {t}"] for t in (high, low)]
-            found = compare(result, rows[:1], rows[1:])
+            found = compare_points(result, rows[:1], rows[1:])
             truth = 100 / (1 + np.exp(-level[high - 1])) - 100 / (1 + np.exp(-level[low - 1]))
             inside[low, high] += abs(found.points - truth) <= found.interval
     assert all(0.92 <= n / trials <= 0.98 for n in inside.values()), inside
@@ -101,7 +101,7 @@ def test_bars_are_as_long_as_their_point_varies():
     rows = list(result.values["h"].values())
     low, high, other = (bar_length(result, row) for row in rows)
     assert low > 4 * high
-    assert (high + other) / 2 == pytest.approx(compare(result, [rows[1]], [rows[2]]).interval, rel=1e-3)
+    assert (high + other) / 2 == pytest.approx(compare_points(result, [rows[1]], [rows[2]]).interval, rel=1e-3)
     assert math.isnan(bar_length(result_of({1: [50.0], 2: [92.0]}), {0: 50.0}))
 
 
@@ -223,14 +223,18 @@ def test_what_a_notebook_shows_of_a_grid(monkeypatch):
     monkeypatch.setattr(grid_section, "display", lambda *things: shown.extend(things))
     result = result_of({1: [90.0, 91.0], 2: [92.0, 92.8]})
     result.grid = result.grid.model_copy(
-        update={"claims": (CLAIM,), "figure": "lines", "x": "temperature", "paper": "It says so."}
+        update={"claims": (CLAIM,), "figure": "lines", "x": "temperature", "paper": "It says so.", "question": "Which?"}
     )
-    grid_section.show_grid({"g": result}, "g")
-    assert "Two is better: so it is here (+1.90" in shown[2].data
-    assert "It says so." in shown[2].data
-    assert "temperature 2, 92.40 %" in shown[2].data
-    grid_section.show_grid({}, "g")
-    assert "not among `grids`, or these data cannot serve it" in shown[-1].data
+    lost = GridResult(result.grid, result.points, 100, {"h": {name: {} for name in result.points}})
+    lost.failures = [("temperature 1", 0, "no luck\x1b")]
+    grid_section.show_grids({"g": result, "lost": lost})
+    title, figure, said, lost_title, failed = shown
+    assert title.data == lost_title.data == "## t\n\nWhich?"
+    assert figure.name == "grid_g"
+    assert "Two is better: so it is here (+1.90" in said.data
+    assert "It says so." in said.data
+    assert "temperature 2, 92.40 %" in said.data
+    assert failed.data == "- Failed: temperature 1, seed 0: `no luck\\x1b`"
     found = verdict(result, CLAIM)
     answer, numbers, figure = grid_section.grid_answer({"g": result})
     assert answer.startswith("Of 1 findings of the paper, 1 hold on these images, 0 are the other way round")

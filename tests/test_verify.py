@@ -12,7 +12,7 @@ from contrastive.evaluation.evaluator import evaluate
 from contrastive.storage.files import read_json, write_json
 from contrastive.report.verify import SHARE, STEP, compare, measured_on, spread
 from contrastive.evaluation.statistics import standard_error
-from contrastive.evaluation.summary import aggregate
+from contrastive.evaluation.across_seeds import aggregate
 
 from .conftest import contrastive
 

@@ -16,13 +16,14 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from contrastive import UserError, data
+from contrastive import Settings, UserError, load_images, resolve
 from contrastive.__main__ import complain, given_parameters, parser
-from contrastive.data.mnist import IDX_FILES
-from contrastive.settings.model import Settings, make_settings
+from contrastive.data import forget_images
+from contrastive.data.idx import IDX_FILES
+from contrastive.settings import ENCODERS, METHODS, parameters
 
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=3)
-FIELDS = sorted(Settings.model_fields)
+FIELDS = sorted(parameters())
 SIZES = st.sampled_from([0, 1, 2, 3, 28, 60, 255, 65_535, 10**6, 2**31, 2**32 - 1])
 
 
@@ -43,11 +44,11 @@ def works_or_one_line(call: Callable[[], Any]) -> None:
 
 def load(path: Path) -> None:
     """Load a data set as a run would, and check what came out."""
-    data._load.cache_clear()
+    forget_images()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, about damage that it puts up with
-        images = data.load_images(str(path))
-        data.resolve(Settings(dataset=str(path), batch_size=2))
+        images = load_images(str(path))
+        resolve(Settings(dataset=str(path), batch_size=2))
     for x, labels in ((images.train, images.train_labels), (images.test, images.test_labels)):
         assert x.ndim == 4
         assert len(x) == len(labels) > 0
@@ -67,10 +68,17 @@ CHANGES = st.lists(st.tuples(st.integers(0, 200) | st.integers(0, 10**6), st.int
 CUT = st.none() | st.integers(0, 10**6)
 
 
-@given(given=st.dictionaries(st.sampled_from(FIELDS) | st.text(), ANYTHING, max_size=5))
-def some_settings(folder: Path, given: dict[str, Any]) -> None:
+# A method or encoder among them, so that parameters of its own count, too
+CHOSEN = st.fixed_dictionaries(
+    {}, optional={"method": st.sampled_from([*METHODS]), "encoder": st.sampled_from([*ENCODERS])}
+)
+
+
+@given(given=st.dictionaries(st.sampled_from(FIELDS) | st.text(), ANYTHING, max_size=5), chosen=CHOSEN)
+def some_settings(folder: Path, given: dict[str, Any], chosen: dict[str, str]) -> None:
     """Any names and values."""
-    works_or_one_line(lambda: data.resolve(make_settings(**{"dataset": "digits", **given})))
+    given = {**given, **chosen}
+    works_or_one_line(lambda: resolve(Settings(**{"dataset": "sklearn_digits", **given})))
 
 
 @given(
@@ -80,8 +88,8 @@ def some_settings(folder: Path, given: dict[str, Any]) -> None:
 )
 def parameter_strings(folder: Path, words: list[str]) -> None:
     """Any text behind -p."""
-    command = ["pretrain", "--dataset", "digits", *(f"-p{word}" for word in words)]
-    works_or_one_line(lambda: data.resolve(make_settings(**given_parameters(parser().parse_args(command)))))
+    command = ["pretrain", "--dataset", "sklearn_digits", *(f"-p{word}" for word in words)]
+    works_or_one_line(lambda: resolve(Settings(**given_parameters(parser().parse_args(command)))))
 
 
 @given(

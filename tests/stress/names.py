@@ -13,8 +13,8 @@ from PIL import Image
 from contrastive import load_images
 from contrastive.report.explorer import explorer_script
 from contrastive.report.index import write_index
-from contrastive.report.readme import browser_path
 
+from ..conftest import CHROMIUM_OPTIONS, browser_path
 from .rows import Row, report
 
 ATTACKS = [
@@ -36,7 +36,19 @@ def attack_names(row: Row, count: int, dice: random.Random, folder: Path) -> Non
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.effect_noise((16, 16), 10 + 5 * i).save(path, "PNG")
     out = reports / ATTACKS[1]
-    words = ["report", "--preset", "smoke", "-p", "n_images=128", "-p", "epochs=1", "-p", "width=2", "-p", "budgets=60"]
+    words = [
+        "report",
+        "--preset",
+        "smoke",
+        "-p",
+        "n_images=128",
+        "-p",
+        "epochs=1",
+        "-p",
+        "base_channels=2",
+        "-p",
+        "budgets=60",
+    ]
     words += ["-p", "batch_size=32", "-p", "supervised_steps=1", "--dataset", str(data), "--out", str(out)]
     environment = {**os.environ, "CONTRASTIVE_RUNS": str(folder / "runs")}
     done = report([*words, "--only", "02_linear_eval"], environment)
@@ -82,9 +94,3 @@ def in_browser(path: Path) -> str:
             seen.append("the page is broken")
         browser.close()
     return f"{path.name}: {seen}" if seen else ""
-
-
-CHROMIUM_OPTIONS = [
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
-    "--disable-component-update",
-]  # fmt: skip

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
+import json
 import multiprocessing
 import os
 import random
@@ -21,22 +21,29 @@ from unittest import mock
 import torch
 from tqdm import tqdm
 
-from contrastive import Settings, UserError, pretrain
+from contrastive import Settings, UserError, load_images, pretrain
 from contrastive.__main__ import complain
-from contrastive.training.checkpoint import PREVIOUS
-from contrastive.evaluation.evaluator import evaluate
-from contrastive.storage.files import read_json, read_lines, write_json
-from contrastive.training.runs import load_method
+from contrastive.evaluation import evaluate
 from contrastive.report.index import write_index
-from contrastive.training.loop import Training
-
-pretraining = importlib.import_module("contrastive.training.runs")  # the package has a function of that name
+from contrastive.storage.files import read_json, read_lines, write_json
+from contrastive.storage.tensors import hash_tensors, read_tensors
+from contrastive.training import checkpoint, load_method, loop
+from contrastive.training.checkpoint import PREVIOUS
+from contrastive.training.state import LoopState
 
 # Small, so that most of a case is what is tested: half a second of training, checkpoints between all steps.
 TINY = Settings(
-    preset="smoke", epochs=6, width=2, batch_size=64, projection_dim=8, budgets=(50,), supervised_steps=1,
+    preset="smoke", epochs=6, base_channels=2, batch_size=64, projection_dim=8, budgets=(50,), supervised_steps=1,
     checkpoint_seconds=0,
 )  # fmt: skip
+# What is killed, in turn
+KILLED = [
+    TINY,
+    TINY.replace(method="byol", hidden_dim=16, projection_dim=8, optimiser="sgd", lr=0.1),
+    TINY.replace(method="mocov2", queue_size=96, projection_dim=8, second_augment="crop"),
+    TINY.replace(method="supervised", optimiser="adamw"),
+    TINY.replace(encoder="resnet18", stem="imagenet", n_images=128, epochs=2),
+]
 # What takes seconds to import is imported once, and each case is still a process of its own.
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["tests.stress.rows", "torch._dynamo", "sklearn.datasets", "sklearn.model_selection"])
@@ -54,60 +61,65 @@ class Row:
         self.problems += [problem] if problem else []
 
 
-def work(runs: Path, settings: Settings, said: Path, stepped: Path | None = None) -> None:
-    """Train and evaluate a run, in a process of its own. said: where standard error goes. stepped: gets a byte from
-    each process that really trains."""
+def work(runs: Path, settings: Settings, said: Path, begun: Path | None = None) -> None:
+    """Train and evaluate a run, in a process of its own. said: where standard error goes. begun: gets a line for each
+    training that really starts, those of networks on labels included."""
     os.environ["CONTRASTIVE_RUNS"] = str(runs)
     sys.stderr = said.open("w")
     tqdm.set_lock(threading.RLock())  # its own would be left behind by a killed process
-    begin = Training.begin
+    begin = loop.begin_epoch
 
-    def logged(self: Training, epoch: int) -> Any:
-        if stepped is not None and epoch == 0:
-            with stepped.open("a") as file:
-                file.write("x")
-        return begin(self, epoch)
+    def logged(training: loop.Training, epoch: int) -> LoopState:
+        if begun is not None and epoch == 0:
+            with begun.open("a") as file:
+                file.write(f"{training.settings.run_name}\n")
+        return begin(training, epoch)
 
-    Training.begin = logged  # type: ignore[method-assign]
+    loop.begin_epoch = logged
     try:
-        evaluate(pretrain(settings, progress=False), progress=False)
+        evaluate(pretrain(settings, progress=False), load_images(settings.data.dataset), progress=False)
     except UserError as error:
         sys.exit(complain(str(error)))
 
 
-def start(runs: Path, settings: Settings = TINY, said: Path = Path(os.devnull), stepped: Path | None = None) -> Any:
+def start(runs: Path, settings: Settings = TINY, said: Path = Path(os.devnull), begun: Path | None = None) -> Any:
     """`work`, started."""
-    process = context.Process(target=work, args=(runs, settings, said, stepped))
+    process = context.Process(target=work, args=(runs, settings, said, begun))
     process.start()
     return process
 
 
 def outcome(runs: Path) -> dict[str, Any]:
-    """All that must not depend on interruptions: the encoder's bytes, the history without times, the metrics."""
-    (folder,) = (path.parent for path in runs.glob("*/settings.json"))
-    lines = read_lines(folder / "history.jsonl", TINY.epochs)
-    return {
+    """All that must not depend on interruptions: the encoder's bytes, the history and all that is cached, without the
+    times in them."""
+    (settings,) = runs.glob("*/settings.json")
+    folder, epochs = settings.parent, json.loads(settings.read_text())["epochs"]
+    lines = read_lines(folder / "history.jsonl", epochs)
+    found = {
         "encoder": (folder / "encoder.safetensors").read_bytes(),
         "history": [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in lines],
-        "metrics": read_json(folder / "results.json")["evaluation"]["metrics"],
-        "predictions": (folder / "predictions.safetensors").read_bytes(),
     }
+    for path in (runs / "cache").glob("*.safetensors"):
+        metadata, tensors = read_tensors(path)
+        metadata["values"].pop("seconds", None)
+        found[path.name] = metadata, hash_tensors(tensors)
+    return found
 
 
-def finish(runs: Path) -> dict[str, Any]:
+def finish(runs: Path, settings: Settings = TINY) -> dict[str, Any]:
     """Run to the end. Returns the outcome, or what prevented one."""
-    start(runs).join()
+    start(runs, settings).join()
     try:
         return outcome(runs)
     except (UserError, OSError, ValueError) as error:
         return {"problem": error}
 
 
-def reference(folder: Path) -> tuple[dict[str, Any], float]:
-    """The outcome of a run that nobody interrupts, and the seconds that it takes."""
-    start(folder / "first").join()  # the server's imports are not to be timed
+def reference(folder: Path, settings: Settings = TINY, begun: Path | None = None) -> tuple[dict[str, Any], float]:
+    """The outcome of a run in `folder/whole` that nobody interrupts, and the seconds that it takes."""
+    start(folder / "first", settings).join()  # the server's imports are not to be timed
     started = time.monotonic()
-    start(folder / "whole").join()
+    start(folder / "whole", settings, begun=begun).join()
     return outcome(folder / "whole"), time.monotonic() - started
 
 
@@ -116,20 +128,21 @@ def reference(folder: Path) -> tuple[dict[str, Any], float]:
 
 def kills(row: Row, count: int, dice: random.Random, folder: Path) -> None:
     """Kill at one to three random moments, run to the end, compare bit for bit."""
-    expected, seconds = reference(folder)
     in_time = 0
+    expected = [reference(folder / f"kind{k}", settings) for k, settings in enumerate(KILLED[:count])]
     for i in range(count):
-        runs = folder / f"kill{i}"
-        settings = TINY.but(checkpoint_seconds=dice.choice([0, 0, 0.1]))
+        runs, kind = folder / f"kill{i}", i % len(KILLED)
+        whole, seconds = expected[kind]
+        settings = KILLED[kind].replace(checkpoint_seconds=dice.choice([0, 0, 0.1]))
         for _ in range(dice.randint(1, 3)):
             process = start(runs, settings)
             process.join(dice.uniform(0, seconds))
             in_time += process.is_alive()
             process.kill()
             process.join()
-        problem = "" if finish(runs) == expected else "other bits"
+        problem = "" if finish(runs, settings) == whole else f"other bits: {settings.run_name}"
         found = (*runs.glob("*/.*"), *runs.glob(f"*/{PREVIOUS}"))
-        leftovers = [path.name for path in found if path.suffix != ".lock"]  # of networks trained on labels
+        leftovers = [path.name for path in found if path.suffix != ".lock"]
         row.case(problem or (f"left {leftovers}" if leftovers else ""))
         shutil.rmtree(runs)
     row.hits, row.remark = in_time, f"{in_time} kills before the end"
@@ -138,50 +151,52 @@ def kills(row: Row, count: int, dice: random.Random, folder: Path) -> None:
 def damage(row: Row, count: int, dice: random.Random, folder: Path) -> None:
     """Flip or cut random bytes of a file; whatever then reads it notices, or has the same numbers."""
     expected, _ = reference(folder)
-    runs = folder / "whole"
+    runs, reports = folder / "whole", folder / "reports"
     (run_folder,) = (path.parent for path in runs.glob("*/settings.json"))
-    kept = {path.name: path.read_bytes() for path in run_folder.iterdir()}
-    reports = folder / "reports"
-    report = {"status": "ok", "settings": TINY.model_dump(mode="json"), "notebooks": [], "seconds": {"total": 1.0}}
-    (reports / "r").mkdir(parents=True)
-    write_json(reports / "r" / "results.json", report)
-    kept["report"] = (reports / "r" / "results.json").read_bytes()
+    page_of = reports / "r" / "results.json"
+    report = {"status": "ok", "settings": TINY.as_json(), "notebooks": [], "seconds": {"total": 1.0}}
+    page_of.parent.mkdir(parents=True)
+    write_json(page_of, report)
+    cache = sorted((runs / "cache").glob("*.safetensors"))
+    kept = {path: path.read_bytes() for path in (page_of, *cache, *sorted(run_folder.iterdir()))}
     os.environ["CONTRASTIVE_RUNS"] = str(runs)
-    run = pretrain(TINY, progress=False)
+    run, images = pretrain(TINY, progress=False), load_images(TINY.data.dataset)
     method = load_method(run).state_dict()
     noticed = 0
     for _ in range(count):
-        name = dice.choice(sorted(kept))
-        content = bytearray(kept[name])
+        path = dice.choice(list(kept))
+        content = bytearray(kept[path])
         if dice.random() < 0.3:
             content = content[: dice.randrange(len(content))]
         else:
             for _ in range(dice.randint(1, 4)):
                 content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
-        path = reports / "r" / "results.json" if name == "report" else run_folder / name
         path.write_bytes(content)
+        if path.name.startswith("supervised"):  # which nothing else reads, once all is evaluated
+            (evaluated,) = (other for other in cache if other.name.startswith("evaluation"))
+            evaluated.unlink()
         said = io.StringIO()
         problem = ""
         try:
             with contextlib.redirect_stderr(said):
-                if name == "report":
+                if path == page_of:
                     page = write_index(reports).read_text()
                     problem = "" if 'class="damaged"' in page or read_json(path) == report else "a wrong entry"
-                elif name == "state.pt":
+                elif path.name == "state.pt":
                     same = all(torch.equal(v, method[k]) for k, v in load_method(run).state_dict().items())
                     problem = "" if same else "other weights"
                 else:
-                    evaluate(pretrain(TINY, progress=False), progress=False)
+                    evaluate(pretrain(TINY, progress=False), images, progress=False)
                     problem = "" if outcome(runs) == expected else "other numbers"
         except UserError as error:
             said.write(str(error))
             problem = "" if path.name in str(error) and "\n" not in str(error) else f"said {error}"
         except Exception as error:
-            problem = f"{name}: {type(error).__name__}: {error}"
-        noticed += bool(said.getvalue()) or name == "report"
+            problem = f"{path.name}: {type(error).__name__}: {error}"
+        noticed += bool(said.getvalue()) or path == page_of
         row.case(problem)
         for other, bytes_ in kept.items():
-            (reports / "r" / "results.json" if other == "report" else run_folder / other).write_bytes(bytes_)
+            other.write_bytes(bytes_)
     row.remark = f"{noticed} told, the others harmless"
 
 
@@ -211,16 +226,17 @@ def report(words: list[str], environment: dict[str, str]) -> subprocess.Complete
 
 def several_at_once(row: Row, count: int, dice: random.Random, folder: Path) -> None:
     """Two, then eight processes on one run, and on one index."""
-    expected, _ = reference(folder)
+    once = folder / "once"
+    expected, _ = reference(folder, begun=once)
     for i in range(count):
         for n in (2, 8):
-            runs, stepped = folder / f"shared{i}-{n}", folder / f"stepped{i}-{n}"
-            processes = [start(runs, TINY, Path(os.devnull), stepped) for _ in range(n)]
+            runs, begun = folder / f"shared{i}-{n}", folder / f"begun{i}-{n}"
+            processes = [start(runs, begun=begun) for _ in range(n)]
             for process in processes:
                 process.join()
             codes = [process.exitcode for process in processes]
-            trained = stepped.read_text()
-            row.case("" if codes == [0] * n and outcome(runs) == expected and trained == "x" else f"{codes} {trained}")
+            same = outcome(runs) == expected and begun.read_text() == once.read_text()
+            row.case("" if codes == [0] * n and same else f"{codes} {begun.read_text()}")
             root = folder / f"reports{i}-{n}"
             writers = [context.Process(target=write_report, args=(root, k)) for k in range(n)]
             for writer in writers:
@@ -239,7 +255,7 @@ def write_report(root: Path, number: int) -> None:
     """Some reports and after each the index, as the runner writes them, in a process of its own."""
     for k in range(number * REPORTS, (number + 1) * REPORTS):
         (root / f"report-{k}").mkdir(parents=True)
-        results = {"status": "ok", "settings": TINY.model_dump(mode="json"), "notebooks": [], "seconds": {"total": 1.0}}
+        results = {"status": "ok", "settings": TINY.as_json(), "notebooks": [], "seconds": {"total": 1.0}}
         write_json(root / f"report-{k}" / "results.json", results)
         write_index(root)
 
@@ -248,15 +264,15 @@ def checkpoints(row: Row, count: int, dice: random.Random, folder: Path) -> None
     """The share of training that checkpoints take, for the encoder and the interval of the presets."""
     os.environ["CONTRASTIVE_RUNS"] = str(folder)
     seconds = [0.0]
-    save = pretraining.save_state
+    save = checkpoint.save_state
 
     def timed(*arguments: Any) -> None:
         started = time.perf_counter()
         save(*arguments)
         seconds.append(time.perf_counter() - started)
 
-    settings = Settings(dataset="digits", batch_size=128, n_images=1024, epochs=20 * count)
-    with mock.patch.object(pretraining, "save_state", timed):
+    settings = Settings(dataset="sklearn_digits", batch_size=128, n_images=1024, epochs=20 * count)
+    with mock.patch.object(checkpoint, "save_state", timed):
         run = pretrain(settings, progress=False)
     share = sum(seconds) / (run.seconds + sum(seconds))
     row.case("" if share < 0.01 else f"{100 * share:.2f} %")

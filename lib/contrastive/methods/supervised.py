@@ -8,14 +8,19 @@ from torch import Tensor, nn
 
 from ..augment import View
 from ..encoders import Encoder
-from ..settings import METHODS, Settings
+from ..settings import METHODS, MethodSettings, Settings
 from .base import Batch, Logged, Method, Output, Progress
+
+
+class SupervisedSettings(MethodSettings):
+    """Parameters of `Supervised`: none of its own."""
 
 
 @METHODS.register("supervised")
 class Supervised(Method):
     """All weights are trained on labels. From a pretrained encoder it is fine-tuning."""
 
+    Parameters = SupervisedSettings
     TITLE = "Learning from labels"
     TEXT = r"""The encoder $f$ turns a view into features $h$, and a linear layer turns these into a score $s_c$ for
 each class. The loss is the cross entropy of the image's own class $y$:

@@ -11,7 +11,7 @@ from . import components as c
 from .components import Component, EncoderSettings, MethodSettings
 from .errors import UserError, did_you_mean
 from .identity import DECISIVE, identity, run_name
-from .presets import PRESETS
+from .presets import PRESETS, preset_values
 from .registry import ENCODERS, METHODS, OPTIMISERS, Registry
 
 # Components whose name chooses a class, which brings parameters of its own
@@ -128,8 +128,12 @@ def _all_classes(component: str) -> list[type[Component]]:
 
 
 def _chosen(component: str, values: Mapping[str, Any]) -> type[Component]:
+    return CHOICES[component][str(values.get(component, _usual(component)))].Parameters
+
+
+def _usual(component: str) -> str:
     base = EncoderSettings if component == "encoder" else MethodSettings
-    return CHOICES[component][str(values.get(component, base.model_fields["name"].default))].Parameters
+    return str(base.model_fields["name"].default)
 
 
 def _classes(values: Mapping[str, Any]) -> dict[str, type[Component]]:
@@ -156,14 +160,15 @@ def _by_component(given: dict[str, Any]) -> dict[str, Any]:
     preset = given.get("preset", "quick")
     if not isinstance(preset, str) or preset not in PRESETS:
         raise UserError(did_you_mean(preset, PRESETS, "preset"))
-    classes = _classes({**PRESETS[preset], **given})
+    classes = _classes(given)
     leaves = _leaves(classes)
     for name in given:
         if name not in leaves and name != "preset":
             raise UserError(_no_parameter(name, given[name], classes))
     values: dict[str, dict[str, Any]] = {component: {} for component in ORDER}
-    for name, value in {**PRESETS[preset], **given}.items():
-        if name in leaves:  # a preset's value for a method that was not chosen is of no use
+    chosen = [str(given.get(component, _usual(component))) for component in CHOICES]
+    for name, value in {**preset_values(preset, chosen), **given}.items():
+        if name != "preset":
             component, field = leaves[name]
             values[component][field] = value
     found: dict[str, Any] = {"preset": preset}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import Iterable
 from typing import Any
 
 # How the long presets are evaluated
@@ -9,20 +11,20 @@ SEVERAL: dict[str, Any] = dict(
     n_seeds=5, label_draws=2, evaluation="full", supervised_steps=2000, ablation_epochs=10, ablation_seeds=3,
 )  # fmt: skip
 
-# What belongs to a method or an encoder counts where that is chosen
+# Under the name of an encoder or a method: what counts where that is chosen
 PRESETS: dict[str, dict[str, Any]] = {
     # Seconds on bundled data: shows that everything works, not how well.
     "smoke": dict(
-        dataset="sklearn_digits", n_images=512, epochs=4, batch_size=128, base_channels=8, budgets=(100, 600),
-        supervised_steps=40, queue_size=512, momentum=0.9, grids=("left_out",), ablation_epochs=1,
-        ablation_base_channels=4, ablation_labels=300, ablation_seeds=1,
+        dataset="sklearn_digits", n_images=512, epochs=4, batch_size=128, budgets=(100, 600), supervised_steps=40,
+        grids=("left_out",), ablation_epochs=1, ablation_base_channels=4, ablation_labels=300, ablation_seeds=1,
+        cnn=dict(base_channels=8), byol=dict(momentum=0.9), mocov2=dict(momentum=0.9, queue_size=512),
     ),
     # Minutes on two cores: what `make report` runs. These are the parameters' own defaults.
     "quick": {},
     # The recipe as written, over several seeds: hours on two cores.
     "full": dict(
-        augment="simclr", epochs=500, batch_size=256, lr=1e-3, temperature=0.5, warmup_epochs=10,
-        grids=("all",), **SEVERAL,
+        augment="simclr", epochs=500, batch_size=256, lr=1e-3, warmup_epochs=10, grids=("all",), **SEVERAL,
+        simclr=dict(temperature=0.5),
     ),
     # The recipe for digits, longer, with views of 24 pixels, which cost a quarter less.
     "digits": dict(
@@ -30,3 +32,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         grids=("left_out", "flip_blur", "temperature", "head", "n_images", "recipe"), **SEVERAL,
     ),
 }  # fmt: skip
+
+
+def preset_values(preset: str, chosen: Iterable[str]) -> dict[str, Any]:
+    """What a preset says where these encoders and methods are chosen."""
+    values = PRESETS[preset]
+    own = [values[name] for name in chosen if name in values]
+    return dict(ChainMap(*own, {name: value for name, value in values.items() if not isinstance(value, dict)}))

@@ -57,9 +57,8 @@ def memo(path: Path, key: str, compute: Callable[[], Value], codec: Codec[Value]
             pass
         except DamagedError as damage:
             say(f"{damage} It is made again.")
-        value = compute()
-        codec.write(path, key, value)
-    return value
+        codec.write(path, key, compute())
+        return codec.read(path, key)  # what everybody will get from now on
 
 
 class Record:

@@ -86,8 +86,8 @@ class Point:
 def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Grid:
     """The grid in a YAML file, or the one of that name among those that come with the project.
 
-    overrides: settings that its base is to have, and `seeds` and `labels`. With another method or encoder, what the base
-    says of the one before has no meaning, and goes. Raises: UserError.
+    overrides: settings that its base is to have, and `seeds` and `labels`. With another method or encoder, what the
+    base says of the one before has no meaning, and goes. Raises: UserError.
     """
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):

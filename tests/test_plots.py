@@ -15,9 +15,10 @@ from PIL import Image
 from contrastive.evaluation import ARMS
 from contrastive.evaluation.statistics import uncertainty
 from contrastive.methods import Logged
-from contrastive.report import grid_plots, plots
+from contrastive.report import grid_plots, plots, result_plots
 from contrastive.report.pictures import DARK, LIGHT, class_colours, figure_html
-from contrastive.report.plots import label_budget_curve, loss_curve
+from contrastive.report.plots import loss_curve
+from contrastive.report.result_plots import label_budget_curve
 
 TOP1 = ("top1", Logged("positive is the nearest view", "% of anchors"))
 
@@ -176,7 +177,7 @@ def test_every_figure_has_words_for_those_who_cannot_see_it():
     points, labels = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 2
     pictures = [
         plots.embedding_maps({"": points}, labels, ["cat", "dog"], labels == 1),
-        plots.confusion(np.array([[8, 2], [0, 9]]), ["cat", "dog"]),
+        result_plots.confusion(np.array([[8, 2], [0, 9]]), ["cat", "dog"]),
         grid_plots.grid_dots(
             {"base": {0: 90.0, 1: 91.0}, "without crop": {0: 80.0}}, 500, {"base": 3.0, "without crop": 2.0}
         ),
@@ -245,15 +246,15 @@ def test_corruptions_are_shown_from_the_hardest():
         for arm, bonus in (("linear", 1.0), ("supervised", 0.0))
         for name, value in (("stripe", 60.0), ("shear", 90.0), ("corrupted", 75.0), ("transfer", 99.0))
     }
-    picture = plots.robustness(metrics, ("linear", "supervised"))
+    picture = result_plots.robustness(metrics, ("linear", "supervised"))
     assert "2 kinds of corrupted" in picture.alt
     assert "the hardest is stripe, 61.0 %" in picture.alt
     assert [label.get_text() for label in picture.light.figure.axes[0].get_yticklabels()] == ["stripe", "shear"]
 
 
 def test_a_confusion_matrix_without_mistakes_says_so():
-    assert "no mistakes" in plots.confusion(np.diag([3, 4]), ["a", "b"]).alt
-    many = plots.confusion(np.full((60, 60), 2), [f"class {i}" for i in range(60)]).light.figure
+    assert "no mistakes" in result_plots.confusion(np.diag([3, 4]), ["a", "b"]).alt
+    many = result_plots.confusion(np.full((60, 60), 2), [f"class {i}" for i in range(60)]).light.figure
     assert len(many.axes[0].texts) == 0
     assert len(many.axes[0].get_xticklabels()) == 20
 

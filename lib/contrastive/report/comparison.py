@@ -18,7 +18,7 @@ from ..evaluation.statistics import standard_error, uncertainty
 from ..methods import Logged
 from ..settings import METHODS, UserError
 from ..storage.files import atomic_write, printable, read_json, tell
-from . import pictures, plots
+from . import pictures, plots, result_plots
 from .recording import MIME
 from .render import render_page
 from .runner import reports_root, writable_folder
@@ -308,4 +308,4 @@ def _budget_curves(reports: Sequence[Report]) -> pictures.Picture | None:
         return None
     data = {report.results["dataset"]["name"] for report in reports}
     name = data.pop() if len(data) == 1 else "each one's data"
-    return plots.label_budget_curve(curves, sorted(budgets), name, name="label_budget_curves")
+    return result_plots.label_budget_curve(curves, sorted(budgets), name, name="label_budget_curves")

@@ -51,8 +51,8 @@ def make_again(report: Path, changes: dict[str, Any], out: str | None = None, ti
     old = read_json(path)
     given, notebooks = _request(path, old, changes)
     resolved, _ = resolve(Settings(**given))
-    for line in _differences(old, resolved):
-        tell(printable(line))
+    if said := _other_machine(old["settings"], resolved.flat()):
+        tell(printable(said))
     name = path.absolute().parent.name
     # Of its own for each report and request: what an interrupted one left there is still of use.
     asked = json.dumps([str(path.resolve()), old, given], default=str)
@@ -93,20 +93,17 @@ def _request(path: Path, old: Mapping[str, Any], changes: Mapping[str, Any]) -> 
     preset = settings.get("preset", "quick")
     chosen = {name: settings[name] for name in ("encoder", "method") if name in settings}
     usual = Settings(preset=preset, **chosen).as_json()
-    given = {name: v for name, v in settings.items() if name in chosen or v != usual.get(name)}
-    given = {name: value for name, value in given.items() if name not in MACHINE}
+    given = {n: v for n, v in settings.items() if n not in MACHINE and (n in chosen or v != usual.get(n))}
     given = {"preset": preset, **given, **changes}
     Settings(**given)
     return given, notebooks
 
 
-def _differences(old: Mapping[str, Any], resolved: Settings) -> list[str]:
-    """What is said of a machine that is not that of the report."""
-    made, here = old["settings"], resolved.flat()
-    differing = [f"{name} {made[name]} there, {here[name]} here" for name in MACHINE if made.get(name) != here[name]]
-    if not differing:
-        return []
-    return [f"The report was made with {'; '.join(differing)}: its numbers are compared by their spread."]
+def _other_machine(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What is said of a machine that is not that of the report; empty if it is."""
+    differing = [f"{n} {there.get(n)} there, {here[n]} here" for n in MACHINE if there.get(n) != here[n]]
+    said = f"The report was made with {'; '.join(differing)}: its numbers are compared by their spread."
+    return said if differing else ""
 
 
 def results_file(report: Path) -> Path:

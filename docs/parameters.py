@@ -93,7 +93,10 @@ def presets() -> str:
     }
     names = dict.fromkeys(name for preset in flat.values() for name in preset)
     rows = [
-        ("`" + name.replace(", ", "` of `") + "`", *(_value(preset.get(name, usual.get(name))) for preset in flat.values()))
+        (
+            "`" + name.replace(", ", "` of `") + "`",
+            *(_value(preset.get(name, usual.get(name))) for preset in flat.values()),
+        )
         for name in names
     ]
     return table(("parameter", *(f"`{name}`" for name in PRESETS)), rows)

@@ -1,5 +1,5 @@
 # make report   a report on MNIST (PRESET=smoke|quick|digits|full DATASET=auto|mnist|digits|FOLDER OUT=FOLDER OPEN=1)
-# make test     all tests          make lint      style and types       make notebook   open JupyterLab
+# make test     all tests          make lint      style, types, imports  make notebook   open JupyterLab
 # make sweep    a grid of settings (GRID=temperature DATASET=auto|mnist|digits|FOLDER JOBS=1)
 # make bench    measure speed beside other libraries, half an hour or so (SCOPE=full|smoke OUT=FOLDER)
 # make stress   kill, damage, fill and attack it (COUNT=100: a quarter of an hour or so)
@@ -43,9 +43,10 @@ test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup
-	$(BIN)/ruff check lib tests notebooks benchmarks
-	$(BIN)/ruff format --check lib tests benchmarks
+	$(BIN)/ruff check lib tests notebooks benchmarks docs
+	$(BIN)/ruff format --check lib tests benchmarks docs
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 notebook: setup
 	$(BIN)/jupyter lab --notebook-dir=.
@@ -59,9 +60,9 @@ bench: setup
 stress: setup
 	$(BIN)/python -m tests.stress $(if $(COUNT),--count '$(COUNT)')
 
-# README's results and picture and reports/index.html, from the published reports
+# What is generated of README and docs/, README's picture, and reports/index.html, from the published reports
 readme: setup
-	$(BIN)/python -m contrastive.report.readme
+	$(BIN)/python docs/generate.py
 
 # exact versions of everything, for all supported Pythons
 lock:
@@ -70,4 +71,4 @@ lock:
 
 clean:
 	rm -rf $(VENV) build lib/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
-	find lib tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find lib tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +

@@ -16,18 +16,40 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from contrastive.data.images import Images
-from contrastive.encoders.cnn import Encoder
-from contrastive.losses.ntxent import nt_xent
-from contrastive.settings.model import Settings
-from contrastive.training.loop import Training, lr_schedule, parameter_groups, start
+from contrastive.data import Images
+from contrastive.encoders import Encoder
+from contrastive.encoders.cnn import CNNSettings
+from contrastive.methods import decay_groups
+from contrastive.methods.simclr import SimCLRSettings
+from contrastive.settings import Settings
+from contrastive.training import begin_epoch, start
+from contrastive.training.loop import Training, finish_epoch, take_step
+from contrastive.training.optimisers import learning_rate
+
+from .losses import Loss, matrix_nt_xent
 
 Epoch = Callable[[int], tuple[int, float]]
-Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cnn(settings: Settings) -> CNNSettings:
+    """The encoder's own parameters."""
+    assert isinstance(settings.encoder, CNNSettings)
+    return settings.encoder
+
+
+def simclr(settings: Settings) -> SimCLRSettings:
+    """The method's own parameters."""
+    assert isinstance(settings.method, SimCLRSettings)
+    return settings.method
+
+
+def n_images(settings: Settings) -> int:
+    """How many images are trained on. The settings have to be resolved."""
+    assert settings.data.n_images is not None
+    return settings.data.n_images
 
 
 # --- Encoder and head of stock layers -----------------------------------------------------------------------------
@@ -35,9 +57,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def stock_encoder(settings: Settings, images: Images, pooling_last: bool = False) -> Encoder:
     """The simple CNN of PyTorch's own layers, in PyTorch's default layout."""
-    channels, height, width = images.train.shape[1:]
+    (channels, height, width), base = images.format.shape, cnn(settings).base_channels
     layers: list[nn.Module] = []
-    for out in (settings.width, 2 * settings.width, 4 * settings.width):
+    for out in (base, 2 * base, 4 * base):
         conv, pool, norm = nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(out)
         layers += [conv, norm, nn.ReLU(), pool] if pooling_last else [conv, pool, norm, nn.ReLU()]
         channels = out
@@ -48,8 +70,8 @@ def stock_encoder(settings: Settings, images: Images, pooling_last: bool = False
 
 def stock_head(encoder: Encoder, settings: Settings) -> nn.Module:
     """The projection head: two linear layers."""
-    hidden = 2 * settings.projection_dim
-    return nn.Sequential(nn.Linear(encoder.feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, settings.projection_dim))
+    hidden, out = 2 * simclr(settings).projection_dim, simclr(settings).projection_dim
+    return nn.Sequential(nn.Linear(encoder.out_dim, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
 
 class Views(Dataset):
@@ -80,29 +102,29 @@ def loop(
     together: both views go through the network in one batch; else one after the other, as in lightly's examples.
     tuned: bfloat16 (where ours has it), maps laid out channels last, a fused optimiser; else PyTorch's defaults.
     """
-    model = nn.Sequential(encoder, head).train()
-    optimizer = torch.optim.Adam(
-        parameter_groups(model, settings.weight_decay), lr=settings.lr, fused=True if tuned else None
-    )
+    model, own = nn.Sequential(encoder, head).train(), settings.optimiser
+    groups = [
+        {"params": group["params"], "weight_decay": own.weight_decay * group["decay_share"]}
+        for group in decay_groups(model.parameters())
+    ]
+    optimiser = torch.optim.Adam(groups, lr=own.lr, fused=True if tuned else None)
     layout = torch.channels_last if tuned else torch.contiguous_format
     model.to(memory_format=layout)
-    low = tuned and settings.precision == "bfloat16"
-    assert settings.n_images is not None
-    steps = settings.n_images // settings.batch_size
-    schedule = lr_schedule(settings, steps)
+    low = tuned and settings.runtime.precision == "bfloat16"
+    steps = n_images(settings) // own.batch_size
 
     def epoch(number: int) -> tuple[int, float]:
         started, seen = time.perf_counter(), 0
         for step, (first, second) in enumerate(batches()):
-            for group in optimizer.param_groups:
-                group["lr"] = schedule(number * steps + step)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(own, number * steps + step, own.epochs * steps, steps)
             first, second = (view.contiguous(memory_format=layout) for view in (first, second))
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
                 z1, z2 = model(torch.cat([first, second])).chunk(2) if together else (model(first), model(second))
             value = loss(z1.float(), z2.float())
-            optimizer.zero_grad()
+            optimiser.zero_grad()
             value.backward()
-            optimizer.step()
+            optimiser.step()
             seen += len(first)
         return seen, time.perf_counter() - started
 
@@ -112,12 +134,20 @@ def loop(
 # --- The arms -----------------------------------------------------------------------------------------------------
 
 
+def our_training(settings: Settings, images: Images, data: Tensor) -> Training:
+    """This project's training at its start. SimCLR sees no labels, so it is given none."""
+    return start(settings, images.format, data, torch.empty(0, dtype=torch.int64))
+
+
 def ours(settings: Settings, images: Images, data: Tensor, precision: str | None = None) -> tuple[Epoch, Encoder]:
     """This project's own training loop, in the settings' precision or another one."""
-    training = start(settings.but(precision=precision or settings.precision), data)
+    training = our_training(settings.replace(precision=precision or settings.runtime.precision), images, data)
 
     def epoch(number: int) -> tuple[int, float]:
-        done = training.epoch(number)
+        state = begin_epoch(training, number)
+        while state.step < training.steps_of_epoch:
+            take_step(training, state)
+        done = finish_epoch(training, state)
         return int(done["images"]), done["seconds"]
 
     return epoch, training.method.encoder
@@ -140,12 +170,10 @@ def lightly(
     transform = SimCLRTransform(
         input_size=data.shape[-1], normalize={"mean": list(images.mean), "std": list(images.std)}
     )
-    encoder = stock_encoder(settings, images, pooling_last)
-    head = SimCLRProjectionHead(
-        encoder.feature_dim, 2 * settings.projection_dim, settings.projection_dim, batch_norm=False
-    )
+    encoder, width = stock_encoder(settings, images, pooling_last), simclr(settings).projection_dim
+    head = SimCLRProjectionHead(encoder.out_dim, 2 * width, width, batch_norm=False)
     loader = _loader(settings, Views([to_pil_image(image) for image in data], transform), workers)
-    loss = NTXentLoss(settings.temperature)
+    loss = NTXentLoss(simclr(settings).temperature)
     return loop(settings, encoder, head, loss, lambda: loader, together=False, tuned=tuned), encoder
 
 
@@ -166,7 +194,7 @@ def torchvision(settings: Settings, images: Images, data: Tensor, workers: int =
     )
     encoder = stock_encoder(settings, images)
     loader = _loader(settings, Views(list(data), lambda image: (view(image), view(image))), workers)
-    loss = matrix_nt_xent(settings.temperature)
+    loss = matrix_nt_xent(simclr(settings).temperature)
     return loop(settings, encoder, stock_head(encoder, settings), loss, lambda: loader), encoder
 
 
@@ -176,11 +204,11 @@ def kornia(settings: Settings, images: Images, data: Tensor) -> tuple[Epoch, Enc
     encoder = stock_encoder(settings, images)
 
     def batches() -> Iterator[tuple[Tensor, ...]]:
-        for index in torch.randperm(len(data)).split(settings.batch_size):
-            if len(index) == settings.batch_size:
+        for index in torch.randperm(len(data)).split(settings.optimiser.batch_size):
+            if len(index) == settings.optimiser.batch_size:
                 yield augment(data[index].repeat(2, 1, 1, 1).float() / 255).chunk(2)
 
-    loss = matrix_nt_xent(settings.temperature)
+    loss = matrix_nt_xent(simclr(settings).temperature)
     return loop(settings, encoder, stock_head(encoder, settings), loss, batches), encoder
 
 
@@ -207,8 +235,8 @@ def kornia_views(images: Images, size: int) -> Callable[[Tensor], Tensor]:
 def _loader(settings: Settings, views: Views, workers: int) -> DataLoader:
     warnings.filterwarnings("ignore", category=UserWarning)  # on the colour of grey images
     return DataLoader(
-        views, settings.batch_size, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0,
-        multiprocessing_context="fork" if workers else None,
+        views, settings.optimiser.batch_size, shuffle=True, drop_last=True, num_workers=workers,
+        persistent_workers=workers > 0, multiprocessing_context="fork" if workers else None,
     )  # fmt: skip
 
 
@@ -223,88 +251,3 @@ ARMS: dict[str, Callable[[Settings, Images, Tensor], tuple[Epoch, Encoder]]] = {
     "torchvision, 2 workers": partial(torchvision, workers=2),
     "kornia": kornia,
 }
-
-
-# --- Losses -------------------------------------------------------------------------------------------------------
-
-
-def matrix_nt_xent(temperature: float) -> Loss:
-    """NT-Xent by one matrix of all similarities and PyTorch's cross entropy: the plain form."""
-
-    def loss(z1: Tensor, z2: Tensor) -> Tensor:
-        z = F.normalize(torch.cat([z1, z2]), dim=1)
-        logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
-        return F.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(z1)))
-
-    return loss
-
-
-def lightly_loss(temperature: float) -> Loss:
-    """lightly's."""
-    from lightly.loss import NTXentLoss
-
-    return NTXentLoss(temperature)
-
-
-def metric_learning_loss(temperature: float) -> Loss:
-    """pytorch-metric-learning's: positives are embeddings of the same label."""
-    from pytorch_metric_learning.losses import NTXentLoss
-
-    loss = NTXentLoss(temperature)
-    return lambda z1, z2: loss(torch.cat([z1, z2]), torch.arange(len(z1)).repeat(2))
-
-
-LOSSES: dict[str, Callable[[float], Loss]] = {
-    "ours": lambda temperature: lambda z1, z2: nt_xent(z1, z2, temperature),
-    "plain matrix": matrix_nt_xent,
-    "lightly": lightly_loss,
-    "pytorch-metric-learning": metric_learning_loss,
-}
-
-
-# --- Augmentations of one batch -----------------------------------------------------------------------------------
-
-
-def our_augmentation(settings: Settings, images: Images, data: Tensor) -> Callable[[], object]:
-    """This project's."""
-    training, draws = start(settings, data), torch.Generator().manual_seed(0)
-    return lambda: training.views(torch.arange(settings.batch_size), draws)
-
-
-def kornia_augmentation(settings: Settings, images: Images, data: Tensor) -> Callable[[], object]:
-    """kornia's."""
-    augment = kornia_views(images, data.shape[-1])
-    return lambda: augment(data[: settings.batch_size].repeat(2, 1, 1, 1).float() / 255)
-
-
-AUGMENTATIONS = {"ours": our_augmentation, "kornia": kornia_augmentation}
-
-
-# --- Parts of our step --------------------------------------------------------------------------------------------
-
-
-def parts(training: Training) -> dict[str, Callable[[], object]]:
-    """Our training step, and its parts by themselves."""
-    settings, method = training.settings, training.method
-    draws = torch.Generator().manual_seed(0)
-    index = torch.arange(settings.batch_size)
-    views = training.views(index, draws)
-    z = method.head(method.encoder(views)).detach().float().requires_grad_()
-
-    def network() -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            out = method.head(method.encoder(views))
-        training.optimizer.zero_grad()
-        out.backward(torch.ones_like(out))
-        training.optimizer.step()
-
-    def loss() -> None:
-        first, second = z.chunk(2)
-        nt_xent(first, second, settings.temperature).backward()
-
-    return {
-        "whole step": lambda: training.step(training.views(index, draws), 1e-9),
-        "encoder, head and optimiser": network,
-        "augmentation": lambda: training.views(index, draws),
-        "loss": loss,
-    }

@@ -13,9 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from contrastive.storage.files import read_json, write_json
+from docs.generate import PUBLISHED, browser_path
+
 from contrastive.report.index import write_index
-from contrastive.report.readme import PUBLISHED, browser_path
+from contrastive.storage.files import read_json, write_json
 
 OPENINGS, REPORTS = 9, 500
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
@@ -30,7 +31,7 @@ def index_of_many(folder: Path) -> Path:
             metric["mean"] *= 1 - i / 10_000
         (folder / f"run-{i}").mkdir()
         write_json(folder / f"run-{i}" / "results.json", results)
-        shutil.copy(PUBLISHED / "03_ablations.html", folder / f"run-{i}")  # so that it is linked
+        shutil.copy(PUBLISHED / "02_linear_eval.html", folder / f"run-{i}")  # so that it is linked
     return write_index(folder)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from contrastive.report.pictures import Sketch, figure, subplots, themed_colour
 
-
 Measured = Mapping[str, Any]
 COLOURS = ("blue", "orange", "green", "grey")
 

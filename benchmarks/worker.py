@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from contrastive.data.images import load_images, split
-from contrastive.encoders.cnn import Encoder
+from contrastive.data import load_images, split
+from contrastive.encoders import Encoder
 from contrastive.evaluation.probes import embed, fit_probe
-from contrastive.report.provenance import cpu_model
-from contrastive.settings.model import Settings
-from contrastive.training.loop import start
+from contrastive.settings import Settings
 
-from . import arms
+from .arms import ARMS, cnn, n_images, our_training, stock_encoder
+from .losses import LOSSES
+from .parts import AUGMENTATIONS, step_parts
 
 _made: dict[str, Any] = {}  # what this process keeps between calls
 
@@ -55,14 +55,12 @@ class Worker:
 
 def prepare(arm: str, settings: Settings, pretraining_split: bool = False) -> None:
     """Set an arm up, on the first `n_images` training images, or on those that the settings' seed draws."""
-    images = load_images(settings)
-    assert settings.n_images is not None
-    index = torch.arange(settings.n_images)
-    if pretraining_split:
-        index = split(images, settings.n_images, settings.seed).pretrain
-    for seed in (random.seed, np.random.seed, torch.manual_seed):  # lightly draws from all of them
-        seed(settings.seed)
-    _made["epoch"], _made["encoder"] = arms.ARMS[arm](settings, images, images.train[index])
+    images = load_images(settings.data.dataset)
+    n, seed = n_images(settings), settings.runtime.seed
+    index = split(images, n, seed).pretrain if pretraining_split else torch.arange(n)
+    for set_seed in (random.seed, np.random.seed, torch.manual_seed):  # lightly draws from all of them
+        set_seed(seed)
+    _made["epoch"], _made["encoder"] = ARMS[arm](settings, images, images.train[index])
     _made["number"] = 0
 
 
@@ -75,22 +73,21 @@ def epoch() -> dict[str, float]:
 
 def accuracy(settings: Settings, n_labels: int) -> float:
     """Test accuracy in percent of a linear probe with `n_labels` labels on the arm's encoder."""
-    images = load_images(settings)
-    assert settings.n_images is not None
+    images = load_images(settings.data.dataset)
     encoder: Encoder = _made["encoder"]
     train, test = embed(encoder, images.train), embed(encoder, images.test)
     labels = images.train_labels
-    fit, choose = split(images, settings.n_images, settings.seed).budget(n_labels)
-    probe = fit_probe((train[fit], labels[fit]), (train[choose], labels[choose]), len(images.classes))
+    own, val = split(images, n_images(settings), settings.runtime.seed).budget(n_labels)
+    probe = fit_probe((train[own], labels[own]), (train[val], labels[val]), len(images.classes))
     return probe.accuracy(test, images.test_labels)
 
 
 def prepare_parts(settings: Settings) -> list[str]:
     """Set up our training step and its parts. Returns their names."""
-    images = load_images(settings)
-    _made["calls"] = arms.parts(start(settings, images.train[: settings.n_images]))
-    size = 4096 if settings.width > 8 else 256
-    dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+    images = load_images(settings.data.dataset)
+    _made["calls"] = step_parts(settings, images, images.train[: n_images(settings)])
+    size = 4096 if cnn(settings).base_channels > 8 else 256
+    dtype = torch.bfloat16 if settings.runtime.precision == "bfloat16" else torch.float32
     a, b = torch.randn(2, size, size, dtype=dtype).unbind()
     _made["calls"][f"matrix product of {size}"] = lambda: a @ b
     return list(_made["calls"])
@@ -98,14 +95,14 @@ def prepare_parts(settings: Settings) -> list[str]:
 
 def prepare_augmentation(arm: str, settings: Settings) -> None:
     """Set up an arm's augmentation of one batch: two views of each image."""
-    images = load_images(settings)
-    _made["calls"] = {arm: arms.AUGMENTATIONS[arm](settings, images, images.train[: settings.n_images])}
+    images = load_images(settings.data.dataset)
+    _made["calls"] = {arm: AUGMENTATIONS[arm](settings, images, images.train[: n_images(settings)])}
 
 
 def prepare_loss(name: str, n: int, dim: int, temperature: float) -> dict[str, float]:
     """Set up a loss on n images. Returns its value, the norm of its gradient, and the memory in MiB that the first call
     takes beyond the projections and their gradients."""
-    loss = arms.LOSSES[name](temperature)
+    loss = LOSSES[name](temperature)
     generator = torch.Generator().manual_seed(n)
     z1, z2 = (torch.randn(n, dim, generator=generator).requires_grad_() for _ in range(2))
 
@@ -140,11 +137,11 @@ def timed(name: str, seconds: float) -> float:
 
 def operations(settings: Settings) -> dict[str, float]:
     """Floating-point operations of the encoder in a training step, there and back: of the stock layers, and of ours."""
-    images = load_images(settings)
-    training = start(settings, images.train[: settings.n_images])
-    views = torch.zeros(2 * settings.batch_size, *images.train.shape[1:])
+    images = load_images(settings.data.dataset)
+    ours = our_training(settings, images, images.train[: n_images(settings)]).method.encoder
+    views = torch.zeros(2 * settings.optimiser.batch_size, *images.format.shape)
     counts = {}
-    for name, encoder in {"stock": arms.stock_encoder(settings, images), "ours": training.method.encoder}.items():
+    for name, encoder in {"stock": stock_encoder(settings, images), "ours": ours}.items():
         with FlopCounterMode(display=False) as counter:
             encoder(views).sum().backward()
         counts[name] = float(counter.get_total_flops())
@@ -175,6 +172,8 @@ def _status(name: str) -> int:
 
 def machine() -> dict[str, Any]:
     """The machine, in words and numbers."""
+    from contrastive.report.origins import cpu_model  # with all that draws figures, which no arm should have to hold
+
     memory = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line)
     return {
         "processor": cpu_model(),

@@ -43,15 +43,16 @@ def report(args: argparse.Namespace, given: dict[str, Any]) -> int:
 def pretrain(args: argparse.Namespace, given: dict[str, Any]) -> int:
     """Train one encoder, or resume it; prints its folder."""
     from . import training
-    from .evaluation.health import MIN_DROP, loss_drop
+    from .evaluation import health
 
     settings, images = training.resolve(Settings(**given))
     if images.note:
         say(images.note)
     run = training.pretrain(settings)
-    drop = loss_drop(run.history[-1])
-    if drop is not None and drop < MIN_DROP:
-        say("the loss stayed near chance: the network has collapsed, or hardly learned. Try a lower lr.")
+    for item in health(run, images.test[images.test_sample(500)]):
+        if not item["passed"]:
+            seen = f"{item['name']}: {item['seen']}; expected: {item['expected']}"
+            say(f"a check failed: {seen}. Try another lr, or more epochs.")
     print(run.folder)
     return 0
 

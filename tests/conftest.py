@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from contrastive.data import forget_images
 from contrastive.settings import data_root
@@ -95,9 +97,15 @@ def peak() -> Iterator[Callable[[], int]]:
 
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A whole report's folder, and how the command ended that made it."""
-    folder = tmp_path_factory.mktemp("out") / "report"
-    done = contrastive("report", *SMALL, "--out", str(folder))
+    """A whole report's folder, and how the command ended that made it; made once for all processes of the tests."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, ended = base / "out" / "report", base / "report.json"
+    with FileLock(base / "report.lock"):
+        if not ended.exists():
+            done = contrastive("report", *SMALL, "--out", str(folder))
+            ended.write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
+    done = subprocess.CompletedProcess(*json.loads(ended.read_text()))
     assert done.returncode == 0, done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     return folder, done

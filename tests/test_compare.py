@@ -4,16 +4,22 @@ import copy
 import json
 import math
 import re
+import webbrowser
 
-import nbformat
 import pytest
 
-from contrastive import pictures, plots
+from contrastive.__main__ import main
+from contrastive.report.comparison import (
+    Report,
+    comparison_page,
+    differences,
+    interval_95,
+    short_names,
+    training_curves,
+    write_comparison,
+)
+from contrastive.settings import METHODS, UserError
 from contrastive.storage.files import write_json
-from contrastive.report.comparison import Report, comparison, differences, interval_95, short_names, write_comparison
-from contrastive.settings.model import UserError
-
-from .conftest import contrastive
 
 
 def metric(*values):
@@ -24,7 +30,10 @@ def metric(*values):
 
 RESULTS = {
     "status": "ok",
-    "settings": {"preset": "quick", "epochs": 15, "temperature": 0.5, "n_images": 5000, "ablation_labels": 1000},
+    "settings": {
+        "preset": "quick", "method": "simclr", "epochs": 15, "temperature": 0.5, "n_images": 5000,
+        "ablation_labels": 1000,
+    },
     "dataset": {
         "name": "mnist", "sha256": "a" * 64, "test": 10_000, "validation": 5000, "train": 60_000, "pretrain": 5000,
     },
@@ -81,12 +90,16 @@ def test_with_several_seeds_the_interval_is_welchs():
 
 
 def test_numbers_that_did_not_change_are_not_counted():
-    page = comparison([Report("first", RESULTS, {}), Report("other", changed(linear_accuracy__30000=metric(99.0)), {})])
+    page = comparison_page(
+        [Report("first", RESULTS, {}), Report("other", changed(linear_accuracy__30000=metric(99.0)), {})]
+    )
     assert "Of the 1 numbers that differ and can be judged, 1 differ by more than noise." in page
 
 
 def test_a_page_tells_what_differs():
-    page = comparison([Report("first", RESULTS, {}), Report("other", changed(linear_accuracy__30000=metric(99.0)), {})])
+    page = comparison_page(
+        [Report("first", RESULTS, {}), Report("other", changed(linear_accuracy__30000=metric(99.0)), {})]
+    )
     text = re.sub(r"<[^>]+>", " ", page[page.index("<main") :])
     assert re.search(r"temperature\s+0\.5\s+0\.2", text)
     assert "epochs" not in text[text.index("what differs") : text.index("Numbers")]
@@ -98,21 +111,45 @@ def test_a_page_tells_what_differs():
 def test_other_data_are_told():
     other = changed()
     other["dataset"] = {**RESULTS["dataset"], "sha256": "c" * 64}
-    page = comparison([Report("first", RESULTS, {}), Report("other", other, {})])
+    page = comparison_page([Report("first", RESULTS, {}), Report("other", other, {})])
     assert "not on the same data" in page
 
 
-def test_training_curves_are_taken_from_the_executed_notebook(tmp_path):
-    history = [{"epoch": i, "loss": 5.0 - i, "top1": i / 4, "chance_loss": 6.2} for i in (1, 2, 3)]
-    data, metadata = plots.loss_curve({"seed 0": history})._repr_mimebundle_()
-    cell = nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", data, metadata=metadata)])
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        write_json(tmp_path / name / "results.json", RESULTS)
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "a" / "01_pretrain.ipynb")
-    page = write_comparison([tmp_path / "a", tmp_path / "b"], tmp_path / "page.html").read_text()
-    assert "a ends at 2.00, 75 %" in page
-    assert re.search(r"Without numbers of a curve.*: b\.", page)
+LABEL = METHODS["simclr"].LOG["top1"].label
+
+
+def trained(method="simclr", logged="top1", run="seed 0"):
+    """Results with the history of a training."""
+    results = changed()
+    results["settings"]["method"] = method
+    epochs = [{"epoch": i, "loss": 5.0 - i, logged: i / 4, "chance_loss": 6.25, "seconds": 1.0} for i in (1, 2, 3)]
+    return {**results, "history": {run: epochs}}
+
+
+def test_training_curves_are_taken_from_the_history_in_the_results(reports):
+    write_json(reports / "a" / "results.json", trained())
+    page = write_comparison([reports / "a", reports / "b"], reports / "page.html").read_text()
+    assert f"a: from 4.00 to 2.00, {LABEL} 75 % of anchors. Its chance level is 6.25." in page
+    assert "Without a history of their training: b." in page
+    write_json(reports / "b" / "results.json", trained())
+    page = write_comparison([reports / "a", reports / "b"], reports / "page.html").read_text()
+    assert f"b: from 4.00 to 2.00, {LABEL} 75 %" in page
+    assert "Without a history" not in page
+
+
+@pytest.mark.parametrize("method", ["mocov2", "no longer installed"])
+def test_of_different_methods_the_loss_is_what_is_compared(method):
+    results = {"first": trained(), "other": trained(method)}
+    page = comparison_page([Report(name, own, training_curves(own)) for name, own in results.items()])
+    assert "other: from 4.00 to 2.00." in page
+    assert LABEL not in page
+
+
+def test_a_history_that_is_none_is_refused(reports):
+    for epochs in (5, [{"epoch": 1}], [{"epoch": 1, "loss": "x", "top1": 0.5}]):
+        write_json(reports / "a" / "results.json", {**trained(), "history": {"seed 0": epochs}})
+        with pytest.raises(UserError, match="cannot be compared"):
+            write_comparison([reports / "a", reports / "b"], reports / "page.html")
 
 
 def test_names_tell_folders_apart(tmp_path):
@@ -133,26 +170,23 @@ def reports(tmp_path):
     return tmp_path
 
 
-def test_the_command_line(reports):
-    done = contrastive(
-        "compare", str(reports / "a"), str(reports / "b" / "results.json"), "--out", str(reports / "p.html")
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"Comparison: {reports / 'p.html'}\n"
+def test_the_command_line(reports, capsys):
+    words = ["compare", str(reports / "a"), str(reports / "b" / "results.json"), "--out", str(reports / "p.html")]
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"Comparison: {reports / 'p.html'}\n"
     assert "<h1" in (reports / "p.html").read_text()
+    assert main([*words[:2], str(reports / "nowhere")]) == 2
+    assert capsys.readouterr().err.startswith("error: there is no report at")
 
 
-def test_the_page_is_opened_in_the_browser(reports):
-    browser = reports / "browser"
-    browser.write_text(f"#!/bin/sh\necho \"$1\" > '{reports}/opened'\n")
-    browser.chmod(0o755)
-    words = ["compare", str(reports / "a"), str(reports / "b"), "--out", str(reports / "p.html"), "--open"]
-    done = contrastive(*words, BROWSER=str(browser))
-    assert done.returncode == 0, done.stderr
-    assert (reports / "opened").read_text() == f"{(reports / 'p.html').as_uri()}\n"
-    done = contrastive(*words, BROWSER="/bin/false", PATH="/nowhere")
-    assert done.returncode == 0
-    assert "no browser could be opened" in done.stderr
+@pytest.mark.parametrize("there_is_one", [True, False])
+def test_the_page_is_opened_in_the_browser(there_is_one, reports, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda page: opened.append(page) or there_is_one)
+    page = reports / "p.html"
+    assert main(["compare", str(reports / "a"), str(reports / "b"), "--out", str(page), "--open"]) == 0
+    assert opened == [page.as_uri()]
+    assert ("no browser could be opened" in capsys.readouterr().err) == (not there_is_one)
 
 
 @pytest.mark.parametrize(
@@ -183,8 +217,9 @@ HOSTILE = "<script>window.pwned=1</script> `x` | $y$ [z](javascript:1) <b>\u202e
 
 def test_hostile_results_are_shown_and_not_obeyed(reports):
     hostile = changed()
-    hostile["settings"] = {HOSTILE: HOSTILE, "ablation_labels": 1000}
-    hostile["metrics"] = {HOSTILE: metric(50.0)}
+    hostile["settings"] = {HOSTILE: HOSTILE, "method": HOSTILE, "ablation_labels": 1000}
+    hostile["metrics"] = {f"knn_accuracy[{HOSTILE}]": metric(50.0)}
+    hostile["history"] = trained(run=HOSTILE)["history"]
     hostile["dataset"]["name"] = hostile["status"] = hostile["provenance"]["command"] = HOSTILE
     (reports / "<b>`c").mkdir()
     (reports / "d").mkdir()
@@ -196,16 +231,6 @@ def test_hostile_results_are_shown_and_not_obeyed(reports):
     assert not re.search(r"<script|<b>|<math|href=\"javascript|\u202e", shown)
 
 
-@pytest.mark.parametrize(
-    "notebook",
-    ["", "[]", '{"cells": [{}]}', '{"cells": 5}', "CSV"],
-)
-def test_a_broken_notebook_costs_its_curves_only(reports, notebook):
-    if notebook == "CSV":
-        shown = {"name": "loss_curve", "csv": "run,epoch,loss,top1,chance_loss\n" + "x" * 200_000}
-        notebook = json.dumps({"cells": [{"outputs": [{"data": {pictures.MIME: shown}}]}]})
-    (reports / "b" / "01_pretrain.ipynb").write_text(notebook)
-    page = write_comparison([reports / "a", reports / "b"], reports / "page.html").read_text()
-    assert "Training" not in page
-    with pytest.raises(UserError):  # a name that no file system takes
+def test_a_name_that_no_file_system_takes_is_refused(reports):
+    with pytest.raises(UserError, match="there is no report"):
         write_comparison([reports / "a", reports / ("x" * 300)], reports / "page.html")

@@ -134,7 +134,8 @@ def test_a_point_is_asked_for_as_a_report_reads_it():
     given = {"l2_normalize": False, "lr": "1e-3", "second_augment": None}
     words = reports.report_command(given, Path("x"))[3:]
     only = ["--only", "01_pretrain", "--only", "02_linear_eval"]
-    assert words == ["report", "--out", "x", *only, "-p", "l2_normalize=false", "-p", "lr=1e-3"]
+    assert words == ["report", "--out", "x", *only, "-p", "l2_normalize=False", "-p", "lr=1e-3"]
+    assert Settings(l2_normalize="False").method.l2_normalize is False
 
 
 def test_reports_are_told_apart_by_what_is_measured_too(write_grid, fresh_runs, capsys):

@@ -100,6 +100,7 @@ def test_optimisers_are_torchs(name, cls):
     optimiser = build_optimiser(groups, Settings(optimiser=name, weight_decay=0.2).optimiser)
     assert type(optimiser).__name__ == cls
     assert optimiser.defaults.get("momentum", 0.9) == 0.9
+    assert optimiser.defaults.get("betas", (0.9, 0.999)) == (0.9, 0.999)
     assert [group["weight_decay"] for group in optimiser.param_groups] == [0.2, 0.0]
 
 

@@ -91,6 +91,13 @@ def test_cosine_regression_is_a_squared_distance_of_directions(autocast):
     assert [cosine_regression(x, y).item() for y in (5 * x, aside, -x)] == pytest.approx([0, 2, 4])
 
 
+def test_the_nearest_positives_are_counted():
+    method, views = begun(**PLAIN).method.eval(), torch.randn(6, 1, 28, 28)
+    output = method(loop.Batch([views, views]), Progress(0, 10))
+    assert output.log["top1"].item() == 1.0
+    assert output.loss < math.log(11)
+
+
 # --- Methods, step by step ----------------------------------------------------------------------------------------
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from docs.published import PUBLISHED, RECIPES
 
-from contrastive.storage.files import read_json, write_json
 from contrastive.report.comparison import write_comparison
 from contrastive.report.index import write_index
-from contrastive.report.readme import PUBLISHED, RECIPES
-from contrastive.report.render import Page, policy, render
+from contrastive.report.render import Page, content_policy, render_page
+from contrastive.storage.files import read_json, write_json
 
 from .test_index import results
 
@@ -36,7 +36,7 @@ def site(report, tmp_path_factory):
         cells=[nbformat.v4.new_markdown_cell("# A title\n\nA **question**?\n\n## Code"), cell]
     )
     error = {"notebook": "01_failed", "cell": "code cell 1", "error": "E: x"}
-    (folder / "failed.html").write_text(render("01_failed", notebook, {}, [error], ["01_failed"], "some data"))
+    (folder / "failed.html").write_text(render_page("01_failed", notebook, {}, [error], ["01_failed"], "some data"))
     write_index(folder)
     return folder
 
@@ -210,14 +210,14 @@ def test_scripts_that_are_not_ours_do_not_run(browser, tmp_path):
     outputs = [nbformat.v4.new_output("display_data", {"text/html": attack})]
     cells = [nbformat.v4.new_markdown_cell(f"# Title\n\n{attack}"), nbformat.v4.new_code_cell("x", outputs=outputs)]
     path = tmp_path / "page.html"
-    path.write_text(render("01_x", nbformat.v4.new_notebook(cells=cells), {}, [], ["01_x"]))
+    path.write_text(render_page("01_x", nbformat.v4.new_notebook(cells=cells), {}, [], ["01_x"]))
     page = browser.new_page()
     page.goto(path.as_uri())
     assert page.get_by_text("end").count() == 2
     assert page.evaluate("window.pwned") is None
     assert page.locator("#theme-switch").is_visible()  # ours did
     page.close()
-    assert "script-src 'none'" in policy()
+    assert "script-src 'none'" in content_policy()
 
 
 def test_an_index_of_500_sorts_and_filters(opened, tmp_path):

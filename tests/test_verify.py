@@ -1,79 +1,159 @@
 """Made again, a report has the same numbers and pages; and what differs is told from noise."""
 
-import json
+import io
+import os
 import re
+from contextlib import redirect_stdout
 
+import numpy as np
 import pytest
 import torch
 
-from contrastive import Settings, pretrain
-from contrastive.data.images import resolve
-from contrastive.evaluation.evaluator import evaluate
-from contrastive.storage.files import read_json, write_json
-from contrastive.report.verify import SHARE, STEP, compare, measured_on, spread
+from contrastive import Settings, load_images, pretrain, resolve
+from contrastive.__main__ import main
+from contrastive.evaluation import aggregate, evaluate
 from contrastive.evaluation.statistics import standard_error
-from contrastive.evaluation.across_seeds import aggregate
+from contrastive.report import runner, verify
+from contrastive.report.verify import SHARE, STEP, compare_results, measured_on, spread
+from contrastive.settings import parameters
+from contrastive.storage.files import read_json, write_json
 
-from .conftest import contrastive
-
-WORDS = ["--preset", "smoke", "--only", "02_linear_eval", "-p", "budgets=50,200", "-p", "supervised_steps=5"]
+SMALL = ["--preset", "smoke", "--only", "02_linear_eval", *["-p", "budgets=50,200", "-p", "supervised_steps=5"]]
 
 
 @pytest.fixture(scope="module")
 def verified(tmp_path_factory):
-    """A report, and what `verify` made of it."""
+    """A folder with a report, `first`, and what `verify` made of it on the same images under another name, `second`;
+    the exit code and what was said."""
     folder = tmp_path_factory.mktemp("verify")
-    runs = {"CONTRASTIVE_RUNS": str(folder / "runs")}
-    first = contrastive("report", *WORDS, "--out", str(folder / "first"), **runs)
-    assert first.returncode == 0, first.stderr
-    return folder, contrastive("verify", str(folder / "first"), "--out", str(folder / "second"), **runs)
+    digits = load_images("digits")
+    content = {"train_images": digits.train[:, 0], "train_labels": digits.train_labels,
+               "test_images": digits.test[:, 0], "test_labels": digits.test_labels}  # fmt: skip
+    np.savez(folder / "images.npz", **{name: tensor.numpy() for name, tensor in content.items()})
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.setenv("CONTRASTIVE_RUNS", str(folder / "runs"))
+        patch.setattr(runner, "reports_root", lambda: folder / "reports")
+        words = ["report", *SMALL, "--dataset", str(folder / "images.npz"), "--out", str(folder / "first")]
+        assert main(words) == 0, said.getvalue()
+        (folder / "images.npz").rename(folder / "photos.npz")
+        words = ["verify", str(folder / "first"), "--out", str(folder / "second")]
+        code = main([*words, "-p", f"dataset={folder / 'photos.npz'}"])
+    return folder, code, said.getvalue()
 
 
-def test_a_report_made_again_is_identical(verified):
-    folder, done = verified
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^identical +linear_accuracy@200: [\d.]+ %$", done.stdout, re.M)
-    assert re.search(r"^\d\d identical, 0 within spread, 0 OFF$", done.stdout, re.M)
+def test_a_report_made_again_is_identical_although_its_images_have_another_name(verified):
+    folder, code, said = verified
+    assert code == 0, said
+    assert re.search(r"^identical +linear_accuracy@200: [\d.]+ %$", said, re.M)
+    assert re.search(r"^identical +dataset sha256: ", said, re.M)
+    assert re.search(r"^\d\d identical, 0 within spread, 0 OFF$", said, re.M)
     assert not list((folder / "runs").glob("verify-*/*"))  # removed in the end
     assert len(list((folder / "runs").glob("*/encoder.safetensors"))) == 1
+    names = [read_json(folder / name / "results.json")["dataset"]["name"] for name in ("first", "second")]
+    assert names == ["images", "photos"]
 
 
 def timeless_results(path):
     results = read_json(path)
     for name in ("seconds", "provenance"):
         results.pop(name)
+    for epoch in results["history"]["seed 0"]:
+        epoch.pop("seconds")
+    return json_renamed(results)
+
+
+def json_renamed(results):
+    """Results with the data's first name."""
+    results["dataset"]["name"] = "images"
+    results["settings"]["dataset"] = results["settings"]["dataset"].replace("photos", "images")
     return results
 
 
 def timeless_page(path):
-    """A page without times, rates and provenance."""
-    page = path.read_text()
+    """A page without times, rates, provenance, and pictures that name the data."""
+    page = path.read_text().replace("photos", "images")
     page = re.sub(r"(?s)<table class=\"record (seconds|provenance)\">.*?</table>", "", page)
     page = re.sub(r"\[\d+:\d\d(&lt;|<)\d+:\d\d.*?\]", "", page)
+    page = re.sub(r"(?s)<figure(?:(?!</figure>).)*Test error against number.*?</figure>", "", page)
     return re.sub(r"(?s)# Parameters.*?</pre>", "", page)  # what was asked for: here also what `auto` had meant
 
 
 def test_its_results_and_page_are_the_same_apart_from_times(verified):
-    folder, _ = verified
+    folder, *_ = verified
     a, b = (timeless_results(folder / name / "results.json") for name in ("first", "second"))
     assert a == b
     a, b = (timeless_page(folder / name / "02_linear_eval.html").splitlines() for name in ("first", "second"))
     assert [(x, y) for x, y in zip(a, b, strict=True) if x != y] == []
-    assert "data:image/png" in "".join(a)
+    assert "".join(a).count("data:image/png") >= 4
 
 
-def test_a_number_that_is_off_gives_exit_1(verified, tmp_path):
-    folder, _ = verified
-    results = read_json(folder / "first" / "results.json")
-    results["metrics"]["linear_accuracy@200"] |= {"mean": 12.0, "values": [12.0]}
-    (tmp_path / "r").mkdir()
-    write_json(tmp_path / "r" / "results.json", results)
-    done = contrastive(
-        "verify", str(tmp_path / "r"), "--out", str(tmp_path / "s"), CONTRASTIVE_RUNS=str(tmp_path / "runs")
+@pytest.fixture
+def made_again(verified, tmp_path, monkeypatch, capsys):
+    """A function that verifies a report with changed results, where the new one gives the unchanged. Returns the exit
+    code, what was said, and the parameters that the new report was asked with."""
+    truth = read_json(verified[0] / "first" / "results.json")
+    truth["settings"]["dataset"] = str(verified[0] / "photos.npz")
+
+    def ask(changes, *words, code=0):
+        asked = {}
+
+        def pretended(given, notebooks, out, timeout):
+            asked.update(given)
+            runner.runs_root().mkdir(parents=True, exist_ok=True)
+            return code, truth
+
+        monkeypatch.setattr(verify, "run_report", pretended)
+        (tmp_path / "r").mkdir(exist_ok=True)
+        results = {**truth, **changes, "settings": truth["settings"] | changes.get("settings", {})}
+        write_json(tmp_path / "r" / "results.json", results)
+        monkeypatch.setenv("CONTRASTIVE_RUNS", str(tmp_path / "runs"))
+        code = main(["verify", str(tmp_path / "r"), *words])
+        assert os.environ["CONTRASTIVE_RUNS"] == str(tmp_path / "runs")
+        return code, capsys.readouterr().out, asked
+
+    ask.metrics = truth["metrics"]
+    ask.runs = tmp_path / "runs"
+    return ask
+
+
+def test_a_number_that_is_off_gives_exit_1(made_again):
+    off = {"mean": 12.0, "std": 0.0, "n_seeds": 1, "values": [12.0]}
+    code, said, _ = made_again({"metrics": made_again.metrics | {"linear_accuracy@200": off}})
+    assert code == 1
+    assert re.search(r"^OFF +linear_accuracy@200: 12.00 % -> [\d.]+ % \(allowed: .*\)$", said, re.M)
+    assert "1 OFF" in said
+
+
+def test_precision_and_device_are_this_machines_which_is_said(made_again):
+    here = resolve(Settings(preset="smoke"))[0].runtime
+    elsewhere = {"device": "cuda", "precision": "float32" if here.precision == "bfloat16" else "bfloat16"}
+    near = {name: m | {"values": [v + 1e-9 for v in m["values"]]} for name, m in made_again.metrics.items()}
+    code, said, asked = made_again({"settings": elsewhere, "metrics": near})
+    assert code == 0
+    assert not {"device", "precision"} & set(asked)
+    assert said.startswith(
+        f"The report was made with precision {elsewhere['precision']} there, {here.precision} here; "
+        f"device cuda there, {here.device} here: its numbers are compared by their spread.\n"
     )
-    assert done.returncode == 1
-    assert re.search(r"^OFF +linear_accuracy@200: 12.00 % -> [\d.]+ % \(allowed: .*\)$", done.stdout, re.M)
-    assert "1 OFF" in done.stdout
+    assert f"{len(near)} within spread, 0 OFF" in said
+
+
+def test_precision_and_device_are_those_that_are_asked_for(made_again):
+    here = resolve(Settings(preset="smoke"))[0].runtime
+    code, said, asked = made_again({}, "-p", "device=cpu", "-p", f"precision={here.precision}")
+    assert code == 0
+    assert (asked["device"], asked["precision"]) == ("cpu", here.precision)
+    assert "there" not in said
+    assert "0 within spread, 0 OFF" in said
+
+
+def test_what_was_trained_is_kept_when_a_signal_stops_it(made_again):
+    code, said, _ = made_again({}, code=130)
+    assert (code, said) == (130, "")
+    assert list(made_again.runs.glob("verify-*"))
+    assert made_again({})[0] == 0
+    assert not list(made_again.runs.glob("verify-*"))
 
 
 @pytest.mark.parametrize(
@@ -87,29 +167,30 @@ def test_a_number_that_is_off_gives_exit_1(verified, tmp_path):
         ({"preset": "<x>"}, "unknown preset"),
         ({"preset": "smoke", "epochs": "many"}, "epochs"),
         ({"preset": "smoke", "dataset": "/etc"}, "missing"),
+        ({"preset": "smoke", "method": "gone"}, "unknown method 'gone'"),
         ({"notebooks": ["../x"]}, "unknown notebook"),
         ({"metrics": {"a@x": {"mean": 1.0, "std": 0.0, "n_seeds": 1, "values": [1.0]}}}, "no numbers"),
         ({"metrics": {"a": {"mean": "1", "std": 0.0, "n_seeds": 1, "values": [1.0]}}}, "no numbers"),
+        ({"settings": {"preset": "smoke", "width": 8, "ablation_labels": 300}}, "was made by older code"),
     ],
 )
-def test_what_cannot_be_verified_is_one_line(tmp_path, content, said):
+def test_what_cannot_be_verified_is_one_line(tmp_path, fresh_runs, capsys, content, said):
     path = tmp_path / "r" / "results.json"
     path.parent.mkdir()
     if isinstance(content, dict):
-        settings = {name: value for name, value in content.items() if name in Settings.model_fields}
+        settings = {name: value for name, value in content.items() if name in parameters()}
         content = {name: value for name, value in content.items() if name not in settings}
         whole = results({"a": metric(1.0)}, notebooks=[])
         whole["settings"] |= {"preset": "smoke", "ablation_labels": 300} | settings
         write_json(path, {"status": "ok"} if content == {"status": "ok"} else whole | content)
     elif content is not None:
         path.write_bytes(content)
-    done = contrastive(
-        "verify", str(tmp_path / "r"), "--out", str(tmp_path / "s"), CONTRASTIVE_RUNS=str(tmp_path / "runs")
-    )
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert main(["verify", str(tmp_path / "r"), "--out", str(tmp_path / "s")]) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.count("\n") == 1
     assert not (tmp_path / "s").exists()
+    assert not fresh_runs.exists()
 
 
 def results(metrics, **more):
@@ -126,50 +207,60 @@ def metric(*values):
 def test_verdicts():
     old = results({"a_accuracy@100": metric(90.0), "alignment": metric(1.0), "b": metric(50.0)})
     new = results({"a_accuracy@100": metric(92.0), "alignment": metric(1.2)})
-    verdicts = {said.partition(":")[0]: verdict for verdict, said in compare(old, new)}
+    verdicts = {said.partition(":")[0]: verdict for verdict, said in compare_results(old, new)}
     assert verdicts["a_accuracy@100"] == "within spread"
     assert verdicts["alignment"] == verdicts["b"] == "OFF"
     assert verdicts["dataset sha256"] == "identical"
     new["dataset"] = new["dataset"] | {"sha256": "z"}
     new["checks"] = [{"name": "c", "passed": False}]
     old["checks"] = [{"name": "c", "passed": True}]
-    verdicts = [said for verdict, said in compare(old, new) if verdict == "OFF"]
+    verdicts = [said for verdict, said in compare_results(old, new) if verdict == "OFF"]
     assert "dataset sha256: y -> z" in verdicts
     assert "check 'c' had passed" in verdicts
 
 
 def test_spread_is_that_of_seeds_or_of_sampling():
-    assert spread("x_accuracy@100", metric(90.0), 10_000, 100) == pytest.approx(2 * 3.0)  # sqrt(0.9 * 0.1 / 100)
-    assert spread("x_accuracy@60000", metric(99.0), 10_000, 60_000) == pytest.approx(2 * standard_error(99.0, 10_000))
-    assert spread("x_accuracy@100", metric(89.0, 90.0, 91.0), 10_000, 100) == pytest.approx(2.0)
-    assert spread("effective_rank", metric(50.0), 10_000, None) == pytest.approx(50 * SHARE)
-    assert spread("effective_rank", metric(40.0, 60.0), 10_000, None) == pytest.approx(2 * 200**0.5)
+    def of(name, *values):
+        return spread(name, metric(*values), results({"linear_accuracy@600": metric(90.0)}))
+
+    def apart(percent, n_labels):
+        errors = [standard_error(percent, n) for n in (10_000, n_labels)]
+        return 1.96 * 2**0.5 * sum(error**2 for error in errors) ** 0.5
+
+    assert apart(90.0, 100) == pytest.approx(8.357, abs=1e-3)  # 3 points with 100 labels, 0.3 with 10,000
+    assert of("x_accuracy@100", 90.0) == pytest.approx(apart(90.0, 100))
+    assert of("x_accuracy@60000", 99.0) == pytest.approx(apart(99.0, 60_000))
+    assert of("x_accuracy@100", 89.0, 90.0, 91.0) == pytest.approx(2.0)
+    assert of("x_accuracy@100", 90.0, 90.0) == pytest.approx(1.96 * 2**0.5 * standard_error(90.0, 10_000))
+    assert of("effective_rank", 50.0) == pytest.approx(50 * SHARE)
+    assert of("effective_rank", 40.0, 60.0) == pytest.approx(2 * 200**0.5)
     # One seed of three may choose another penalty
-    assert spread("calibration_error@600", metric(4.0), 10_000, 600) == STEP
-    assert spread("calibration_error@600", metric(4.0, 4.1, 4.2), 10_000, 600) == STEP / 3
-    assert spread("calibration_error@600", metric(4.0, 14.0), 10_000, 600) == pytest.approx(2 * 50**0.5)
+    assert of("calibration_error@600", 4.0) == STEP
+    assert of("calibration_error@600", 4.0, 4.1, 4.2) == STEP / 3
+    assert of("calibration_error@600", 4.0, 14.0) == pytest.approx(2 * 50**0.5)
+    assert of("calibration_error_scaled@600", 2.0) == pytest.approx(apart(90.0, 600))
 
 
-@pytest.mark.parametrize(("threads", "precision"), [(1, "float32"), (1, "bfloat16"), (2, "bfloat16")])
-def test_other_threads_and_precisions_agree_within_the_spread(fresh_runs, monkeypatch, threads, precision):
+def test_other_threads_and_precisions_agree_within_the_spread(fresh_runs, monkeypatch):
     before = torch.get_num_threads()
-    settings = resolve(Settings(preset="smoke", budgets=(100, 600), precision="float32"))
 
-    def measure(settings, name):
-        monkeypatch.setenv("CONTRASTIVE_RUNS", str(fresh_runs / name))
-        return aggregate([evaluate(pretrain(settings, progress=False), progress=False)])
-
-    try:
-        torch.set_num_threads(2)
-        first = measure(settings, "first")
+    def measure(threads, precision):
+        monkeypatch.setenv("CONTRASTIVE_RUNS", str(fresh_runs / f"{precision}-{threads}"))
         torch.set_num_threads(threads)
-        second = measure(settings.but(precision=precision), "second")
+        small = {"budgets": (200,), "base_channels": 4, "supervised_steps": 10, "n_images": 256, "epochs": 3}
+        settings, images = resolve(Settings(preset="smoke", precision=precision, **small))
+        return aggregate(evaluate(pretrain(settings, progress=False), images, progress=False).rows)
+
+    dataset = {"test": 360, "validation": 280}
+    try:
+        old = {"metrics": measure(2, "float32"), "dataset": dataset, "settings": {"ablation_labels": 300}}
+        for threads, precision in ((1, "float32"), (1, "bfloat16")):  # beside other tests a second thread is slow
+            new = {"metrics": measure(threads, precision), "dataset": dataset}
+            verdicts = compare_results(old, new)
+            assert [said for verdict, said in verdicts if verdict == "OFF"] == [], (threads, precision)
     finally:
         torch.set_num_threads(before)
-    dataset = {"test": 360, "validation": 280}
-    old = {"metrics": first, "dataset": dataset, "settings": {"ablation_labels": 300}}
-    assert [said for verdict, said in compare(old, {"metrics": second, "dataset": dataset}) if verdict == "OFF"] == []
-    json.dumps(second)
+    assert {verdict for verdict, _ in verdicts} == {"identical", "within spread"}
 
 
 def test_transfer_is_measured_on_the_other_test_images():

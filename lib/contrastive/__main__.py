@@ -48,6 +48,8 @@ def pretrain(args: argparse.Namespace, given: dict[str, Any]) -> int:
     settings, images = training.resolve(Settings(**given))
     if images.note:
         say(images.note)
+    if (training.run_folder(settings) / "encoder.safetensors").is_file():
+        say("this run was trained before, so it is loaded (its folder's name says by which settings)")
     run = training.pretrain(settings)
     for item in health(run, images.test[images.test_sample(500)]):
         if not item["passed"]:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from contrastive.storage.files import read_json
 from contrastive.report.runner import RESERVE_BYTES
+from contrastive.storage.files import read_json
 
 from .rows import TINY, Row, finish, reference, report, start
 

@@ -47,12 +47,12 @@ def history_checks(method: Method, last: Epoch, batch_size: int) -> list[dict[st
     if (drop := loss_drop(last)) is not None:
         seen = f"loss {last['loss']:.3f}, {100 * drop:.0f} % of the way"
         expected = (
-            f"more than {100 * MIN_DROP:.0f} % of the way from {last['chance_loss']:.3f}, where a collapsed network "
-            f"is, to {last['lowest_loss']:.3f}"
+            f"more than {100 * MIN_DROP:.0f} % of the way from {last['chance_loss']:.3f}, where nothing is "
+            f"told apart, to {last['lowest_loss']:.3f}"
         )
         checks.append(check("the loss left chance", drop > MIN_DROP, seen, expected))
     for name, logged in method.LOG.items():
-        if logged.chance is not None:
+        if logged.chance is not None and logged.is_share:
             chance = logged.chance(batch_size)
             least = min(TIMES_CHANCE * chance, (1 + chance) / 2)  # of few views, ten times chance is more than all
             seen, expected = (f"{100 * x:.1f}" for x in (last[name], least))

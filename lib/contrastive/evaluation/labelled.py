@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data import Images
 from ..encoders import Encoder
 from ..methods.supervised import Supervised
-from ..settings import Settings
+from ..settings import RunError, Settings
 from ..storage.cache import memo_record
 from ..storage.tensors import hash_tensors
 from ..training import initial_method, start, train
@@ -70,7 +70,13 @@ def classifier(
     assert isinstance(method, Supervised)
 
     def compute() -> dict[str, Tensor]:
-        train(training)
+        try:
+            train(training)
+        except RunError:  # whose advice is for the pretraining
+            raise RunError(
+                f"the network trained on {n:,} labels has a loss or gradients that are not finite. Try "
+                "precision=float32."
+            ) from None
         return dict(method.state_dict())
 
     method.load_state_dict(memo_record("supervised", decisive, compute, "training a network on labels"))

@@ -5,6 +5,6 @@ the 2N anchors.
 """
 
 from .infonce import info_nce
-from .ntxent import nt_xent, nt_xent_and_top1
+from .ntxent import nt_xent, nt_xent_and_top1, whole_matrix
 from .pairs import LOSSES, chance_loss, lowest_loss
 from .regression import cosine_regression

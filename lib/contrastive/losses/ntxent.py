@@ -33,7 +33,7 @@ def nt_xent_and_top1(z1: Tensor, z2: Tensor, temperature: float, normalize: bool
     with torch.autocast(z1.device.type, enabled=False):  # bfloat16 would lose what tells views apart
         z = join_views(z1, z2, temperature, normalize)
         # Tiles hold exp((cosine - 1) / temperature): in float32 that is above 0 for every cosine down to 0.025.
-        return _Tiled.apply(z, temperature) if normalize and temperature >= 0.025 else _whole(z, temperature)
+        return _Tiled.apply(z, temperature) if normalize and temperature >= 0.025 else whole_matrix(z, temperature)
 
 
 def join_views(z1: Tensor, z2: Tensor, temperature: float, normalize: bool) -> Tensor:
@@ -46,8 +46,8 @@ def join_views(z1: Tensor, z2: Tensor, temperature: float, normalize: bool) -> T
     return F.normalize(z, dim=1) if normalize else z
 
 
-def _whole(z: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Both results from the whole matrix of logits."""
+def whole_matrix(z: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """NT-Xent and the share of anchors nearest to their positive, of joined views, from the whole matrix."""
     # The anchor itself is masked out, not subtracted, so that no gradient flows through its similarity of 1.
     logits = (z @ z.T / temperature).fill_diagonal_(-math.inf)
     target, top1 = positives(logits)

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from ..augment import View
 from ..encoders import Encoder
-from ..settings import METHODS, MethodSettings, Settings
+from ..settings import METHODS, MethodSettings, Settings, UserError
+
+# What the loop itself puts into an epoch of the history
+RESERVED = {"epoch", "loss", "chance_loss", "lowest_loss", "gradient_norm", "lr", "images", "seconds"}
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,21 @@ class Output:
 
 @dataclass(frozen=True)
 class Logged:
-    """What a key of the log is: in words; its unit, % of what; and what chance would give for batches of N images."""
+    """What a key of the log is. label: in words. unit: a share is logged from 0 to 1, and its unit starts with %, as in
+    "% of anchors". chance: of a share, what chance would give for batches of N images."""
 
     label: str
     unit: str = ""
     chance: Callable[[int], float] | None = None
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is shown in percent."""
+        return self.unit.startswith("%")
+
+    def show(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{100 * value:.1f} {self.unit}" if self.is_share else f"{value:.2f} {self.unit}".rstrip()
 
 
 class Method(nn.Module):
@@ -94,6 +107,10 @@ class Method(nn.Module):
     def after_step(self, progress: Progress) -> None:
         """What is done once after each step of the optimiser, without gradients: momentum encoders, queues, centres."""
 
+    def loss_function(self) -> Callable[..., Any] | None:
+        """The loss as a function that readers can read: a notebook shows its code beside the text. None shows none."""
+        return None
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The parameters that are trained, by group: `lr_share` and `decay_share` multiply the settings' learning rate
         and weight decay; `schedule`, if given, takes the place of the settings' schedule."""
@@ -105,8 +122,8 @@ class Method(nn.Module):
         return {"h": h} if head is None else {"h": h, "z": head(h)}
 
     def loss_range(self, n: int) -> tuple[float, float] | None:
-        """For batches of n images, the loss of a network that tells nothing apart, and about the lowest there is; None
-        where they are not defined, or say nothing."""
+        """For batches of n images, the loss of a network that tells nothing apart (of a collapsed or an untrained one,
+        whichever is larger), and about the lowest there is; None where they are not defined, or say nothing."""
         return None
 
     def advice(self) -> str:
@@ -127,6 +144,8 @@ def decay_groups(parameters: Iterable[nn.Parameter], lr_share: float = 1.0, **mo
 def build_method(encoder: Encoder, settings: Settings, n_classes: int = 0) -> Method:
     """The method that the settings name, around `encoder`."""
     method: Method = METHODS[settings.method.name](encoder, settings, n_classes)
+    if taken := RESERVED & method.LOG.keys():
+        raise UserError(f"method {settings.method.name} logs {min(taken)!r}, which the history has already: rename it.")
     return method.to(memory_format=torch.channels_last)
 
 

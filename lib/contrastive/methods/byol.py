@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,6 +58,10 @@ gets no gradient keep training away from it, and the checks below look for it.""
         p1, p2 = prediction.chunk(2)
         t1, t2 = target.chunk(2)
         return Output(cosine_regression(p1, t2) + cosine_regression(p2, t1), {"target_std": spread})
+
+    def loss_function(self) -> Callable[..., Any]:
+        """Of one view and the other."""
+        return cosine_regression
 
     @torch.no_grad()
     def targets(self, views: Tensor) -> Any:

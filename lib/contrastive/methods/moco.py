@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field, field_validator
@@ -66,6 +69,10 @@ $\ln(K+1)$. After each step the batch's keys take the place of the oldest ones."
         self.keys = self.make_keys(second)
         loss, top1 = info_nce(query, self.keys, self.queue, self.temperature)
         return Output(loss, {"top1": top1})
+
+    def loss_function(self) -> Callable[..., Any]:
+        """Of one view and the other."""
+        return info_nce
 
     @torch.no_grad()
     def make_keys(self, views: Tensor) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
 from ..encoders import Encoder, projection_head
-from ..losses import LOSSES, chance_loss, lowest_loss
+from ..losses import LOSSES, chance_loss, lowest_loss, whole_matrix
 from ..settings import METHODS, Float, Int, MethodSettings, Settings, did_you_mean
 from .base import Batch, Logged, Method, Output, Progress
 
@@ -73,6 +76,11 @@ $\ln(2N-1)$. (With another `loss`, or without `l2_normalize`, it is another form
     def loss(self, z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
         """The loss that was chosen, and how often the positive is the nearest view."""
         return LOSSES[self.own.loss](z1, z2, self.own.temperature, self.own.l2_normalize)
+
+    def loss_function(self) -> Callable[..., Any]:
+        """NT-Xent of the whole matrix, which the fast one equals; or the other loss that was chosen."""
+        chosen = LOSSES[self.own.loss]
+        return whole_matrix if self.own.loss == "nt_xent" else getattr(chosen, "func", chosen)
 
     def loss_range(self, n: int) -> tuple[float, float] | None:
         """That of the loss. What collapsed has no semi-hard negatives, so there it says nothing."""

@@ -3,6 +3,6 @@
 from ..evaluation import check
 from . import plots, pretraining, result_plots, tables
 from .explorer import explore
-from .grid_section import findings_table, grid_answer, grid_checks, grid_metrics, run_grids, show_grids
+from .grid_section import findings_table, grid_answer, grid_checks, grid_facts, grid_metrics, run_grids, show_grids
 from .origins import describe_data, provenance
 from .recording import conclude, record

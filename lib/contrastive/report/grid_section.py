@@ -9,6 +9,7 @@ from typing import Any
 from IPython.display import Markdown, display
 
 from ..augment import parse_policy
+from ..data import Images
 from ..evaluation import Key, check
 from ..evaluation.statistics import summary
 from ..settings import Settings, UserError, grid_names
@@ -127,6 +128,15 @@ def grid_metrics(results: Mapping[str, GridResult]) -> dict[str, Any]:
                 key = Key("validation_accuracy", "untrained", subset=f"{name}: {point}")
                 found[str(key)] = summary(list(own.values()))
     return found
+
+
+def grid_facts(settings: Settings, images: Images, n_validation: int) -> tuple[str, str]:
+    """What the grids were run on, and how each point was trained, for `conclude`."""
+    own, n_images = settings.ablations, settings.data.n_images
+    data = f"{images.name}: {n_images:,} images without labels, {own.ablation_labels:,} labels a probe, "
+    size = f" and {own.ablation_base_channels} base channels" if hasattr(settings.encoder, "base_channels") else ""
+    trained = f"{own.ablation_epochs} epochs{size} unless varied, {own.ablation_seeds} seeds a point"
+    return f"{data}{n_validation:,} to validate", trained
 
 
 def grid_checks(results: Mapping[str, GridResult], n_classes: int) -> list[dict[str, Any]]:

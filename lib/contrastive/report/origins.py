@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..data import Images, Splits
-from ..settings import EvaluationSettings, Settings, UserError, checkout, digest
+from ..settings import EvaluationSettings, Settings, UserError, checkout, digest, plugins
 from ..training import resolve
 
 PACKAGES = (
@@ -43,7 +43,9 @@ def provenance(settings: Settings) -> dict[str, Any]:
         "dirty": bool(commit and _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")),
         "run": digest(settings.identity),
         "evaluation_version": EvaluationSettings.VERSION,
-        "packages": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "packages": {name: metadata.version(name) for name in PACKAGES}
+        | plugins()
+        | {"python": platform.python_version()},
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_model(),
         "device": runtime.device if runtime.device != "cuda" else f"cuda ({torch.cuda.get_device_name()})",

@@ -64,7 +64,7 @@ def loss_curve(
     drawn, panels = subplots(1, 1 if logged is None else 2, (4.6 if logged is None else 7.6, 3.2), squeeze=False)
     left, right = panels[0, 0], panels[0, -1]
     key, what = logged or ("loss", Logged("loss"))
-    scale = 100 if what.unit.startswith("%") else 1
+    scale = 100 if what.is_share else 1
     ends = []
     for i, (name, history) in enumerate(histories.items()):
         epochs = [h["epoch"] for h in history]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+import torch
+from torch import Tensor
 
 from ..data import Images
 from ..evaluation.statistics import standard_error, summary
@@ -24,18 +26,15 @@ def training_sentence(method: Method, run: Run) -> str:
     said = f"The loss went from {first['loss']:.2f} in the first epoch to **{last['loss']:.2f}**"
     said += f"; chance is {last['chance_loss']:.2f}." if "chance_loss" in last else "."
     for key, what in method.LOG.items():
-        said += f" In the last epoch, {what.label}: **{_value(last[key], what)}**"
-        said += f" (by chance: {100 * what.chance(size):.1f} %)." if what.chance else "."
+        said += f" In the last epoch, {what.label}: **{what.show(last[key])}**"
+        said += f" (by chance: {what.show(what.chance(size))})." if what.chance else "."
     return said
 
 
-def _value(value: float, what: Logged) -> str:
-    return f"{100 * value:.1f} {what.unit}" if what.unit.startswith("%") else f"{value:.2f} {what.unit}".rstrip()
-
-
-def same_class_share(labels: Any, rows: Sequence[Sequence[int]]) -> float:
+def same_class_share(labels: Tensor, rows: Sequence[Sequence[int]]) -> float:
     """How many of each image's neighbours share its class, in percent; the first of a row is the image itself."""
-    return 100 * (labels[rows][:, 1:] == labels[rows][:, :1]).float().mean().item()
+    classes = labels[torch.tensor(rows)]
+    return 100 * (classes[:, 1:] == classes[:, :1]).float().mean().item()
 
 
 def conclusion(
@@ -63,7 +62,7 @@ def conclusion(
     numbers = []
     if (first := logged(method)) is not None:
         key, what = first
-        scale, unit = (100, " %") if what.unit.startswith("%") else (1, "")
+        scale, unit = (100, " %") if what.is_share else (1, "")
         over_seeds = summary([scale * run.history[-1][key] for run in runs])
         said = f"{what.label}, in the last epoch" + (f" ({what.unit})" if what.unit else "")
         spread_of_it = f"± {over_seeds['std']:.1f}" if several else ""

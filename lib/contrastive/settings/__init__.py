@@ -19,4 +19,4 @@ from .identity import digest, identity
 from .model import Settings, decisive_parameters, notebook_settings, parameters, rebased
 from .paths import absolute, checkout, data_root, grid_names, grids_folder, runs_root
 from .presets import PRESETS
-from .registry import ENCODERS, METHODS, OPTIMISERS, SPELLERS
+from .registry import ENCODERS, METHODS, OPTIMISERS, SPELLERS, plugins

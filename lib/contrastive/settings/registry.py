@@ -55,6 +55,12 @@ OPTIMISERS: Registry[Any] = Registry("optimiser")
 SPELLERS: dict[str, Callable[[str], str]] = {}
 
 
+def plugins() -> dict[str, str]:
+    """The packages that bring encoders and methods -> their versions."""
+    found = (point.dist for point in entry_points(group=PLUGINS))
+    return {dist.name: dist.version for dist in found if dist is not None}
+
+
 @cache
 def load_plugins() -> None:
     """Import what installed packages bring as entry points of the group PLUGINS; their import registers it.

@@ -73,6 +73,12 @@ class Grid(BaseModel):
         """The parameters in which its points differ."""
         return {*self.vary, *itertools.chain(*self.points)}
 
+    @property
+    def combinations(self) -> list[dict[str, Value]]:
+        """What each point varies: every combination, then those that are listed."""
+        every = itertools.product(*self.vary.values()) if self.vary else ()
+        return [dict(zip(self.vary, values, strict=True)) for values in every] + self.points
+
 
 @dataclass(frozen=True)
 class Point:
@@ -120,14 +126,7 @@ def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
             }
         )
     except ValidationError as error:
-        errors = error.errors()  # of a misspelt part, that it is unknown says more than that another one is missing
-        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-        where = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            raise UserError(
-                f"{path}: {where}: {did_you_mean(str(first['loc'][-1]), Claim.model_fields, 'part of a claim')}"
-            ) from None
-        raise UserError(f"{path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}.") from None
+        raise UserError(f"{path}: {_explain(error)}") from None
     if not grid.vary and not grid.points:
         raise UserError(f"{path} varies nothing: it needs vary or points.")
     if "n_seeds" in {*grid.base, *grid.varied}:
@@ -141,29 +140,33 @@ def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
     return grid
 
 
+def _explain(error: ValidationError) -> str:
+    """What is wrong first. Of a misspelt part, that it is unknown says more than that another one is missing."""
+    errors = error.errors()
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"{where}: {did_you_mean(str(first['loc'][-1]), Claim.model_fields, 'part of a claim')}"
+    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}."
+
+
 def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
     """All points of a grid by name, every setting checked against the data. Two of the same settings are one.
 
     reports: whether points are reports, rather than trainings that are judged on validation images, to which settings
     of the evaluation do nothing. Raises: UserError that names grid, point and parameter.
     """
-    combinations: list[dict[str, Value]] = list(grid.points)
-    if grid.vary:
-        if math.prod(map(len, grid.vary.values())) > MAX_RUNS:
-            raise UserError(f"grid {grid.name} has more than {MAX_RUNS:,} points.")
-        combinations = [
-            dict(zip(grid.vary, values, strict=True)) for values in itertools.product(*grid.vary.values())
-        ] + combinations
+    if math.prod(map(len, grid.vary.values())) > MAX_RUNS:
+        raise UserError(f"grid {grid.name} has more than {MAX_RUNS:,} points.")
     if "seed" in grid.varied:
         raise UserError(f"grid {grid.name} varies seed: say how many there are with seeds, and the first one in base.")
     if idle := grid.varied & set(parameters()) - {"preset", *decisive_parameters(), *(REPORTED if reports else ())}:
         hint = " A report for each point shows what it does: --reports." if min(idle) in REPORTED else ""
         raise UserError(f"grid {grid.name} varies {min(idle)}, which changes nothing of its points.{hint}")
-    found: dict[str, Point] = {}
-    seen: set[tuple[str, ...]] = set()
+    different: dict[tuple[str, ...], Point] = {}
     left_out: list[dict[str, Value]] = []
     why = ""
-    for varied in combinations:
+    for varied in grid.combinations:
         name = ", ".join(
             grid.names.get(word(value), f"{key.replace('_', ' ')} {word(value)}") for key, value in varied.items()
         )
@@ -180,9 +183,8 @@ def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
         except UserError as mistake:
             raise UserError(f"grid {grid.name}, point {name}: {mistake}") from None
         same = settings.identity, *(str(settings.flat()[name]) for name in (REPORTED if reports else ()))
-        if same not in seen:
-            seen.add(same)
-            found[name] = Point(name, varied, settings)
+        different.setdefault(same, Point(name, varied, settings))
+    found = {point.name: point for point in different.values()}
     if len({point.settings.data.dataset for point in found.values()}) > 1:
         raise UserError(f"grid {grid.name}: all points have to be of one data set, since they are compared.")
     if not found:

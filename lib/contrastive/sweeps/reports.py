@@ -139,10 +139,6 @@ class _ReportRunner:
 
 def report_command(given: Mapping[str, Any], folder: Path) -> list[str]:
     """What makes a report with these parameters in that folder, without ablations of its own."""
-    words = [word for key, value in given.items() if value is not None for word in ("-p", f"{key}={_plain(value)}")]
+    words = [word for key, value in given.items() if value is not None for word in ("-p", f"{key}={value}")]
     only = [word for notebook in NOTEBOOKS for word in ("--only", notebook)]
     return [sys.executable, "-m", "contrastive", "report", "--out", str(folder), *only, *words]
-
-
-def _plain(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -123,7 +123,11 @@ def measure_one(settings: Settings, labels: int, features: tuple[str, ...]) -> O
         run = pretrain(settings, progress=False)
         encoder, images = load_encoder(run), load_images(run.settings.data.dataset)
         for kind in features:
-            head: Any = load_method(run).head if kind == "z" else None
+            head: Any = getattr(load_method(run), "head", None) if kind == "z" else None
+            if kind == "z" and head is None:
+                raise UserError(
+                    f"method {settings.method.name} has no projections z to judge: leave z out of features."
+                )
             values[kind] = judge(run.settings, images, encoder, labels, head)
     except UserError as failure:
         why = str(failure)

@@ -13,9 +13,9 @@ from torch import Generator, Tensor, nn
 from ..augment import ViewMaker
 from ..data import ImageFormat
 from ..encoders import build_encoder
-from ..methods import Batch, Method, Progress, build_method
+from ..methods import Batch, Method, Output, Progress, build_method
 from ..processor import keep_freed_memory
-from ..settings import RunError, Settings
+from ..settings import RunError, Settings, UserError
 from ..storage.signals import Stop
 from .optimisers import build_optimiser, learning_rate
 from .state import LoopState
@@ -98,14 +98,24 @@ def take_step(training: Training, state: LoopState) -> None:
     for group in optimiser.param_groups:
         group["lr"] = group["lr_share"] * rate(training, taken, group.get("schedule", ""))
     with torch.autocast(training.data.device.type, torch.bfloat16, settings.runtime.precision == "bfloat16"):
-        output = method(batch, progress)
+        output = checked(method, method(batch, progress))
     optimiser.zero_grad()
     output.loss.backward()
     norm = nn.utils.get_total_norm([p.grad for p in method.parameters() if p.grad is not None])
     optimiser.step()
     method.after_step(progress)
 
-    state.count(taken, output, norm)
+    state.count(taken, [output.loss.detach(), norm, *(output.log[name] for name in method.LOG)])
+
+
+def checked(method: Method, output: Output) -> Output:
+    """The output of a method's `forward`. Raises: UserError when it is not what the method declares."""
+    name = method.settings.method.name
+    if not isinstance(output, Output) or not all(isinstance(x, Tensor) for x in (output.loss, *output.log.values())):
+        raise UserError(f"method {name}: forward has to return Output(loss, log), both of tensors.")
+    if output.log.keys() != method.LOG.keys():
+        raise UserError(f"method {name}: forward logs {sorted(output.log)}, but LOG declares {sorted(method.LOG)}.")
+    return output
 
 
 def rate(training: Training, taken: int, schedule: str = "") -> float:

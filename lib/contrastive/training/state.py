@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from ..methods import Output
-
 NEVER = 2**62  # a step that is not reached
 
 
@@ -45,9 +43,9 @@ class LoopState:
         """Steps that were taken since the training's start."""
         return self.epoch * steps_of_epoch + self.step
 
-    def count(self, taken: int, output: Output, norm: Tensor) -> None:
-        """Count a step in, without waiting for the device."""
-        seen = torch.stack([output.loss.detach(), norm, *output.log.values()])
+    def count(self, taken: int, scalars: list[Tensor]) -> None:
+        """Count a step in, by its loss, gradient norm and what the method logs, without waiting for the device."""
+        seen = torch.stack(scalars)
         self.sums += seen
         bad = torch.full_like(self.first_bad, taken).masked_fill_(seen[:2].isfinite(), NEVER)
         self.first_bad = torch.minimum(self.first_bad, bad)

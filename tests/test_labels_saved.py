@@ -6,7 +6,7 @@ from scipy import stats as scipy_stats
 
 from contrastive.evaluation.labels_saved import label_savings, labels_needed
 
-from .test_stats import tries
+from .test_statistics import tries
 
 
 def test_labels_needed_interpolates_between_powers():

@@ -1,0 +1,98 @@
+"""What tells a collapse: of BYOL without what keeps it from it, and of SimCLR at a rate that is far too high."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from contrastive import Settings, load_images, pretrain
+from contrastive.evaluation import health, loss_drop
+from contrastive.evaluation.health import collapse_checks, history_checks
+from contrastive.methods import Logged, Output
+from contrastive.methods.byol import BYOL
+from contrastive.methods.simclr import SimCLR
+from contrastive.settings import METHODS
+
+from .trainings import begun
+
+SHORT = dict(preset="smoke", batch_size=64, precision="float32")
+
+
+class Collapsing(BYOL):
+    """BYOL without its predictor, and with a gradient through both sides: that all is alike is its best answer."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.predictor = nn.Identity()
+
+    def forward(self, batch, progress):
+        z1, z2 = self.head(self.encoder(torch.cat(batch.views))).chunk(2)
+        return Output(2 - 2 * F.cosine_similarity(z1, z2).mean(), {"target_std": z1.detach().std()})
+
+
+def checked(**parameters):
+    """The checks of a run, by name: whether they passed."""
+    run = pretrain(Settings(**SHORT, **parameters), progress=False)
+    found = health(run, load_images("digits").test)
+    assert all(item["name"].endswith("(seed 0)") and item["seen"] and item["expected"] for item in found)
+    return {item["name"].removesuffix(" (seed 0)"): item["passed"] for item in found}
+
+
+def test_byol_collapses_without_stop_gradient_and_predictor_and_it_is_told(monkeypatch):
+    monkeypatch.setitem(METHODS._entries, "collapsing", Collapsing)
+    collapsed = checked(method="collapsing")
+    assert not collapsed["no collapse of the projections"]
+    sound = checked(method="byol")
+    assert sound == {"no collapse of the features": True, "no collapse of the projections": True}
+    assert sound.keys() == collapsed.keys()  # no check of a loss that has no chance level
+
+
+def test_what_simclr_learned_is_told_from_what_it_did_not():
+    sound = checked(method="simclr")
+    assert all(sound.values())
+    assert {"the loss left chance", SimCLR.LOG["top1"].label} <= sound.keys()
+    diverged = checked(method="simclr", lr=10)
+    assert not diverged["the loss left chance"]
+    assert not diverged["no collapse of the projections"]
+
+
+def test_supervised_features_are_checked_as_well_and_its_loss_starts_at_the_classes():
+    checks = checked(method="supervised", epochs=3)
+    assert checks["the loss left chance"]
+    assert set(checks) == {"the loss left chance", "no collapse of the features"}
+
+
+def test_checks_follow_what_a_method_logs():
+    method = begun(base_channels=2).method
+    last = {"loss": 4.0, "chance_loss": 5.0, "lowest_loss": 1.0, "top1": 0.5}
+    assert loss_drop(last) == pytest.approx(0.25)
+    assert loss_drop({"loss": 1.0}) is None
+    assert [item["passed"] for item in history_checks(method, last, 128)] == [True, True]
+    assert [item["passed"] for item in history_checks(method, last | {"top1": 9 / 255}, 128)] == [True, False]
+    assert [item["passed"] for item in history_checks(method, last | {"loss": 4.7}, 128)] == [False, True]
+    method.LOG = {"top1": Logged("no chance level"), "other": Logged("a tenth by chance", chance=lambda n: 0.1)}
+    names = [item["name"] for item in history_checks(method, {"loss": 1.0, "other": 0.6}, 128)]
+    assert names == ["a tenth by chance"]
+
+
+def test_one_dimension_is_a_collapse_too():
+    method, images = begun(base_channels=2).method.eval(), load_images("digits").test
+    with torch.no_grad():
+        assert not any(item["passed"] for item in collapse_checks(Shrunk(method, 0), images))  # all at one point
+        line = collapse_checks(Shrunk(method, 1), images)  # spread over a line: only the rank tells
+    assert not any(item["passed"] for item in line)
+    assert all("effective rank 1" in item["seen"] or "effective rank 2" in item["seen"] for item in line)
+
+
+class Shrunk(nn.Module):
+    """A method whose features lie in a few dimensions, away from the origin."""
+
+    def __init__(self, method, dimensions):
+        super().__init__()
+        self.encoder, self.dimensions = method.encoder, dimensions
+
+    def representations(self, h):
+        basis = F.one_hot(torch.arange(h.shape[1]), h.shape[1]).float()
+        point = basis[0] * (0.01 if self.dimensions else 1)
+        flat = h[:, :1].sub(h[:, :1].mean()) * basis[1] * self.dimensions + point
+        return {"h": flat, "z": flat}

@@ -30,7 +30,7 @@ def parameters() -> str:
         about = "" if component in BASES else " ".join((base.__doc__ or "").partition("\n\n")[0].split())
         names = ", ".join(f"`{name}`" for name in sorted(classes))
         parts += [f"### {component.capitalize()}", about or f"One of {names}.", _fields(base, component)]
-        for name, cls in classes.items():
+        for name, cls in sorted(classes.items()):
             own = _fields(cls, component, set(base.model_fields))
             if component in BASES:
                 parts += [f"With `{component}={name}`:", own] if own else [f"`{component}={name}` has no others."]

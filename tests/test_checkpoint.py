@@ -211,6 +211,7 @@ HOSTILE = {
         lambda s: [m.update(exp_avg=torch.zeros(1).expand(m["exp_avg"].shape)) for m in s["optimiser"].values()]
     ),
     "moments of one kind": resealed(lambda s: s["optimiser"][0].pop("exp_avg")),
+    "moments of one number": resealed(lambda s: s["optimiser"][0].update(exp_avg=torch.zeros(1))),
     "moments of another optimiser": resealed(
         lambda s: s.update(optimiser={i: {"momentum_buffer": m["exp_avg"]} for i, m in s["optimiser"].items()})
     ),
@@ -231,6 +232,7 @@ HOSTILE = {
     "a step from nowhere": resealed(lambda s: s["position"].update(step=4)),
     "an order that leaves images out": resealed(lambda s: s["position"]["order"].fill_(0)),
     "a generator of no kind": resealed(lambda s: s["position"].update(draws=torch.zeros(3, dtype=torch.uint8))),
+    "a history of an epoch that was not": resealed(lambda s: s["history"].append({**s["history"][0], "epoch": 2})),
     "a history of words": resealed(lambda s: s["history"][0].update(loss="<b>")),
     "nothing": resealed(lambda s: [s.pop(k) for k in list(s) if k != "format"]),
 }

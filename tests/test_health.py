@@ -70,7 +70,7 @@ def test_checks_follow_what_a_method_logs():
     assert [item["passed"] for item in history_checks(method, last, 128)] == [True, True]
     assert [item["passed"] for item in history_checks(method, last | {"top1": 9 / 255}, 128)] == [True, False]
     assert [item["passed"] for item in history_checks(method, last | {"loss": 4.7}, 128)] == [False, True]
-    method.LOG = {"top1": Logged("no chance level"), "other": Logged("a tenth by chance", chance=lambda n: 0.1)}
+    method.LOG = {"top1": Logged("no chance level"), "other": Logged("a tenth by chance", "%", lambda n: 0.1)}
     names = [item["name"] for item in history_checks(method, {"loss": 1.0, "other": 0.6}, 128)]
     assert names == ["a tenth by chance"]
 

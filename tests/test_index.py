@@ -67,6 +67,15 @@ def test_only_pages_that_are_there_are_linked(tmp_path):
     assert '<a href="r/s/01_pretrain.html">01_pretrain</a>' in write_index(tmp_path).read_text()
 
 
+def test_a_row_tells_method_and_encoder_where_the_report_does(tmp_path):
+    for name, chosen in {"new": {"method": "byol", "encoder": "resnet18"}, "old": {}}.items():
+        (tmp_path / name).mkdir()
+        kept = {"settings": {"n_images": 5000, "epochs": 15, **chosen}}
+        write_json(tmp_path / name / "results.json", results() | kept)
+    page = write_index(tmp_path).read_text()
+    assert page.count(">byol, resnet18</td>") == page.count(">–, –</td>") == 1
+
+
 @pytest.mark.parametrize(("seconds", "minutes"), [({}, "1.5"), ({"pretrain": 600.0, "evaluate": 60.0}, "11.0")])
 def test_a_report_of_finished_runs_tells_what_they_took(seconds, minutes, tmp_path):
     (tmp_path / "r").mkdir()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contrastive.evaluation import ARMS, METRICS, SCRATCH, Key, aggregate, as_table, format_metric
-from contrastive.evaluation.arms import CONTROLS, measured
+from contrastive.evaluation.arms import measured, with_role
 from contrastive.evaluation.metrics import Row
 from contrastive.evaluation.statistics import standard_error, summary, uncertainty
 
@@ -125,7 +125,7 @@ def test_every_arm_says_how_it_is_built():
         assert re.fullmatch("[a-z_]+", name)
         assert Key.parse(f"{name}_accuracy@10") == Key("accuracy", name, 10)
         assert (arm.features is None) != (arm.labels is None)
-    assert {*SCRATCH, *CONTROLS, "linear"} <= set(ARMS)
+    assert {*SCRATCH, *with_role("control"), "linear"} <= set(ARMS)
     assert all(ARMS[name].labels is not None for name in SCRATCH)
 
 

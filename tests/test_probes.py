@@ -191,10 +191,10 @@ def test_validation_accuracy_is_the_mean_of_probes_with_labels_of_their_own():
 def test_projections_can_be_judged_as_well():
     run, images = pretrain(SMOKE, progress=False), load_images("digits")
     method = load_method(run)
-    found = validation_accuracy(run.settings, images, method.encoder, 100, method.head)
+    found = validation_accuracy(run.settings, images, method.encoder, 100, method)
     assert found != validation_accuracy(run.settings, images, method.encoder, 100)
-    flat = torch.nn.Linear(method.encoder.out_dim, 1).requires_grad_(False)
-    assert validation_accuracy(run.settings, images, method.encoder, 100, flat) < found
+    method.head = torch.nn.Linear(method.encoder.out_dim, 1).requires_grad_(False)  # which leaves next to nothing
+    assert validation_accuracy(run.settings, images, method.encoder, 100, method) < found
 
 
 @pytest.mark.skipif(not HAVE_MNIST, reason="needs MNIST")

@@ -4,23 +4,16 @@ import itertools
 import re
 import subprocess
 import tomllib
-from pathlib import Path
 
 import pytest
+from docs.generate import between, generated_parts
+from docs.markdown import ROOT
+from docs.published import published
 
-from contrastive.report.readme import (
-    BEGIN,
-    BEGIN_POLICIES,
-    END,
-    END_POLICIES,
-    generated,
-    generated_policies,
-    published,
-)
-from contrastive.settings.model import Settings
+from contrastive.settings import parameters
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def requirements(lines):
@@ -54,28 +47,53 @@ def test_environment_leaves_dependencies_to_pyproject():
     assert conda["python"].removeprefix("python") == PROJECT["requires-python"]
 
 
-def test_readme_is_generated_from_the_published_results():
-    text = (ROOT / "README.md").read_text()
-    reports = published()
-    assert text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip() == generated(reports).strip()
-    for results in reports.values():
-        assert results["status"] == "ok"
-        assert results["dataset"]["name"] == "mnist"
-        assert results["provenance"]["dirty"] is False
+# --- Documents ----------------------------------------------------------------------------------------------------
 
 
-def test_readme_tells_the_augmentation_policies_as_they_are():
-    text = (ROOT / "README.md").read_text()
-    assert (
-        text[text.index(BEGIN_POLICIES) + len(BEGIN_POLICIES) : text.index(END_POLICIES)].strip()
-        == generated_policies()
-    )
+def test_what_is_generated_of_the_documents_is_what_the_generator_gives():
+    for (document, part), content in generated_parts().items():
+        text = between((ROOT / document).read_text(), part)
+        assert text == content.strip(), f"{part} of {document}: run `make readme`"
 
 
-def test_readme_tells_every_parameter():
-    text = (ROOT / "README.md").read_text()
-    for name in Settings.model_fields:
-        assert f"`{name}`" in text, name
+def test_published_reports_are_whole_and_of_a_commit():
+    for name, results in published().items():
+        assert (results["status"], results["dataset"]["name"]) == ("ok", "mnist"), name
+        assert results["provenance"]["dirty"] is False, name
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) <= 900
+
+
+def test_every_parameter_is_in_the_documents():
+    text = (ROOT / "docs" / "parameters.md").read_text()
+    assert [name for name in parameters() if f"`{name}`" not in text] == []
+
+
+def headings(path):
+    """The addresses of a document's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"(?ms)^```.*?^```", "", path.read_text()), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(document):
+    text = re.sub(r"(?ms)^```.*?^```|`[^`\n]*`", "", document.read_text())
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    for link in links:
+        if not link.startswith("http"):
+            name, _, address = link.partition("#")
+            path = document.parent / name if name else document
+            assert path.exists(), link
+            assert not address or address in headings(path), link
+
+
+def test_commands_of_the_documents_are_there():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    for document in DOCUMENTS:
+        asked = set(re.findall(r"`make ([a-z]+)|^make ([a-z]+)", document.read_text(), re.M))
+        assert {first or other for first, other in asked} <= targets, document.name
 
 
 def test_git_keeps_the_library_and_only_published_reports():
@@ -91,11 +109,18 @@ def test_git_keeps_the_library_and_only_published_reports():
     assert ignored("data/MNIST/raw/x")
 
 
-def test_modules_import_only_from_those_above_them():
-    order = (ROOT / "README.md").read_text().partition("`lib/contrastive/`: ")[2].partition("the command line")[0]
-    order = [*re.findall(r"`(\w+)/?`", order), "__main__"]
-    for path in (ROOT / "lib" / "contrastive").glob("*.py"):
-        if path.stem == "__init__":
-            continue
-        for name in re.findall(r"^ *from \.(\w+)", path.read_text(), re.M):
-            assert order.index(name) < order.index(path.stem), f"{path.name} imports {name}"
+def test_no_file_is_long_and_no_function_shares_its_name_with_a_module():
+    sources = [path for folder in ("lib", "tests", "docs", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    assert [path.name for path in sources if len(path.read_text().splitlines()) > 320] == []
+    modules = {path.stem for path in (ROOT / "lib").rglob("*.py")} - {"__init__", "__main__"}
+    for path in (ROOT / "lib").rglob("*.py"):
+        for name in re.findall(r"^def (\w+)", path.read_text(), re.M):
+            assert name not in modules or path.name == "__main__.py", f"{path.name}: {name}"
+
+
+def test_each_room_says_what_it_is_for():
+    for path in (ROOT / "lib" / "contrastive").glob("*/__init__.py"):
+        assert path.read_text().startswith('"""'), path
+    rooms = {path.parent.name for path in (ROOT / "lib" / "contrastive").glob("*/__init__.py")}
+    told = (ROOT / "docs" / "contributing.md").read_text()
+    assert [room for room in rooms if f"| `{room}/` |" not in told] == []

@@ -1,7 +1,5 @@
 """The command line: `contrastive report`, `pretrain`, `sweep`, `compare` and `verify`."""
 
-from __future__ import annotations
-
 import argparse
 import signal
 import sys

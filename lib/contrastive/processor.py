@@ -1,7 +1,5 @@
 """What processors need to be fast, away from what is computed: memory that is kept, convolutions that save work."""
 
-from __future__ import annotations
-
 import ctypes
 import mmap
 import sys

@@ -4,8 +4,6 @@ The operations are functions of images in [0, 1], float32 N x C x H x W, and of 
 parameters each agrees with torchvision's function of the same purpose, image by image. Policies draw the parameters.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

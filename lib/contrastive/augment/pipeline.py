@@ -1,7 +1,5 @@
 """Policies applied: one random view of each image of a batch, on the images' device."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Augmentation policies as text: read, checked, spelled out, and chosen by what the images are."""
 
-from __future__ import annotations
-
 import re
 
 from ..data import Images

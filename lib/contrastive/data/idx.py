@@ -1,7 +1,5 @@
 """IDX files, as MNIST and its like have them: read and checked, plain or compressed."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import zlib

@@ -1,7 +1,5 @@
 """Images in memory, and what is said of them."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field

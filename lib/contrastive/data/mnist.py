@@ -1,7 +1,5 @@
 """MNIST's four files: found, unpacked or downloaded."""
 
-from __future__ import annotations
-
 import io
 import os
 import sys

@@ -4,8 +4,6 @@ Whatever a file claims is checked before memory is asked for; no pickle is loade
 and what is not a regular file, are refused.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import warnings

@@ -1,7 +1,5 @@
 """Data sets by name or path -> `Images`: all of it in memory, as uint8."""
 
-from __future__ import annotations
-
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -54,9 +52,7 @@ def _load(dataset: str, root: str) -> Images:
             )
         check_idx(raw, Path(root))
         note = "" if is_original(raw) else f"The files in {inert(str(raw))} are not those of the original MNIST."
-        return make_images(
-            "mnist", [read_idx(raw / name) for name in IDX_FILES], note, MNIST_STATISTICS, handwriting=True
-        )
+        return _idx_images("mnist", raw, note, handwriting=True)
     path = Path(os.path.expanduser(dataset))
     if os.path.isfile(path) and path.suffix == ".npz":
         return make_images(_path_name(path), read_npz(data_file(path, path.parent)))
@@ -68,11 +64,17 @@ def _load(dataset: str, root: str) -> Images:
         )
     if not any(os.path.exists(path / part) for part in ("train", "test")):
         check_idx(path, path)
-        parts = [read_idx(path / name) for name in IDX_FILES]
-        return make_images(_path_name(path), parts, handwriting=is_original(path))
+        return _idx_images(_path_name(path), path)
     arrays, classes, left_out = read_image_folder(path)
     note = f"{left_out} files that are no images by their names were left out." if left_out else ""
     return make_images(_path_name(path), arrays, note, classes=classes)
+
+
+def _idx_images(name: str, folder: Path, note: str = "", handwriting: bool = False) -> Images:
+    """Four IDX files. The original MNIST is normalised by the recipe's constants, by whatever name it goes."""
+    original = is_original(folder)
+    statistics = MNIST_STATISTICS if original else None
+    return make_images(name, [read_idx(folder / f) for f in IDX_FILES], note, statistics, (), handwriting or original)
 
 
 def _path_name(path: Path) -> str:

@@ -1,7 +1,5 @@
 """Which images may be used for what, and which labels a budget holds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -4,5 +4,5 @@
 """
 
 from . import cnn, resnet  # which register themselves
-from .base import Encoder, build_encoder, count_features
-from .heads import normalised_mlp, projection_head
+from .base import Encoder, build_encoder, check_view
+from .heads import HEADS, normalised_mlp, projection_head

@@ -1,14 +1,12 @@
 """What an encoder is."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..augment.operations import normalize
-from ..settings import ENCODERS, EncoderSettings
+from ..settings import ENCODERS, EncoderSettings, UserError
 
 
 class Encoder(nn.Module):
@@ -59,7 +57,23 @@ def build_encoder(
     return encoder.to(memory_format=torch.channels_last)
 
 
-def count_features(settings: EncoderSettings, shape: tuple[int, ...]) -> int:
-    """How many features an image of that shape has, without the memory that the network would take."""
-    with torch.device("meta"):
-        return build_encoder(settings, shape, (0.0,) * shape[0], (1.0,) * shape[0]).out_dim
+def check_view(settings: EncoderSettings, shape: tuple[int, ...], side: int | None, what: str) -> None:
+    """Raises: UserError when an encoder for images of that shape cannot take views that are `side` pixels high. what:
+    says whose views these are."""
+    smallest, (channels, height, width) = ENCODERS[settings.name].SMALLEST, shape
+    if side is None or side == height:
+        return
+
+    def features(side: int) -> int:
+        view = channels, side, round(side * width / height)
+        with torch.device("meta"):  # without the memory that the network would take
+            return build_encoder(settings, view, (0.0,) * channels, (1.0,) * channels).out_dim
+
+    if side * min(1.0, width / height) < smallest:
+        raise UserError(f"{what}={side}: encoder {settings.name} needs at least {smallest} pixels.")
+    if features(side) != features(height):
+        fit = [s for s in range(max(smallest, height // 2), 2 * height) if features(s) == features(height)]
+        raise UserError(
+            f"{what}={side}: the images have {height}x{width} pixels, and encoder {settings.name} has to give as many "
+            f"features for views. Use {fit[0]} to {fit[-1]}, or average over places (pool=avg), where it can."
+        )

@@ -1,8 +1,8 @@
 """Projection heads: features h -> projections z, where a loss is taken. They are thrown away after pretraining."""
 
-from __future__ import annotations
-
 from torch import nn
+
+HEADS = ("mlp", "linear", "none")
 
 
 def projection_head(kind: str, in_features: int, out_features: int) -> nn.Module:

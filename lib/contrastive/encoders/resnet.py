@@ -1,7 +1,5 @@
 """ResNet-18 (1512.03385), as torchvision has it."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

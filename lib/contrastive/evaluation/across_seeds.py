@@ -1,7 +1,5 @@
 """What the evaluations of several seeds say together: means, differences between arms, labels saved."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The arms of a comparison: what a linear classifier gets from features, and what networks trained on labels get."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +43,9 @@ class Arm:
     id: names it in metrics. name: in tables. whom: in a sentence. colour, marker, dashed: of its line. full: measured
     only where `evaluation` is full. features: what a linear probe is fitted to, of a subject; or labels: how a network
     is trained on labels, as arguments of `labelled.classifier`. serves: whether it can be measured of a subject. cheap:
-    whether it is measured with more labels than a tenth of all.
+    whether it is measured with more labels than a tenth of all. roles: `scratch` has labels alone, and the better one
+    is what is to be beaten; a frozen `control` is what pretraining should not be worse than; `corrupted` ones meet
+    corrupted images, `transferred` ones other images; `index` ones are drawn in the index of reports.
     """
 
     id: str
@@ -59,6 +59,7 @@ class Arm:
     labels: Callable[[Subject], dict[str, Any]] | None = None
     serves: Callable[[Subject], bool] = lambda subject: True
     cheap: bool = True
+    roles: tuple[str, ...] = ()
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -85,15 +86,16 @@ def _principal(subject: Subject) -> Features:
 
 _ALL = (
     Arm("linear", "pretrained, frozen + linear", "the linear probe", "blue", "o",
-        features=lambda s: lambda x: embed(s.encoder, x)),
+        features=lambda s: lambda x: embed(s.encoder, x), roles=("corrupted", "transferred", "index")),
     Arm("supervised", "same network from scratch, augmented", "the same network from scratch, augmented", "orange", "s",
-        labels=lambda s: {}),
+        labels=lambda s: {}, roles=("scratch", "corrupted", "index")),
     Arm("supervised_plain", "same network from scratch, not augmented", "the same network from scratch, not augmented",
-        "orange", "v", dashed=True, labels=lambda s: {"augmented": False}),
+        "orange", "v", dashed=True, labels=lambda s: {"augmented": False}, roles=("scratch",)),
     Arm("random_encoder", "random, frozen + linear", "the random encoder", "green", "D",
-        features=lambda s: lambda x: embed(s.random_encoder, x)),
+        features=lambda s: lambda x: embed(s.random_encoder, x),
+        roles=("control", "corrupted", "transferred", "index")),
     Arm("raw_pixel", "raw pixels + linear", "raw pixels", "grey", "^",
-        features=lambda s: lambda x: pixels(x).to(s.device)),
+        features=lambda s: lambda x: pixels(x).to(s.device), roles=("control", "transferred")),
     Arm("finetuned", "pretrained, fine-tuned", "the fine-tuned network", "blue", "P", dashed=True, full=True,
         labels=lambda s: {"pretrained": s.encoder}),
     Arm("pca", "principal components + linear", "principal components", "grey", "X", full=True, features=_principal),
@@ -104,9 +106,14 @@ _ALL = (
         full=True, features=_projections, serves=_has_projections),
 )  # fmt: skip
 ARMS: dict[str, Arm] = {arm.id: arm for arm in _ALL}
-# Arms that have labels alone; the better one is what is to be beaten
-SCRATCH = ("supervised", "supervised_plain")
-CONTROLS = ("random_encoder", "raw_pixel")
+
+
+def with_role(role: str) -> tuple[str, ...]:
+    """The arms of that role, by their ids."""
+    return tuple(arm.id for arm in _ALL if role in arm.roles)
+
+
+SCRATCH = with_role("scratch")
 
 
 def measured(metrics: Mapping[str, Any], full: bool) -> dict[str, Arm]:

@@ -1,7 +1,5 @@
 """How far the probabilities of a classifier can be believed, and how well they rank."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -9,8 +9,6 @@ Left out: fog, which takes a fractal of 256 x 256 random heights for each image;
 chains of scikit-image's filters, thresholds and tracing of edges that would have to be rebuilt to the letter.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """What a representation looks like without any labels."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """What a run's features are worth: probes over label budgets, beside their controls."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import sys
@@ -17,10 +15,11 @@ from tqdm import tqdm
 
 from ..data import Images, headline_labels, load_images, split
 from ..processor import keep_freed_memory
+from ..settings import METHODS, EvaluationSettings
 from ..storage.cache import memo_record
 from ..storage.tensors import hash_tensors
 from ..training import Run, load_encoder, load_method, untrained_method
-from .arms import ARMS, Subject
+from .arms import ARMS, Subject, with_role
 from .calibration import calibration_error, macro_auc
 from .corruptions import CORRUPTIONS, corrupt
 from .diagnostics import diagnose
@@ -30,8 +29,6 @@ from .probes import Probe, accuracy_percent, embed, fit_probe, knn_predict
 
 Item = TypeVar("Item")
 USUAL_K = 20  # neighbours
-CORRUPTED = ("linear", "random_encoder", "supervised")  # arms that meet corrupted images
-TRANSFERRED = ("linear", "random_encoder", "raw_pixel")  # arms that meet other images
 
 
 @dataclass(frozen=True)
@@ -52,11 +49,16 @@ class Evaluation:
     encoder_unchanged: bool
 
 
+def measuring_version() -> list[int]:
+    """Versions of what measures a run: raised when the same weights come to give other numbers."""
+    return [EvaluationSettings.VERSION, METHODS["supervised"].Parameters.VERSION]
+
+
 def evaluate(run: Run, images: Images, progress: bool = True) -> Evaluation:
     """Measure a run's frozen encoder and its controls on the test images; or load what was measured before."""
     settings, encoder = run.settings.evaluation, load_encoder(run)
     decisive = {
-        "version": settings.VERSION,
+        "version": measuring_version(),
         "run": run.settings.identity,
         "encoder": hash_tensors(encoder.state_dict()),
         **{name: value for name, value in settings.model_dump(mode="json").items() if name != "transfer"},
@@ -202,7 +204,7 @@ class _Evaluator:
 
     def corruptions(self) -> None:
         """What is left of the headline's accuracies on corrupted test images."""
-        of_arm: dict[str, list[float]] = {arm: [] for arm in CORRUPTED if arm in self.at_headline}
+        of_arm: dict[str, list[float]] = {arm: [] for arm in with_role("corrupted") if arm in self.at_headline}
         for name in self.bar("corrupted images", list(CORRUPTIONS)):
             corrupted = corrupt(name, self.images.test, self.seed)
             for arm, values in of_arm.items():
@@ -217,7 +219,7 @@ class _Evaluator:
         order = torch.randperm(len(other.train), generator=Generator().manual_seed(self.seed))
         choose, fit = order[: len(order) // 5], order[len(order) // 5 :]
         labels, test_labels = other.train_labels.to(self.device), other.test_labels.to(self.device)
-        for arm in TRANSFERRED:
+        for arm in with_role("transferred"):
             make_features = ARMS[arm].features
             assert make_features is not None
             features_of = make_features(self.subject)

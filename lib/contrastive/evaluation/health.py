@@ -1,7 +1,5 @@
 """Checks that a run has learned something and did not collapse, for every method alike."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

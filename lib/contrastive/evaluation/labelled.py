@@ -1,7 +1,5 @@
 """What labels alone give: the same network trained on them, from random weights or from pretrained ones."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -65,11 +63,11 @@ def classifier(
         "labels": hashlib.sha256(index.cpu().numpy().tobytes()).hexdigest(),
         "start": hash_tensors(encoder.state_dict()),
     }
-    training = start(own, images.format, images.train[index], images.train_labels[index], steps, pretrained)
-    method = training.method
+    method = initial_method(own, images.format).to(settings.runtime.device)
     assert isinstance(method, Supervised)
 
     def compute() -> dict[str, Tensor]:
+        training = start(own, images.format, images.train[index], images.train_labels[index], steps, pretrained)
         try:
             train(training)
         except RunError:  # whose advice is for the pretraining
@@ -77,7 +75,7 @@ def classifier(
                 f"the network trained on {n:,} labels has a loss or gradients that are not finite. Try "
                 "precision=float32."
             ) from None
-        return dict(method.state_dict())
+        return dict(training.method.state_dict())
 
     method.load_state_dict(memo_record("supervised", decisive, compute, "training a network on labels"))
     return method

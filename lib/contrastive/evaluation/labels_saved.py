@@ -1,7 +1,5 @@
 """How many labels a way of learning saves, and how sure that is."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

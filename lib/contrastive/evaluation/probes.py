@@ -1,15 +1,14 @@
 """Frozen features, and the classifiers that are fitted to them: linear and kNN probes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data import Images, split
 from ..encoders import Encoder
+from ..methods import Method
 from ..processor import linear_scores
 from ..settings import Settings
 from .calibration import fit_temperature
@@ -142,7 +141,7 @@ def nearest_neighbours(features: Tensor, queries: list[int], k: int) -> list[lis
 
 
 def validation_accuracy(
-    settings: Settings, images: Images, encoder: Encoder, n_labels: int, head: nn.Module | None = None
+    settings: Settings, images: Images, encoder: Encoder, n_labels: int, method: Method | None = None
 ) -> float:
     """Accuracy in percent, on a run's validation images, of a linear probe: what choices are made by.
 
@@ -155,14 +154,17 @@ def validation_accuracy(
         images: of the run.
         encoder: to be judged.
         n_labels: of each probe.
-        head: a projection head, to judge its projections rather than the features before it.
+        method: whose projections z are to be judged, rather than the features before them.
     """
     splits = split(images, settings.data.n_images or 0, settings.runtime.seed)
     device = settings.runtime.device
-    encoder, head = encoder.to(device), (head or nn.Identity()).to(device)
+    encoder = encoder.to(device)
+    method = method and method.to(device)
 
     def rows(index: Tensor) -> tuple[Tensor, Tensor]:
-        return head(embed(encoder, images.train[index])), images.train_labels[index].to(device)
+        h = embed(encoder, images.train[index])
+        x = h if method is None else method.representations(h)["z"]
+        return x, images.train_labels[index].to(device)
 
     n_draws = min(VALIDATION_DRAWS, max(len(splits.rest) // n_labels, 1))
     features, labels = rows(splits.rest[: n_draws * n_labels])

@@ -1,7 +1,5 @@
 """How sure a result is: means over seeds, and intervals of differences, over seeds and over test images."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ filters of that library, and equal to it within a thousandth of the largest coef
 changes pass, fewer pixels are kept.
 """
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """InfoNCE against a queue of keys, the loss of MoCo."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """NT-Xent, the loss of SimCLR, made to be fast and to need little memory."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from itertools import combinations_with_replacement

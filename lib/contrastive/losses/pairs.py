@@ -1,7 +1,5 @@
 """The losses that the SimCLR paper compares NT-Xent with (2002.05709, tables 2 and 4), and all of them by name."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import cache, partial

@@ -1,7 +1,5 @@
 """The loss of methods without negatives: one view's projection predicts the other's."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

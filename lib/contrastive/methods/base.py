@@ -1,7 +1,5 @@
 """What a method of pretraining is: views of a batch in, a loss and what to log out."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Iterable

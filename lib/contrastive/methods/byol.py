@@ -1,7 +1,5 @@
 """BYOL (2006.07733)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """MoCo v2 (2003.04297, 1911.05722)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +8,10 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from ..encoders import Encoder, projection_head
+from ..encoders import HEADS, Encoder, projection_head
 from ..losses import info_nce
-from ..settings import METHODS, Float, Int, MethodSettings, Settings
+from ..settings import METHODS, Float, Int, MethodSettings, Settings, one_of
 from .base import Batch, Logged, Method, Output, Progress, follow, frozen_copy
-from .simclr import HEADS, one_of
 
 
 class MoCoSettings(MethodSettings):

@@ -1,7 +1,5 @@
 """SimCLR (2002.05709)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -9,19 +7,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from ..encoders import Encoder, projection_head
+from ..encoders import HEADS, Encoder, projection_head
 from ..losses import LOSSES, chance_loss, lowest_loss, whole_matrix
-from ..settings import METHODS, Float, Int, MethodSettings, Settings, did_you_mean
+from ..settings import METHODS, Float, Int, MethodSettings, Settings, one_of
 from .base import Batch, Logged, Method, Output, Progress
-
-HEADS = ("mlp", "linear", "none")
-
-
-def one_of(value: str, options: tuple[str, ...], what: str) -> str:
-    """The value, if it is an option. Raises: ValueError with the nearest one."""
-    if value not in options:
-        raise ValueError(did_you_mean(value, options, what))
-    return value
 
 
 class SimCLRSettings(MethodSettings):

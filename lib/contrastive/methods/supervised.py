@@ -1,7 +1,5 @@
 """Learning from labels: the encoder with a linear layer, from random weights or from pretrained ones."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

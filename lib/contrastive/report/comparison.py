@@ -1,7 +1,5 @@
 """Several reports on one page: what differs in their settings, by how much their numbers differ, curves overlaid."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

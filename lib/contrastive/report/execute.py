@@ -1,7 +1,5 @@
 """One notebook, executed by papermill; and, when that fails, where and why."""
 
-from __future__ import annotations
-
 import logging
 import math
 import signal

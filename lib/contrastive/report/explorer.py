@@ -1,7 +1,5 @@
 """A map of images to explore: in Jupyter and on a page the same, offline, by mouse, touch and keyboard."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """The figures of ablations and grids."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What a notebook shows of a grid's results."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The index of all reports: a table to sort and to filter, each row with a small picture of its curve."""
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -13,10 +11,10 @@ from urllib.parse import quote
 import jinja2
 
 from ..evaluation import Key, format_metric
+from ..evaluation.arms import with_role
 from ..storage.files import atomic_write, locked, printable, read_json
 from .render import TEMPLATES, content_policy, template
 
-CURVES = ("random_encoder", "supervised", "linear")  # drawn in this order, the last on top
 WIDTH, HEIGHT, EDGE = 96, 40, 4  # of the picture, in pixels
 
 
@@ -95,7 +93,7 @@ def cell(text: Any, value: float | None = None) -> dict[str, str]:
 def sparkline(metrics: dict[str, Any]) -> dict[str, str]:
     """Label-budget curves as the `points` of SVG polylines, on the figure's logarithmic axes."""
     curves: dict[str, list[tuple[float, float]]] = {}
-    for arm in CURVES:
+    for arm in with_role("index")[::-1]:  # the first on top
         keys = [key for name in metrics if (key := Key.parse(name)).arm == arm and key.metric == "accuracy"]
         budgets = sorted(key.labels for key in keys if key.labels is not None)
         errors = [max(100 - metrics[str(Key("accuracy", arm, n))]["mean"], 0.01) for n in budgets]

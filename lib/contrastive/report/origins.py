@@ -1,7 +1,5 @@
 """What a reader needs to know, and to do, to get the same numbers."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shlex
@@ -15,7 +13,8 @@ from typing import Any
 import torch
 
 from ..data import Images, Splits
-from ..settings import EvaluationSettings, Settings, UserError, checkout, digest, plugins
+from ..evaluation import measuring_version
+from ..settings import Settings, UserError, checkout, digest, plugins
 from ..training import resolve
 
 PACKAGES = (
@@ -42,7 +41,7 @@ def provenance(settings: Settings) -> dict[str, Any]:
         # Reports are what the code writes, not the code.
         "dirty": bool(commit and _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")),
         "run": digest(settings.identity),
-        "evaluation_version": EvaluationSettings.VERSION,
+        "evaluation_version": measuring_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES}
         | plugins()
         | {"python": platform.python_version()},

@@ -1,7 +1,5 @@
 """What every figure is made of: two themes, a caption, the numbers behind it, and the text that stands in for it."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import functools

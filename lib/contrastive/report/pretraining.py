@@ -1,7 +1,5 @@
 """What 01_pretrain says of a training, for every method alike."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Numbers in a notebook's output: readable for people, and as JSON for the runner to collect."""
 
-from __future__ import annotations
-
 import html
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Executed notebooks -> HTML that needs nothing from outside."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """Figures of what classifiers get: test error by labels, confusion, corrupted images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Execute the notebooks with papermill and write a report's folder: notebooks, HTML, results.json, index."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sys

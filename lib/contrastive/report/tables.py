@@ -1,14 +1,11 @@
 """Tables and sentences that are computed from a report's results, for notebooks and README alike."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..data import Images
 from ..evaluation import ARMS, SCRATCH, Evaluation, Key, better_from_scratch, check, difference_name, format_metric
-from ..evaluation.arms import CONTROLS, measured
-from ..evaluation.evaluator import CORRUPTED, TRANSFERRED
+from ..evaluation.arms import measured, with_role
 from ..evaluation.metrics import Metrics
 from ..evaluation.statistics import uncertainty
 
@@ -111,8 +108,11 @@ def _between(own: Mapping[str, float | None]) -> str:
     return f" (95 %: {ends[0]} to {ends[1]})" if low is not None else f" (95 %: {ends[1]})"
 
 
-def answer(metrics: Metrics, compared: Compared, saved: Saved, few: int, headline: int) -> str:
-    """What a linear evaluation found, in two sentences: the labels saved where they are few; and the headline."""
+def answer(
+    metrics: Metrics, compared: Compared, saved: Saved, few: int, headline: int, read_labels: bool = False
+) -> str:
+    """What a linear evaluation found, in two sentences: the labels saved where they are few; and the headline.
+    read_labels: whether the encoder was trained on labels, so that none is saved."""
     best = better_from_scratch(metrics, headline)
     several = all(_accuracy(arm, headline) in metrics for arm in SCRATCH)
     scratch = f"the better {ARMS[best].name.removeprefix('same ')}" if several else "the network from scratch"
@@ -122,10 +122,9 @@ def answer(metrics: Metrics, compared: Compared, saved: Saved, few: int, headlin
     ]
     own = metrics[_accuracy("linear", headline)]
     alone = " (One seed: these intervals are of test images alone.)" if own["n_seeds"] == 1 else ""
-    return (
-        f"{savings_sentence(metrics, saved, few)} With {headline:,} labels it gets {own['mean']:.2f} %: {parts[0]}, "
-        f"and {parts[1]}.{alone}"
-    )
+    warning = "This encoder was trained on labels, so nothing here is a saving of labels. " if read_labels else ""
+    saving = savings_sentence(metrics, saved, few)
+    return f"{warning}{saving} With {headline:,} labels it gets {own['mean']:.2f} %: {parts[0]}, and {parts[1]}.{alone}"
 
 
 def key_numbers(metrics: Metrics, saved: Saved, few: int, headline: int, n_test: int) -> list[tuple[str, str, str]]:
@@ -146,7 +145,7 @@ def robustness_sentence(metrics: Metrics, headline: int) -> str:
     parts = [
         f"{ARMS[arm].whom} {format_metric(name, metrics[name])} "
         f"(clean: {metrics[_accuracy(arm, headline)]['mean']:.2f} %)"
-        for arm in CORRUPTED
+        for arm in with_role("corrupted")
         if (name := str(Key("accuracy", arm, subset="corrupted"))) in metrics
     ]
     return f"On average over the corruptions, with {headline:,} labels: {', '.join(parts)}." if parts else ""
@@ -154,8 +153,8 @@ def robustness_sentence(metrics: Metrics, headline: int) -> str:
 
 def transfer_sentence(metrics: Metrics, dataset: str | None) -> str:
     """How well another data set's classes can be read from the frozen features, in words; empty if not measured."""
-    parts = [f"{ARMS[arm].whom} {format_metric(name, metrics[name])}"
-             for arm in TRANSFERRED if (name := str(Key("accuracy", arm, subset="transfer"))) in metrics]  # fmt: skip
+    named = {arm: str(Key("accuracy", arm, subset="transfer")) for arm in with_role("transferred")}
+    parts = [f"{ARMS[arm].whom} {format_metric(name, metrics[name])}" for arm, name in named.items() if name in metrics]
     return f"Linear probes on all labels of {dataset}, an encoder frozen: {', '.join(parts)}." if parts else ""
 
 
@@ -190,7 +189,7 @@ def differences(metrics: Metrics, compared: Compared, numbers: Sequence[int], n_
     labels."""
     said = []
     for n in dict.fromkeys(numbers):
-        arms = [*CONTROLS, *(arm for arm in SCRATCH if _accuracy(arm, n) in metrics)]
+        arms = [*with_role("control"), *(arm for arm in SCRATCH if _accuracy(arm, n) in metrics)]
         parts = ", ".join(versus(against(compared, n, arm), ARMS[arm].whom) for arm in arms)
         said.append(f"- Pretrained, with {n:,} labels: {parts}.")
     if n_seeds == 1:
@@ -215,7 +214,7 @@ def linear_checks(
     frozen, noise = sum(e.encoder_unchanged for e in evaluations), "not worse by more than noise"
     seen = f"{frozen} of {len(evaluations)}"
     checks = [check("the encoder stayed frozen", frozen == len(evaluations), seen, "unchanged weights in all runs")]
-    for control in CONTROLS:
+    for control in with_role("control"):
         d = against(compared, headline, control)
         name = f"pretrained against {control.replace('_', ' ')}"
         checks.append(check(name, d["high"] >= 0, f"{d['points']:+.2f} points", noise))

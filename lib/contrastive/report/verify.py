@@ -1,7 +1,5 @@
 """Make a report again, with nothing taken from the first time, and compare every number."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -14,9 +14,9 @@ from .components import (
     RuntimeSettings,
     ViewSettings,
 )
-from .errors import RunError, UserError, did_you_mean
-from .identity import digest, identity
+from .errors import RunError, UserError, did_you_mean, one_of
 from .model import Settings, decisive_parameters, notebook_settings, parameters, rebased
 from .paths import absolute, checkout, data_root, grid_names, grids_folder, runs_root
 from .presets import PRESETS
 from .registry import ENCODERS, METHODS, OPTIMISERS, SPELLERS, plugins
+from .run_names import digest, identity

@@ -1,7 +1,5 @@
 """Parameters by component. What a component's parameters decide, it names; how, `model` and `identity` say."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator

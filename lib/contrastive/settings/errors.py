@@ -1,7 +1,5 @@
 """The errors that a user can cause, each told as one line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -21,3 +19,10 @@ def did_you_mean(name: str, options: Iterable[str], what: str) -> str:
     close = get_close_matches(str(name), allowed, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"unknown {what} {str(name)!r}.{hint} Choose one of: {', '.join(allowed)}."
+
+
+def one_of(value: str, options: Iterable[str], what: str) -> str:
+    """The value, if it is an option. Raises: ValueError with the nearest one."""
+    if value not in (allowed := list(options)):
+        raise ValueError(did_you_mean(value, allowed, what))
+    return value

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 from . import components as c
 from .components import Component, EncoderSettings, MethodSettings
 from .errors import UserError, did_you_mean
-from .identity import DECISIVE, identity, run_name
 from .presets import PRESETS, preset_values
 from .registry import ENCODERS, METHODS, OPTIMISERS, Registry
+from .run_names import DECISIVE, identity, run_name
 
 # Components whose name chooses a class, which brings parameters of its own
 CHOICES: dict[str, Registry] = {"encoder": ENCODERS, "method": METHODS}
@@ -77,12 +77,12 @@ class Settings(BaseModel):
 
     @property
     def run_name(self) -> str:
-        """Name of the run with these settings; see `identity.run_name`."""
+        """Name of the run with these settings; see `run_names.run_name`."""
         return run_name(self)
 
     @property
     def identity(self) -> str:
-        """What decides the run's weights; see `identity.identity`."""
+        """What decides the run's weights; see `run_names.identity`."""
         return identity(self)
 
 

@@ -1,7 +1,5 @@
 """Where the checkout, data sets, runs and grids lie."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

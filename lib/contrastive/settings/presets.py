@@ -1,7 +1,5 @@
 """What the parameters are, unless something else is asked for."""
 
-from __future__ import annotations
-
 from collections import ChainMap
 from collections.abc import Iterable
 from typing import Any

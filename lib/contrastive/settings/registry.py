@@ -1,7 +1,5 @@
 """Names that can be chosen (encoders, methods, optimisers), each brought by its own file, here or in a plug-in."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import entry_points

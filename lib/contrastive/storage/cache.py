@@ -1,7 +1,5 @@
 """The one cache: what was computed before for the same key is loaded, checked, and not computed again."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping

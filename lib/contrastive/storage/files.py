@@ -1,7 +1,5 @@
 """Files that outlive crashes, that tell when they are damaged, and that one process at a time writes."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Files of tensors and JSON that cannot hold code and tell when they are damaged: safetensors with a checksum."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The command `sweep`: what a grid would do, and what it found."""
 
-from __future__ import annotations
-
 import statistics
 import sys
 import time

@@ -1,7 +1,5 @@
 """Grids of settings, as YAML files: read and checked."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

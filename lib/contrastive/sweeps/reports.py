@@ -1,7 +1,5 @@
 """A report for each point of a grid: `contrastive sweep GRID --reports`."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -14,7 +12,8 @@ from typing import Any
 
 import torch
 
-from ..settings import EvaluationSettings, RunError, Settings, UserError, digest
+from ..evaluation import measuring_version
+from ..settings import RunError, Settings, UserError, digest
 from ..storage.cache import memo
 from ..storage.files import BROKEN, DamagedError, printable, read_json, tell
 from .command import tell_note
@@ -74,7 +73,7 @@ def report_key(settings: Settings) -> str:
     decisive = {
         "settings": settings.as_json(),
         "run": digest(settings.identity),
-        "evaluation": EvaluationSettings.VERSION,
+        "evaluation": measuring_version(),
     }
     return json.dumps(decisive, sort_keys=True)
 

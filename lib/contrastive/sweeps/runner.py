@@ -1,19 +1,17 @@
 """Many runs, each cached by its settings: those of a grid, in several processes, with failures kept apart."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from ..data import Images, load_images, split
 from ..encoders import Encoder
 from ..evaluation.probes import validation_accuracy
+from ..methods import Method
 from ..settings import EvaluationSettings, Settings, UserError
 from ..storage.cache import memo_record
 from ..storage.files import printable, say, tell
@@ -123,12 +121,7 @@ def measure_one(settings: Settings, labels: int, features: tuple[str, ...]) -> O
         run = pretrain(settings, progress=False)
         encoder, images = load_encoder(run), load_images(run.settings.data.dataset)
         for kind in features:
-            head: Any = getattr(load_method(run), "head", None) if kind == "z" else None
-            if kind == "z" and head is None:
-                raise UserError(
-                    f"method {settings.method.name} has no projections z to judge: leave z out of features."
-                )
-            values[kind] = judge(run.settings, images, encoder, labels, head)
+            values[kind] = judge(run.settings, images, encoder, labels, load_method(run) if kind == "z" else None)
     except UserError as failure:
         why = str(failure)
     except Exception as failure:  # whatever it is, the other runs are to go on
@@ -142,20 +135,24 @@ def untrained_accuracy(settings: Settings, n_labels: int) -> float:
     return judge(settings, images, initial_method(settings, images.format).encoder, n_labels)
 
 
-def judge(settings: Settings, images: Images, encoder: Encoder, n_labels: int, head: nn.Module | None = None) -> float:
-    """`validation_accuracy`; or what was measured before of the very same weights."""
+def judge(settings: Settings, images: Images, encoder: Encoder, n_labels: int, method: Method | None = None) -> float:
+    """`validation_accuracy` on features h or, given the method, on its projections z; or what was measured before of
+    the very same weights. Raises: UserError when the method has no projections."""
+    if method is not None and "z" not in method.representations(torch.zeros(2, encoder.out_dim)):
+        raise UserError(f"method {settings.method.name} has no projections z to judge: leave z out of features.")
     decisive = {
         "version": EvaluationSettings.VERSION,
         "weights": hash_tensors(encoder.state_dict()),
-        "encoder": settings.encoder.decisive(),  # the same weights give other features, whole or averaged
-        "head": head and hash_tensors(head.state_dict()),
+        # the same weights give other features, whole or averaged
+        "encoder": [settings.encoder.VERSION, settings.encoder.decisive()],
+        "projections": method and [settings.method.VERSION, hash_tensors(method.state_dict())],
         "images": [images.sha256, settings.data.n_images, settings.runtime.seed],
         "device": settings.runtime.device.partition(":")[0],
         "labels": n_labels,
     }
 
     def compute() -> dict[str, float]:
-        return {"accuracy": validation_accuracy(settings, images, encoder, n_labels, head)}
+        return {"accuracy": validation_accuracy(settings, images, encoder, n_labels, method)}
 
     return float(memo_record("validation", decisive, compute, "evaluating a run")["accuracy"])
 

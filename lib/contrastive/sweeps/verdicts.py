@@ -1,7 +1,5 @@
 """What a grid's runs say: noise, intervals, and whether a paper's findings hold in them."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import statistics

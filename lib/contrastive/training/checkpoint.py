@@ -1,7 +1,5 @@
 """Checkpoints of a training: written so that one survives anything, checked before anything in them is believed."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import io

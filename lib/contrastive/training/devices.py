@@ -1,7 +1,5 @@
 """On what it is computed, and in which precision."""
 
-from __future__ import annotations
-
 import torch
 
 from ..processor import cpu_flags

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from ..augment import ViewMaker
 from ..data import ImageFormat
-from ..encoders import build_encoder
+from ..encoders import build_encoder, check_view
 from ..methods import Batch, Method, Output, Progress, build_method
 from ..processor import keep_freed_memory
 from ..settings import RunError, Settings, UserError
@@ -97,7 +97,10 @@ def take_step(training: Training, state: LoopState) -> None:
 
     for group in optimiser.param_groups:
         group["lr"] = group["lr_share"] * rate(training, taken, group.get("schedule", ""))
-    with torch.autocast(training.data.device.type, torch.bfloat16, settings.runtime.precision == "bfloat16"):
+    device = training.data.device
+    bfloat16 = torch.autocast(device.type, torch.bfloat16, settings.runtime.precision == "bfloat16")
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), bfloat16:
+        torch.manual_seed(_mix(settings.runtime.seed, taken))  # of dropout and its like, so that they resume exactly
         output = checked(method, method(batch, progress))
     optimiser.zero_grad()
     output.loss.backward()
@@ -187,6 +190,8 @@ def start(
     method = initial_method(settings, image_format)
     if encoder is not None:
         method.encoder.load_state_dict(encoder.state_dict())
+    for view in method.views():
+        check_view(settings.encoder, image_format.shape, view.size, f"method {settings.method.name}: a view's size")
     method = method.to(device).train()
     per_epoch = len(data) // settings.optimiser.batch_size
     return Training(

@@ -1,13 +1,11 @@
 """Optimisers by name, and the learning rate at each step."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
 import torch
 
-from ..settings import OPTIMISERS, OptimiserSettings
+from ..settings import OPTIMISERS, OptimiserSettings, UserError
 from ..settings.registry import Registry
 
 Groups = list[dict[str, Any]]
@@ -33,6 +31,9 @@ def sgd(groups: Groups, settings: OptimiserSettings) -> torch.optim.Optimizer:
 
 def build_optimiser(groups: Groups, settings: OptimiserSettings) -> torch.optim.Optimizer:
     """The optimiser that the settings name, of a method's parameter groups."""
+    for group in groups:
+        if group.get("schedule", "fixed") not in ("cosine", "constant", "fixed"):
+            raise UserError(f"a parameter group's schedule is cosine, constant or fixed, not {group['schedule']!r}.")
     groups = [{**group, "weight_decay": settings.weight_decay * group["decay_share"]} for group in groups]
     registry: Registry[Any] = OPTIMISERS
     return registry[settings.name](groups, settings)
@@ -45,8 +46,10 @@ def learning_rate(settings: OptimiserSettings, step: int, steps: int, steps_of_e
         step: how many were taken before.
         steps: of the whole training.
         steps_of_epoch: in which warm-up epochs are counted.
-        schedule: in place of the settings' own.
+        schedule: in place of the settings' own: cosine, constant (after the warm-up), or fixed from the first step.
     """
+    if schedule == "fixed":
+        return settings.lr
     warmup = min(settings.warmup_epochs * steps_of_epoch, steps)
     if step + 1 < warmup:
         return settings.lr * (step + 1) / warmup

@@ -1,10 +1,8 @@
 """What settings mean for these images and this machine."""
 
-from __future__ import annotations
-
 from ..augment import AUTO, automatic_policy
 from ..data import NAMES, Images, default_budgets, load_images, n_validation_images, split
-from ..encoders import count_features
+from ..encoders import check_view
 from ..settings import ENCODERS, Settings, UserError, absolute
 from .devices import choose_device, choose_precision
 
@@ -59,28 +57,14 @@ def check_images(settings: Settings, images: Images) -> None:
         )
     if len(images.test) < 8:
         raise UserError(f"{images.name} has {len(images.test)} test images: at least 8 are needed.")
-    encoder, (channels, height, width) = settings.encoder, images.format.shape
+    encoder, (_, height, width) = settings.encoder, images.format.shape
     smallest = ENCODERS[encoder.name].SMALLEST
     if min(height, width) < smallest:
         raise UserError(
             f"the images of {images.name} have {height}x{width} pixels: encoder {encoder.name} needs at least "
             f"{smallest}x{smallest}."
         )
-    side = settings.views.view_size
-    if side is None:
-        return
-
-    def features(side: int) -> int:
-        return count_features(encoder, (channels, side, round(side * width / height)))
-
-    if side * min(1.0, width / height) < smallest:
-        raise UserError(f"parameter view_size={side}: encoder {encoder.name} needs at least {smallest} pixels.")
-    if features(side) != features(height):
-        fit = [s for s in range(max(smallest, height // 2), 2 * height) if features(s) == features(height)]
-        raise UserError(
-            f"parameter view_size={side}: {images.name} has {height}x{width} images, and encoder {encoder.name} has to "
-            f"give as many features for views. Use {fit[0]} to {fit[-1]}."
-        )
+    check_view(encoder, images.format.shape, settings.views.view_size, "parameter view_size")
 
 
 def check_budgets(settings: Settings, images: Images) -> None:

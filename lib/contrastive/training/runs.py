@@ -1,10 +1,8 @@
 """Runs as folders that are loaded, resumed or trained as need be; their encoders."""
 
-from __future__ import annotations
-
 import json
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +64,11 @@ def pretrain(settings: Settings, progress: bool = True) -> Run:
     """
     settings, images = resolve(settings)
     folder = run_folder(settings)
-    run = memo(
-        folder, settings.identity, lambda: _train(folder, settings, images, progress), RunFolder(), "training it"
-    )
-    return replace(run, settings=settings)  # what decides no weights, such as budgets, may differ from the first time
+
+    def compute() -> Run:
+        return _train(folder, settings, images, progress)
+
+    return memo(folder, settings.identity, compute, RunFolder(settings), "training it")
 
 
 def run_folder(settings: Settings) -> Path:
@@ -110,15 +109,17 @@ def _train(folder: Path, settings: Settings, images: Images, progress: bool) -> 
 
 
 class RunFolder:
-    """A finished run as a folder, for `memo`. The encoder's file is written last."""
+    """A finished run as a folder, for `memo`. What decides no weights, such as budgets, is as it is asked for now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
 
     def read(self, path: Path, key: str) -> Run:
         """The run. Raises: FileNotFoundError; DamagedError; UserError when the folder holds another run."""
         metadata, _ = read_encoder(path / ENCODER)
-        settings = _settings_of(metadata, path / ENCODER)
-        if metadata["identity"] != key:
+        if metadata.get("identity") != key:
             raise UserError(f"the encoder in {path} is of another run. Delete that folder.")
-        return Run(path, settings, read_lines(path / HISTORY, settings.optimiser.epochs))
+        return Run(path, self.settings, read_lines(path / HISTORY, self.settings.optimiser.epochs))
 
     def write(self, path: Path, key: str, value: Run) -> None:
         """Write what can be read by people; all else was written while the run was trained."""
@@ -148,16 +149,6 @@ def read_encoder(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path} was made by older code. Delete {path.parent}, and train the run anew.")
     return metadata, tensors
-
-
-def _settings_of(metadata: dict[str, Any], path: Path) -> Settings:
-    try:
-        settings = Settings(**metadata["settings"])
-        return settings.model_copy(update={"data_sha256": str(metadata["data"])})
-    except UserError as mistake:
-        raise UserError(f"{path}: {mistake}") from None
-    except BROKEN_ENCODER as error:
-        raise DamagedError(f"{path} does not hold the encoder that it tells of ({type(error).__name__}).") from None
 
 
 def _encoder_settings(flat: dict[str, Any]) -> EncoderSettings:

@@ -19,7 +19,7 @@ class LoopState:
 
     step: steps done of this epoch. order: its permutation of the images, int64 N. draws: where the views come from.
     sums: of loss, gradient norm and what the method logs, over its steps, float32. first_bad: the steps, counted from
-    the first of the training, at which loss and gradient norm were not finite, int64 2. seconds: spent on it, up to
+    the first of the training, at which each of them was not finite, int64. seconds: spent on it, up to
     `clock`.
     """
 
@@ -36,7 +36,7 @@ class LoopState:
     def at_start(cls, epoch: int, order: Tensor, draws: Generator, n_logged: int) -> LoopState:
         """The state before an epoch's first step."""
         device = order.device
-        never = torch.full((2,), NEVER, device=device)
+        never = torch.full((2 + n_logged,), NEVER, device=device)
         return cls(epoch, 0, order, draws, torch.zeros(2 + n_logged, device=device), never)
 
     def taken(self, steps_of_epoch: int) -> int:
@@ -47,7 +47,7 @@ class LoopState:
         """Count a step in, by its loss, gradient norm and what the method logs, without waiting for the device."""
         seen = torch.stack(scalars)
         self.sums += seen
-        bad = torch.full_like(self.first_bad, taken).masked_fill_(seen[:2].isfinite(), NEVER)
+        bad = torch.full_like(self.first_bad, taken).masked_fill_(seen.isfinite(), NEVER)
         self.first_bad = torch.minimum(self.first_bad, bad)
         self.step += 1
 
@@ -57,12 +57,13 @@ class LoopState:
 
     def first_bad_step(self) -> tuple[int, str] | None:
         """Wait for the device and stop the clock. Returns the first step that was not finite, and what was not."""
-        loss, gradient = self.first_bad.tolist()
+        steps = self.first_bad.tolist()
         self.seconds += time.perf_counter() - self.clock
         self.start_clock()
-        if min(loss, gradient) == NEVER:
+        if (first := min(steps)) == NEVER:
             return None
-        return min(loss, gradient), "the loss" if loss <= gradient else "the gradient (not the loss before it)"
+        names = {0: "the loss", 1: "the gradient (not the loss before it)"}
+        return first, names.get(steps.index(first), "what the method logs (neither loss nor gradient)")
 
     def as_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of it; `restore` reads it. Only for states without a bad step."""

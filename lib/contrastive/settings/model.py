@@ -184,6 +184,7 @@ def _no_parameter(name: str, value: Any, classes: Mapping[str, type[Component]])
     """Why that is no parameter here: it is another method's or encoder's, or it is called otherwise, or unknown."""
     for component, registry in CHOICES.items():
         owners = [choice for choice in registry if name in registry[choice].Parameters.leaves(component)]
+        owners.sort(key=lambda choice: choice != _usual(component))  # the usual one first
         if owners:
             chosen = next(c for c in registry if registry[c].Parameters is classes[component])
             return (

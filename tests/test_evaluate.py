@@ -1,5 +1,7 @@
 """What a run is measured by: probes against scikit-learn, diagnostics of known shapes, and whole evaluations."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +110,8 @@ def test_a_full_evaluation_measures_every_arm(monkeypatch):
         assert 10 < metrics[f"{arm.id}_accuracy@50"] <= 100, arm
         assert (f"{arm.id}_accuracy@200" in metrics) is arm.cheap  # others with up to a tenth of all labels
         assert evaluation.right[f"{arm.id}_accuracy@50"].shape == (1, 360)
+    trained = [evaluation.right[f"{arm}_accuracy@200"] for arm in ("finetuned", "supervised", "supervised_plain")]
+    assert not any(torch.equal(a, b) for a, b in combinations(trained, 2))
     assert {"knn_accuracy", "knn_accuracy_k10", "knn_accuracy_k100", "knn_accuracy_k200"} <= set(metrics)
     for arm in ("linear", "random_encoder", "supervised"):
         own = [metrics[f"{arm}_accuracy[{name}]"] for name in CORRUPTIONS]

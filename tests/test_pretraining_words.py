@@ -32,7 +32,7 @@ def test_a_training_is_told_by_all_that_its_method_logs():
     said = training_sentence(Own(), run_of(5.0, 3.25, found=0.5, spread=0.875, chance_loss=4.6))
     assert said == (
         "The loss went from 5.00 in the first epoch to **3.25**; chance is 4.60. In the last epoch, found: **50.0 % of "
-        "anchors** (by chance: 2.0 %). In the last epoch, spread of the targets: **0.88**."
+        "anchors** (by chance: 2.0 % of anchors). In the last epoch, spread of the targets: **0.88**."
     )
     assert training_sentence(Silent(), run_of(5.0, 3.25)) == "The loss went from 5.00 in the first epoch to **3.25**."
 

@@ -67,7 +67,9 @@ def test_in_a_terminal_it_is_one_line_that_goes_away(monkeypatch):
         patch.setattr("sys.stdout", terminal)
         show_progress()
         terminal.flush()
-        text = os.read(ours, 65536).decode()
+        text = ""
+        while not text.endswith("\n"):
+            text += os.read(ours, 4096).decode()
     os.close(ours)
     assert text.count("cell 8 of 20") >= 2
     assert text.count("\n") == 1  # that of the last word only

@@ -82,22 +82,26 @@ def test_a_network_trained_on_labels_is_kept_and_only_the_very_same_one_is_taken
     assert torch.equal(scores(), first)
     assert len(trained) == 1
     # What the pretraining was like does not decide the weights.
-    other = (dict(temperature=0.3), dict(method="byol"), dict(epochs=7, lr=1e-3, batch_size=32), dict(n_images=99))
-    for changes in other:
+    without_weight = (dict(temperature=0.3), dict(method="byol"), dict(epochs=7, lr=1e-3, batch_size=32, n_images=99))
+    for changes in without_weight:
         assert torch.equal(scores(usual.replace(**changes)), first), changes
     assert len(trained) == 1
     # Each of these does.
-    encoder = initial_method(usual.replace(seed=5), images.format).encoder
+    encoder, other = (initial_method(usual.replace(seed=seed), images.format).encoder for seed in (5, 6))
     others = [
         scores(index=INDEX + 1), scores(usual.replace(supervised_steps=11)), scores(usual.replace(seed=1)),
         scores(usual.replace(augment="simclr")), scores(augmented=False), scores(pretrained=encoder),
-        scores(usual.replace(pool="avg")), scores(usual.replace(precision="bfloat16")),
+        scores(usual.replace(pool="avg")), scores(usual.replace(precision="bfloat16")), scores(pretrained=other),
     ]  # fmt: skip
-    assert len(trained) == 9
+    assert len(trained) == 10
+    assert not any(torch.equal(others[5], scored) for scored in others[6:])
     assert not any(torch.equal(other, first) for other in others)
     # Without augmentations it does not matter which ones the pretraining had.
     assert torch.equal(scores(usual.replace(augment="simclr"), augmented=False), others[4])
-    assert len(trained) == 9
+    assert len(trained) == 10
+    # As many epochs, but the last one ends sooner.
+    nine, ten = (scores(usual.replace(supervised_steps=steps), torch.arange(256)) for steps in (9, 10))
+    assert not torch.equal(nine, ten)
 
 
 def test_one_that_is_damaged_is_named_and_trained_again(fresh_runs, capsys):

@@ -139,7 +139,6 @@ def test_what_was_not_measured_has_no_sentence():
         "labels of letters, an encoder frozen: the random encoder 70.00 %."
     )
     errors = {"calibration_error@600": metric(4.0), "calibration_error_scaled@600": metric(4.0)}
-    scaled = {"calibration_error_scaled@600": metric(1.5)}
     assert "once a temperature" not in calibration_sentence(errors, 600)
     assert "by 1.50 once a temperature" in calibration_sentence(
         errors | {"calibration_error_scaled@600": metric(1.5)}, 600

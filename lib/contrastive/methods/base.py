@@ -100,7 +100,7 @@ class Method(nn.Module):
 
     def forward(self, batch: Batch, progress: Progress) -> Output:
         """The loss of a batch. Where a gradient is to stop, it is stopped here."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
+        raise TypeError(f"{type(self).__name__} has no forward, which says what its loss is")
 
     def after_step(self, progress: Progress) -> None:
         """What is done once after each step of the optimiser, without gradients: momentum encoders, queues, centres."""

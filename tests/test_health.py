@@ -75,24 +75,28 @@ def test_checks_follow_what_a_method_logs():
     assert names == ["a tenth by chance"]
 
 
-def test_one_dimension_is_a_collapse_too():
-    method, images = begun(base_channels=2).method.eval(), load_images("digits").test
-    with torch.no_grad():
-        assert not any(item["passed"] for item in collapse_checks(Shrunk(method, 0), images))  # all at one point
-        line = collapse_checks(Shrunk(method, 1), images)  # spread over a line: only the rank tells
-    assert not any(item["passed"] for item in line)
-    assert all("effective rank 1" in item["seen"] or "effective rank 2" in item["seen"] for item in line)
+class Made(nn.Module):
+    """In place of a method, features that are given."""
 
-
-class Shrunk(nn.Module):
-    """A method whose features lie in a few dimensions, away from the origin."""
-
-    def __init__(self, method, dimensions):
+    def __init__(self, encoder, features):
         super().__init__()
-        self.encoder, self.dimensions = method.encoder, dimensions
+        self.encoder, self.features = encoder, features
 
     def representations(self, h):
-        basis = F.one_hot(torch.arange(h.shape[1]), h.shape[1]).float()
-        point = basis[0] * (0.01 if self.dimensions else 1)
-        flat = h[:, :1].sub(h[:, :1].mean()) * basis[1] * self.dimensions + point
-        return {"h": flat, "z": flat}
+        return {"h": self.features, "z": self.features}
+
+
+def test_both_a_point_and_a_few_dimensions_are_a_collapse():
+    encoder, images = begun(base_channels=2).method.encoder.eval(), load_images("digits").test
+    torch.manual_seed(0)
+    noise, line = torch.randn(360, 64), torch.randn(360, 1) * F.one_hot(torch.tensor([3]), 64)
+    point = F.one_hot(torch.tensor([5]), 64)
+    for features, sound in (
+        (noise, True),  # all over the sphere
+        (point + 0.01 * noise, False),  # about one point, in all dimensions
+        (line + 0.01 * point, False),  # far apart, on a line
+    ):
+        found = collapse_checks(Made(encoder, features), images)
+        assert [item["passed"] for item in found] == [sound] * 2, found
+    # Features of many dimensions may lie as close as ReLU puts them, projections may not
+    assert [item["passed"] for item in collapse_checks(Made(encoder, point + 0.02 * noise), images)] == [True, False]

@@ -7,7 +7,7 @@ from torch import nn
 
 from contrastive import Settings, load_images, pretrain
 from contrastive.evaluation import health, loss_drop
-from contrastive.evaluation.health import collapse_checks, history_checks
+from contrastive.evaluation.soundness import collapse_checks, history_checks
 from contrastive.methods import Logged, Output
 from contrastive.methods.byol import BYOL
 from contrastive.methods.simclr import SimCLR

@@ -55,16 +55,12 @@ def test_a_report_made_again_is_identical_although_its_images_have_another_name(
 
 
 def timeless_results(path):
+    """Results without times and provenance, and with the data's first name."""
     results = read_json(path)
     for name in ("seconds", "provenance"):
         results.pop(name)
     for epoch in results["history"]["seed 0"]:
         epoch.pop("seconds")
-    return json_renamed(results)
-
-
-def json_renamed(results):
-    """Results with the data's first name."""
     results["dataset"]["name"] = "images"
     results["settings"]["dataset"] = results["settings"]["dataset"].replace("photos", "images")
     return results
@@ -76,6 +72,7 @@ def timeless_page(path):
     page = re.sub(r"(?s)<table class=\"record (seconds|provenance)\">.*?</table>", "", page)
     page = re.sub(r"\[\d+:\d\d(&lt;|<)\d+:\d\d.*?\]", "", page)
     page = re.sub(r"(?s)<figure(?:(?!</figure>).)*Test error against number.*?</figure>", "", page)
+    page = re.sub(r"<dt>Made</dt>.*", "", page)
     return re.sub(r"(?s)# Parameters.*?</pre>", "", page)  # what was asked for: here also what `auto` had meant
 
 

@@ -7,5 +7,5 @@ seeds show together.
 from .across_seeds import better_from_scratch, comparisons, difference_name, savings_by_budget
 from .arms import ARMS, SCRATCH
 from .evaluator import Evaluation, evaluate, measuring_version
-from .health import check, health, loss_drop
 from .metrics import METRICS, Key, aggregate, as_table, format_metric
+from .soundness import check, health, loss_drop

@@ -117,7 +117,7 @@ def comparison_page(reports: Sequence[Report]) -> str:
         "spread": uncertainty(_headline(reports[0])[1], _n_test(reports[0]))[1],
         "figure": picture.name if picture else "",
     }
-    outputs = [_output({MIME: {"answers": {"comparison": answers}}, "text/html": ""})]
+    said = nbformat.v4.new_output("display_data", {MIME: {"answers": {"comparison": answers}}, "text/html": ""})
     if picture:
         cells += [_text("## Test error by number of labels"), _figure(picture)]
     if any(report.curves for report in reports):
@@ -134,18 +134,13 @@ def comparison_page(reports: Sequence[Report]) -> str:
         f"{_code(report.results.get('provenance', {}).get('command', 'an unknown command'))}"
         for report in reports
     ]
-    cells += [_text("## Checks and commands\n\n" + "\n".join(checks))]
-    cells += [nbformat.v4.new_code_cell("", outputs=outputs)]
+    cells += [_text("## Checks and commands\n\n" + "\n".join(checks)), nbformat.v4.new_code_cell("", outputs=[said])]
     note = "" if same_data else "these reports are not on the same data, so their numbers are not of the same task."
     return render_page("comparison", nbformat.v4.new_notebook(cells=cells), {}, [], [], note)
 
 
 def _text(source: str) -> Any:
     return nbformat.v4.new_markdown_cell(source)
-
-
-def _output(data: dict[str, Any]) -> Any:
-    return nbformat.v4.new_output("display_data", data)
 
 
 def _figure(picture: pictures.Picture) -> Any:

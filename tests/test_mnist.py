@@ -8,12 +8,14 @@ import threading
 import time
 from contextlib import suppress
 
+import numpy as np
 import pytest
 from torchvision import datasets
 
 from contrastive import UserError, load_images
 from contrastive.data import forget_images, mnist
 from contrastive.data.idx import IDX_FILES, ORIGINAL_MD5
+from contrastive.data.images import make_images
 from contrastive.settings import RunError, data_root
 from contrastive.storage.files import atomic_write
 
@@ -250,3 +252,22 @@ def test_a_folder_that_cannot_be_written_is_told(packed, monkeypatch):
     with pytest.raises(UserError, match=r"cannot write .*Set CONTRASTIVE_DATA to a folder that can be written\."):
         load_images("mnist")
     assert not (packed / IDX_FILES[0]).exists()
+
+
+@pytest.mark.skipif(not HAVE_MNIST, reason="needs MNIST")
+def test_the_same_pixels_are_the_same_data_whatever_file_they_are_in(tmp_path):
+    mnist = load_images("mnist")
+    parts = {"train_images": mnist.train, "train_labels": mnist.train_labels, "test_images": mnist.test,
+             "test_labels": mnist.test_labels}  # fmt: skip
+    np.savez(tmp_path / "m.npz", **{name: part.squeeze(1).numpy() if "images" in name else part.numpy()
+                                    for name, part in parts.items()})  # fmt: skip
+    other = load_images(str(tmp_path / "m.npz"))
+    assert (other.sha256, other.format, other.handwriting) == (mnist.sha256, mnist.format, True)
+    assert (mnist.format.mean, mnist.format.std) == ((0.1307,), (0.3081,))
+
+
+def test_a_class_without_an_image_is_part_of_the_checksum():
+    arrays = [np.zeros((4, 20, 20), np.uint8), np.array([0, 1, 0, 1])] * 2
+    two, three = (make_images("x", arrays, classes=classes) for classes in (("a", "b"), ("a", "b", "c")))
+    assert (two.format.n_classes, three.format.n_classes) == (2, 3)
+    assert two.sha256 == make_images("y", arrays).sha256 != three.sha256

@@ -15,7 +15,6 @@ from .mnist import NoNetworkError, ensure_mnist
 from .readers import data_file, read_image_folder, read_npz
 
 NAMES = ("auto", "mnist", "sklearn_digits")
-MNIST_STATISTICS = ((0.1307,), (0.3081,))  # the recipe's constants
 
 
 def load_images(dataset: str = "auto") -> Images:
@@ -71,10 +70,7 @@ def _load(dataset: str, root: str) -> Images:
 
 
 def _idx_images(name: str, folder: Path, note: str = "", handwriting: bool = False) -> Images:
-    """Four IDX files. The original MNIST is normalised by the recipe's constants, by whatever name it goes."""
-    original = is_original(folder)
-    statistics = MNIST_STATISTICS if original else None
-    return make_images(name, [read_idx(folder / f) for f in IDX_FILES], note, statistics, (), handwriting or original)
+    return make_images(name, [read_idx(folder / file) for file in IDX_FILES], note, handwriting=handwriting)
 
 
 def _path_name(path: Path) -> str:

@@ -44,6 +44,12 @@ def test_tensors_of_every_kind_come_back_as_they_were(tmp_path):
         assert torch.equal(found[name].nan_to_num(), tensor.nan_to_num())
 
 
+def test_tied_weights_are_written_once_for_each_name(tmp_path):
+    w = torch.arange(4.0)
+    write_tensors(tmp_path / "x", {}, {"a": w, "b": w})
+    assert all(torch.equal(tensor, w) for tensor in read_tensors(tmp_path / "x")[1].values())
+
+
 def test_the_same_content_is_the_same_bytes(tmp_path):
     a, b = torch.ones(2), torch.zeros(3)
     write_tensors(tmp_path / "x", {"p": 1, "q": 2}, {"a": a, "b": b})

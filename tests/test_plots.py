@@ -277,3 +277,10 @@ def test_numbers_of_labels_do_not_run_into_each_other(budgets):
     assert len(ticks) == len(budgets)
     assert ticks[0].get_text()
     assert not any(left.overlaps(right) for left, right in itertools.pairwise(boxes))
+
+
+def test_runs_that_logged_different_things_share_a_table():
+    short, long = [{"epoch": 1, "loss": 2.0}], [{"epoch": 1, "loss": 3.0, "chance_loss": 5.0}]
+    for histories in ({"a": short, "b": long}, {"b": long, "a": short}):
+        rows = rows_of(loss_curve(histories, named=True))
+        assert {row["run"]: row["chance_loss"] for row in rows} == {"a": "", "b": "5.0"}

@@ -116,6 +116,12 @@ def test_their_parameters_belong_to_them(installed):
     [
         ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
         ("def half(:", "SyntaxError: invalid syntax"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        (
+            MODULE.replace("class Mine(", "class Mine2(")
+            + "\nMETHODS.register('plain')(type('P', (), {'Parameters': int}))",
+            "ValueError: method 'plain': Parameters has to be a class of settings",
+        ),
         (MODULE.replace('register("mine")', 'register("simclr")'), "ValueError: there is already method 'simclr'"),
     ],
 )

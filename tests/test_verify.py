@@ -201,6 +201,14 @@ def metric(*values):
     return {"mean": mean, "std": std, "n_seeds": len(values), "values": list(values)}
 
 
+def test_the_report_itself_is_not_replaced(tmp_path, fresh_runs, capsys):
+    write_json(tmp_path / "results.json", results({"a": metric(1.0)}, notebooks=[]))
+    before = (tmp_path / "results.json").read_bytes()
+    assert main(["verify", str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert "is the report that is verified" in capsys.readouterr().err
+    assert (tmp_path / "results.json").read_bytes() == before
+
+
 def test_verdicts():
     old = results({"a_accuracy@100": metric(90.0), "alignment": metric(1.0), "b": metric(50.0)})
     new = results({"a_accuracy@100": metric(92.0), "alignment": metric(1.2)})

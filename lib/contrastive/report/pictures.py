@@ -87,7 +87,8 @@ class Picture:
         """What a page needs beside the PNG: dark is another one, in base64; csv the numbers behind the figure."""
         png, table = to_png(self.light.figure), io.StringIO()
         if self.light.rows:
-            writer = csv.DictWriter(table, list(self.light.rows[0]), lineterminator="\n")
+            columns = dict.fromkeys(name for row in self.light.rows for name in row)  # some runs log more than others
+            writer = csv.DictWriter(table, list(columns), lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.light.rows)
         return {

@@ -80,6 +80,10 @@ def run_report(
     when the request is wrong; then nothing was started and nothing written. RunError when the report cannot be written.
     """
     notebooks = choose_notebooks(notebook_folder(), only)
+    if out and Path(os.path.expanduser(out)).resolve() == notebook_folder().resolve():
+        raise UserError(
+            f"--out {out} is where the source notebooks lie, which the report would replace. Choose another."
+        )
     asked = Settings(**given)
     if out:
         writable_folder(Path(out), keep=False)  # before a download: a wrong request leaves nothing behind

@@ -52,7 +52,7 @@ class Settings(BaseModel):
     ablations: c.AblationSettings
     data_sha256: str = Field("", description="checksum of the images, once they are known")
 
-    def __init__(self, **parameters: Any) -> None:
+    def __init__(self, /, **parameters: Any) -> None:
         super().__init__(**_by_component(parameters))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -177,6 +177,9 @@ def _by_component(given: dict[str, Any]) -> dict[str, Any]:
             found[component] = cls(**values[component])
         except ValidationError as error:
             raise UserError(_explain(error, component, cls)) from None
+    first, seeds = found["runtime"].seed, found["report"].n_seeds
+    if first + seeds > 2**31:
+        raise UserError(f"parameter n_seeds={seeds}: the last of the seeds from {first} on is not below {2**31}.")
     return found
 
 

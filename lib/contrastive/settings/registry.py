@@ -26,6 +26,10 @@ class Registry(Generic[Entry]):
         """A decorator that gives a class its name. Raises: ValueError when another class has it."""
 
         def keep(entry: Entry) -> Entry:
+            if not hasattr(getattr(entry, "Parameters", None), "leaves") and isinstance(entry, type):
+                raise ValueError(
+                    f"{self.kind} {name!r}: Parameters has to be a class of settings, as the others have it"
+                )
             known = self._entries.get(name)
             if known is not None and (known.__module__, known.__qualname__) != (entry.__module__, entry.__qualname__):
                 raise ValueError(f"there is already {self.kind} {name!r}, {known.__module__}.{known.__qualname__}")
@@ -68,7 +72,7 @@ def load_plugins() -> None:
     for point in entry_points(group=PLUGINS):
         try:
             point.load()
-        except Exception as error:  # whatever a stranger's module raises
+        except (Exception, SystemExit) as error:  # whatever a stranger's module raises
             raise UserError(
                 f"the plug-in {point.name} ({point.value}) cannot be imported: {type(error).__name__}: {error}. "
                 "Mend it, or remove its package."

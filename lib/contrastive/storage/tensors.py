@@ -20,7 +20,8 @@ ENTRY = (
 
 def write_tensors(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write tensors and what belongs to them. Raises: RunError when the file cannot be written."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Copies, since weights may be tied, which the format does not take
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     sealed = {**metadata, "sha256": _digest(metadata, whole)}
     atomic_write(path, save(whole, {ENTRY: json.dumps(sealed, sort_keys=True, allow_nan=False)}))
 

@@ -40,7 +40,7 @@ def resolve(settings: Settings) -> tuple[Settings, Images]:
         n_images=n_images,
         augment=policy if settings.views.augment == AUTO else settings.views.augment,
         second_augment=policy if settings.views.second_augment == AUTO else settings.views.second_augment,
-        ablation_labels=min(settings.ablations.ablation_labels, n_rest),
+        ablation_labels=max(min(settings.ablations.ablation_labels, n_rest), 20),
         budgets=settings.evaluation.budgets or default_budgets(n_train, n_classes, n_images, full),
         device=device,
         precision=choose_precision(settings.runtime.precision, device),

@@ -10,10 +10,9 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from torchvision import datasets
 
 from contrastive import UserError, load_images
-from contrastive.data import forget_images, mnist
+from contrastive.data import download, forget_images, mnist
 from contrastive.data.idx import IDX_FILES, ORIGINAL_MD5
 from contrastive.data.images import make_images
 from contrastive.settings import RunError, data_root
@@ -35,7 +34,7 @@ def small_mnist(monkeypatch):
 
 @pytest.fixture
 def mirrors(tmp_path, no_data, small_mnist, monkeypatch):
-    """Point torchvision at a broken mirror and then a good one."""
+    """A broken mirror and then a good one in the place of MNIST's."""
     good, bad = tmp_path / "good", tmp_path / "bad"
     for place in (good, bad):
         place.mkdir()
@@ -43,7 +42,7 @@ def mirrors(tmp_path, no_data, small_mnist, monkeypatch):
             packed = gzip.compress(data, mtime=0)
             (place / f"{name}.gz").write_bytes(packed if place is good else packed[:-1] + b"?")
     served = [Mirror(bad), Mirror(good)]
-    monkeypatch.setattr(datasets.MNIST, "mirrors", [m.url for m in served])
+    monkeypatch.setitem(mnist.MIRRORS, "mnist", [m.url for m in served])
     yield served
     for mirror in served:
         mirror.server.shutdown()
@@ -64,7 +63,7 @@ def test_auto_takes_mnist_when_it_can_be_downloaded(mirrors):
 
 @pytest.mark.parametrize("content", ["cut", "other", "page", "nothing"])
 def test_a_download_of_something_else_is_not_used(mirrors, no_data, tmp_path, monkeypatch, content):
-    monkeypatch.setattr(datasets.MNIST, "mirrors", [mirrors[0].url])
+    monkeypatch.setitem(mnist.MIRRORS, "mnist", [mirrors[0].url])
     for path in (tmp_path / "bad").iterdir():
         if content == "cut":
             path.write_bytes((tmp_path / "good" / path.name).read_bytes()[:-20])
@@ -82,15 +81,15 @@ def test_a_download_of_something_else_is_not_used(mirrors, no_data, tmp_path, mo
 
 @pytest.mark.parametrize("kind", ["refuses", "silent", "garbage"])
 def test_no_network_is_found_out_soon_and_said(no_data, monkeypatch, kind):
-    assert mnist.STALL_SECONDS <= 10
-    monkeypatch.setattr(mnist, "STALL_SECONDS", 0.3)
+    assert download.STALL_SECONDS <= 10
+    monkeypatch.setattr(download, "STALL_SECONDS", 0.3)
     with socket.socket() as listener:  # refuses connections; or takes them and never answers, or not in HTTP
         listener.bind(("127.0.0.1", 0))
         if kind != "refuses":
             listener.listen()
         if kind == "garbage":
             threading.Thread(target=babble, args=(listener,), daemon=True).start()
-        monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{listener.getsockname()[1]}/"] * 2)
+        monkeypatch.setitem(mnist.MIRRORS, "mnist", [f"http://127.0.0.1:{listener.getsockname()[1]}/"] * 2)
         started = time.monotonic()
         images = load_images("auto")
         assert time.monotonic() - started < 5
@@ -123,7 +122,7 @@ def test_an_interrupted_download_leaves_nothing_that_passes_for_data(mirrors, no
         patch.setattr(mnist, "atomic_write", write_two)
         with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else UserError):
             load_images("mnist")
-    assert not any((no_data / "MNIST" / "raw").iterdir())
+    assert [path.name for path in no_data.rglob("*")] == ["MNIST", ".raw.lock"]
     assert load_images("mnist").train.shape == (60, 1, 28, 28)
 
 

@@ -1,4 +1,4 @@
-"""The command line: `contrastive report`, `pretrain`, `sweep`, `compare` and `verify`."""
+"""The command line: `contrastive report`, `pretrain`, `embed`, `export`, `sweep`, `compare` and `verify`."""
 
 import argparse
 import signal
@@ -54,6 +54,27 @@ def pretrain(args: argparse.Namespace, given: dict[str, Any]) -> int:
             seen = f"{item['name']}: {item['seen']}; expected: {item['expected']}"
             say(f"a check failed: {seen}. Try another lr, or more epochs.")
     print(run.folder)
+    return 0
+
+
+def embed(args: argparse.Namespace, given: dict[str, Any]) -> int:
+    """Write the features of your own images by a trained encoder; prints the file."""
+    from .training.embed import embed_source
+
+    out = Path(args.out).expanduser()
+    print(embed_source(args.images, Path(args.run_folder), out, args.skip_damaged, args.follow_links))
+    return 0
+
+
+def export(args: argparse.Namespace, given: dict[str, Any]) -> int:
+    """Write a trained encoder for other programs, as .onnx or .safetensors; prints the file."""
+    from .training.export import export_encoder
+
+    out = Path(args.out).expanduser()
+    encoder = export_encoder(Path(args.run_folder), out)
+    if encoder.preparation is not None:
+        say(f"it takes images prepared so: {encoder.preparation.in_words()}")
+    print(out)
     return 0
 
 
@@ -145,6 +166,26 @@ COMMANDS = {
         ("--preset", "--dataset", "-p", "--open", "--timeout"),
     ),
     "pretrain": Command(pretrain, {}, ("--preset", "--dataset", "-p")),
+    "embed": Command(
+        embed,
+        {
+            "images": dict(metavar="IMAGES", help="a file or folder of images, a .zip or an .npz"),
+            "--run": dict(metavar="RUN", required=True, dest="run_folder",
+                          help="a finished run's folder, or its encoder.safetensors"),
+            "--out": dict(metavar="FILE", required=True, help="the table: .npz, .csv or .parquet"),
+            "--skip-damaged": dict(action="store_true", help="leave out images that cannot be read"),
+            "--follow-links": dict(action="store_true", help="follow links that lead out of the folder"),
+        },
+        (),
+    ),
+    "export": Command(
+        export,
+        {
+            "run_folder": dict(metavar="RUN", help="a finished run's folder, or its encoder.safetensors"),
+            "--out": dict(metavar="FILE", required=True, help="the encoder: .onnx or .safetensors"),
+        },
+        (),
+    ),
     "sweep": Command(
         sweep,
         {

@@ -36,7 +36,7 @@ def keep_freed_memory() -> None:
 def cpu_flags() -> set[str]:
     """The processor's feature flags as Linux tells them; none elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return set()
     return set(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), ()))

@@ -1,8 +1,13 @@
-"""Data sets by name or path, checked, as uint8 tensors; and which images serve for what.
+"""Data sets by name, by path or as arrays, checked, as uint8 tensors; and which images serve for what.
 
-`load_images("mnist")` gives `Images`, `split` the unlabelled images, the validation images and the label budgets.
+`load_images("mnist")` gives `Images`; `split` gives the unlabelled images, the validation images and the label budgets.
+Within: sources (where) -> manifest (a row an image) -> pictures, packed (pixels) -> assemble (`Images`) -> splits.
 """
 
-from .images import ImageFormat, Images, inert
-from .sources import NAMES, forget_images, load_images
-from .splits import Splits, default_budgets, headline_labels, n_validation_images, split
+from .copied import Copy, copies_of
+from .images import Account, ImageFormat, Images, inert
+from .manifest import counted
+from .picture import Picture, Undecodable
+from .preparation import Preparation
+from .sources import NAMES, USUAL_NAMES, forget_images, load_images, pictures, read_images
+from .splits import Splits, default_budgets, headline_labels, n_unlabelled, split, why_no_evaluation

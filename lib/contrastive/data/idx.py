@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -10,22 +11,23 @@ import numpy as np
 
 from ..settings import RunError, UserError
 from ..storage.files import atomic_write
-from .readers import data_file, fit_memory
+from .download import md5_of, unwritable
+from .guards import data_file, fit_memory
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 # MD5 of the uncompressed files of the original MNIST, to notice when something else bears its names.
-ORIGINAL_MD5 = dict(
-    zip(
-        IDX_FILES,
-        (
-            "6bbc9ace898e44ae57da46a324031adb",
-            "a25bea736e30d166cdddb491f175f624",
-            "2646ac647ad5339dbf082846283269ea",
-            "27ae3e4e09519cfbb04c329615203637",
-        ),
-        strict=True,
-    )
-)
+ORIGINAL_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+FASHION_MD5 = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
 BROKEN_ARCHIVE = (OSError, EOFError, ValueError, zlib.error)
 LARGEST = 64_000_000  # bytes: more than any of the original files
 
@@ -79,21 +81,16 @@ def check_idx(folder: Path, root: Path) -> None:
             )
     if shapes[IDX_FILES[0]][1:] != shapes[IDX_FILES[2]][1:]:
         raise UserError(f"{folder / IDX_FILES[2]} has images of another size than {IDX_FILES[0]}.")
-    originals = {md5: name for name, md5 in ORIGINAL_MD5.items()}
+    originals = {md5: name for known in (ORIGINAL_MD5, FASHION_MD5) for name, md5 in known.items()}
     for name in IDX_FILES:
-        true_name = originals.get(_md5(folder / name), name)
+        true_name = originals.get(md5_of(folder / name), name)
         if true_name != name:
             raise UserError(f"{folder / name} holds what belongs in {true_name}. Put each file under its own name.")
 
 
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def is_original(raw: Path) -> bool:
-    """Whether the four files are those of the original MNIST."""
-    return all(_md5(raw / name) == md5 for name, md5 in ORIGINAL_MD5.items())
+def is_original(raw: Path, md5: Mapping[str, str] = ORIGINAL_MD5) -> bool:
+    """Whether the four files are those with these checksums: of the original MNIST, unless others are given."""
+    return set(md5) == set(IDX_FILES) and all(md5_of(raw / name) == md5[name] for name in IDX_FILES)
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -102,30 +99,41 @@ def read_idx(path: Path) -> np.ndarray:
     return np.fromfile(path, dtype=np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
 
 
-def unpack_originals(raw: Path) -> None:
-    """Unpack those of MNIST's files that are only there as `.gz`, whoever compressed them, if the original is inside.
+def only_packed(raw: Path) -> list[str]:
+    """Those of the four files that are only there as `.gz`."""
+    return [name for name in IDX_FILES if not (raw / name).exists() and (raw / f"{name}.gz").is_file()]
+
+
+def unpack_originals(raw: Path, title: str = "MNIST", md5: Mapping[str, str] = ORIGINAL_MD5) -> None:
+    """Unpack those of a data set's files that are only there as `.gz`, whoever compressed them, if the original is
+    inside. For one process at a time.
+
+    Args:
+        raw: the folder.
+        title: name of the data set, for people.
+        md5: of the plain files; empty where nobody tells them, and then whatever is inside is taken.
 
     Raises: UserError when something else is inside, or it cannot be written.
     """
-    for name in IDX_FILES:
+    for name in only_packed(raw):
         packed = raw / f"{name}.gz"
-        if (raw / name).exists() or not packed.is_file():
-            continue
         try:
             with data_file(packed, raw).open("rb") as file:
-                content = unpack(file, name)
+                content = unpack(file, md5.get(name))
         except BROKEN_ARCHIVE as error:
-            raise UserError(f"{packed} does not hold MNIST's {name} ({error}). Replace it, or unpack it.") from None
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{packed} does not hold {title}'s {name} ({error}). Replace it, or unpack it.") from None
         try:
             atomic_write(raw / name, content)
         except RunError as problem:
-            raise UserError(f"{problem} Set CONTRASTIVE_DATA to a folder that can be written.") from None
+            raise unwritable(problem) from None
 
 
-def unpack(archive: IO[bytes], name: str) -> bytes:
-    """The original file of that name in a gzip archive. Raises: BROKEN_ARCHIVE when it is not in it."""
+def unpack(archive: IO[bytes], md5: str | None) -> bytes:
+    """What a gzip archive holds. Raises: BROKEN_ARCHIVE when it cannot be read, or the content has another MD5."""
     with gzip.open(archive) as file:
         content = file.read(LARGEST)  # never all that a bomb unpacks to
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != ORIGINAL_MD5[name]:
+    if md5 is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise ValueError("its checksum is another")
     return content

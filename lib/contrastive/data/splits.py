@@ -8,17 +8,21 @@ from torch import Tensor
 
 from ..settings import UserError
 from .images import Images
+from .manifest import grouped_fold
 
 LEAST_TO_CHOOSE = 50  # labels: a fifth of fewer would say little
+MOST_VALIDATION = 5000
+LEAST_TEST = 8  # images
 
 
 @dataclass(frozen=True)
 class Splits:
     """Which training images are used for what, as int64 indices drawn by seed; the test images stay apart.
 
-    pretrain: the unlabelled images. validation: never pretrained on, of each class about a fifth at most; its
-    prefixes are balanced over classes. rest: all other training images, among them those pretrained on; its prefixes
-    are balanced too. Balanced means: as long as no class runs out.
+    pretrain: the unlabelled images. validation: never pretrained on. Those that the source sets aside, else of each
+    class about a fifth at most, groups whole; where nothing has a label, a fifth of all. Its prefixes are balanced over
+    classes. rest: all other training images that have a label, among them such as are pretrained on; its prefixes are
+    balanced too. Balanced means: as long as no class runs out.
     """
 
     pretrain: Tensor
@@ -44,30 +48,93 @@ def split(images: Images, n_images: int, seed: int, draw: int = 0) -> Splits:
     draw: another one gives the same three sets, with label budgets that are drawn anew from them.
     """
     rng = np.random.default_rng([seed, 0x5EED])
-    labels = images.train_labels.numpy()
-    order, turn = _balanced_order(labels, rng)
-    n_validation = n_validation_images(images)
-    validation = order[turn < _spared(labels)[labels[order]]][:n_validation]
-    kept = ~np.isin(order, validation)
-    # Balanced again: the turns of each class are counted from the first of its images that is left.
-    turn -= np.bincount(labels[validation], minlength=labels.max() + 1)[labels[order]]
-    rest = order[kept][np.argsort(turn[kept], kind="stable")]
-    if n_images > len(rest):
+    validation, rest, unlabelled = _parts(images, rng)
+    pool = np.concatenate([rest, unlabelled])
+    if n_images > len(pool):
         raise UserError(
-            f"parameter n_images={n_images}: {images.name} has {len(rest):,} training images beside the "
-            f"{n_validation:,} kept for validation. Ask for at most {len(rest)}."
+            f"parameter n_images={n_images}: {images.name} has {len(pool):,} training images beside the "
+            f"{len(validation):,} kept for validation. Ask for at most {len(pool)}."
         )
-    pretrain = rng.permutation(rest)[:n_images]  # without a look at the labels
+    pretrain = rng.permutation(pool)[:n_images]  # without a look at the labels
+    labels = images.train_labels.numpy()
     if draw > 0:
         rng = np.random.default_rng([seed, 0xD4A3, draw])
         validation, rest = (part[_balanced_order(labels[part], rng)[0]] for part in (validation, rest))
     return Splits(torch.from_numpy(pretrain), torch.from_numpy(validation), torch.from_numpy(rest), len(images.classes))
 
 
-def n_validation_images(images: Images) -> int:
-    """A fifth of the training images, at most 5,000 and what each class can spare, in whole rounds of the classes."""
-    n = min(5000, len(images.train) // 5, int(_spared(images.train_labels.numpy()).sum()))
+def n_unlabelled(images: Images, seed: int) -> int:
+    """How many images a run with that seed can be pretrained on."""
+    _, rest, unlabelled = _parts(images, np.random.default_rng([seed, 0x5EED]))
+    return len(rest) + len(unlabelled)
+
+
+def why_no_evaluation(images: Images) -> str:
+    """Why a classifier cannot be fitted and judged with the labels that there are, in a sentence; empty if it can."""
+    n, n_classes = images.n_labels, len(images.classes)
+    if n == 0:
+        return f"No image of {images.name} has a label that can be used."
+    if _n_validation(images) == 0 and len(images.validation) < n_classes:
+        return (
+            f"{images.name} has {n:,} training images with a label, of {n_classes:,} classes: too few to spare a fifth "
+            "of each class for validation. Five of each are enough."
+        )
+    if len(images.test) < LEAST_TEST:
+        return f"{images.name} has {len(images.test)} test images with a label: at least {LEAST_TEST} are needed."
+    return ""
+
+
+def _parts(images: Images, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices of the validation images, of the others that have a label, and of those that have none."""
+    labels, groups = images.train_labels.numpy(), images.groups.numpy()
+    everything = np.arange(len(labels))
+    known = everything[labels >= 0]
+    order, turn = _balanced_order(labels[known], rng)
+    order = known[order]
+    if len(images.validation):
+        validation = order[np.isin(order, images.validation.numpy())] if len(known) else images.validation.numpy()
+    elif not len(known):
+        n = min(MOST_VALIDATION, len(labels) // 5)
+        validation = _whole_groups(groups, n, rng) if len(groups) else rng.permutation(everything)[:n]
+    elif len(groups):
+        validation = _grouped_validation(images, known, rng)
+        validation = order[np.isin(order, validation)]
+    else:
+        validation = order[turn < _spared(labels[known])[labels[order]]][: _n_validation(images)]
+    apart = np.isin(everything, validation)
+    # No image of their groups may be pretrained on
+    of_groups = np.isin(groups, groups[validation]) if len(groups) else apart
+    kept = ~apart[order]
+    # Balanced again: the turns of each class are counted from the first of its images that is left.
+    used = labels[validation][labels[validation] >= 0]
+    turn = turn - np.bincount(used, minlength=labels.max(initial=-1) + 2)[labels[order]]
+    rest = order[kept][np.argsort(turn[kept], kind="stable")]
+    return validation, rest, everything[(labels < 0) & ~of_groups]
+
+
+def _n_validation(images: Images) -> int:
+    """A fifth of the labelled training images, at most MOST_VALIDATION and what each class can spare, in whole rounds
+    of the classes."""
+    labels = images.train_labels.numpy()
+    known = labels[labels >= 0]
+    n = min(MOST_VALIDATION, len(known) // 5, int(_spared(known).sum()))
     return n // len(images.classes) * len(images.classes)
+
+
+def _grouped_validation(images: Images, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """About a fifth of the labelled images, of each class alike, in whole groups; at least one group is left."""
+    labels, groups = images.train_labels.numpy()[known], images.groups.numpy()[known]
+    return known[grouped_fold(labels, groups, rng)]
+
+
+def _whole_groups(groups: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of at most n rows, drawn in whole groups."""
+    chosen: list[int] = []
+    names, sizes = np.unique(groups, return_counts=True)
+    for i in rng.permutation(len(names)):
+        if len(chosen) + sizes[i] <= n:
+            chosen += np.flatnonzero(groups == names[i]).tolist()
+    return np.array(chosen, dtype=np.int64)
 
 
 def _spared(labels: np.ndarray) -> np.ndarray:
@@ -89,7 +156,7 @@ def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> tuple[np.nd
     return shuffled[order], turn[order]
 
 
-def default_budgets(n_train: int, n_classes: int, n_images: int, full: bool) -> tuple[int, ...]:
+def default_budgets(n_labels: int, n_classes: int, n_images: int, full: bool) -> tuple[int, ...]:
     """Numbers of labels to evaluate with, from the data alone.
 
     Ten of each class, one percent, half and all of the labels, and as many as there are unlabelled images where these
@@ -97,14 +164,14 @@ def default_budgets(n_train: int, n_classes: int, n_images: int, full: bool) -> 
     and ten percent.
     """
     least = n_classes if full else 10 * n_classes
-    numbers = {10 * n_classes, n_train // 100, n_train // 2}
-    if n_images < n_train // 4:
+    numbers = {10 * n_classes, n_labels // 100, n_labels // 2}
+    if n_images < n_labels // 4:
         numbers.add(n_images)
     if full:
-        numbers |= {n_classes, 5 * n_classes, 100 * n_classes, n_train // 10}
-    return (*sorted(n for n in numbers if least <= n < n_train), n_train)
+        numbers |= {n_classes, 5 * n_classes, 100 * n_classes, n_labels // 10}
+    return (*sorted(n for n in numbers if least <= n < n_labels), n_labels)
 
 
-def headline_labels(budgets: tuple[int, ...], n_train: int) -> int:
+def headline_labels(budgets: tuple[int, ...], n_labels: int) -> int:
     """The budget that a report leads with: the largest one of at most half of the labels, or the smallest there is."""
-    return max((n for n in budgets if n <= n_train // 2), default=budgets[0])
+    return max((n for n in budgets if n <= n_labels // 2), default=budgets[0])

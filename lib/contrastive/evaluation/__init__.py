@@ -8,4 +8,4 @@ from .across_seeds import better_from_scratch, comparisons, difference_name, sav
 from .arms import ARMS, SCRATCH
 from .evaluator import Evaluation, evaluate, measuring_version
 from .metrics import METRICS, Key, aggregate, as_table, format_metric
-from .soundness import check, health, loss_drop
+from .soundness import check, data_checks, health, loss_drop

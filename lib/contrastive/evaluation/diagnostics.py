@@ -44,16 +44,35 @@ def map_2d(features: Tensor, seed: int) -> np.ndarray:
 
 
 @torch.no_grad()
+def paired_share(method: Method, images: Tensor) -> float:
+    """How many views of uint8 images, in percent, have the other view of the same image for their nearest neighbour by
+    cosine of features h, among two views of each. Needs no label.
+
+    The views are the same for every method with the same views and seed, so that a trained one can be compared with an
+    untrained one.
+    """
+    a, b = _two_views(method, images)
+    h = F.normalize(torch.cat([method.representations(method.encoder(view))["h"] for view in (a, b)]), dim=1)
+    similarity = (h @ h.T).fill_diagonal_(-torch.inf)
+    partner = torch.arange(2 * len(images), device=h.device).roll(len(images))
+    return 100 * (similarity.argmax(1) == partner).float().mean().item()
+
+
+def _two_views(method: Method, images: Tensor) -> list[Tensor]:
+    encoder = method.eval().encoder
+    first, *others = [View(view.policy, view.size) for view in method.views() for _ in range(view.count)]
+    make_views = ViewMaker([first, (others or [first])[0]], images.shape[1:], encoder.mean, encoder.std)
+    return make_views(images, Generator(images.device).manual_seed(method.settings.runtime.seed))
+
+
+@torch.no_grad()
 def diagnose(method: Method, images: Tensor) -> dict[str, float]:
     """All of the above for the features h of uint8 images and, their names ending in _z, for the projections z.
 
     Positive pairs are two random views of each image.
     """
     encoder = method.eval().encoder
-    first, *others = [View(view.policy, view.size) for view in method.views() for _ in range(view.count)]
-    make_views = ViewMaker([first, (others or [first])[0]], images.shape[1:], encoder.mean, encoder.std)
-    draws = Generator(images.device).manual_seed(method.settings.runtime.seed)
-    a, b = (method.representations(encoder(view)) for view in make_views(images, draws))
+    a, b = (method.representations(encoder(view)) for view in _two_views(method, images))
     measured: dict[str, float] = {}
     for name, x in method.representations(encoder(encoder.prepare(images))).items():
         suffix = "" if name == "h" else f"_{name}"

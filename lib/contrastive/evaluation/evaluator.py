@@ -102,7 +102,7 @@ class _Evaluator:
         self.settings, self.images, self.progress = run.settings, images, progress
         self.seed, self.device = run.settings.runtime.seed, run.settings.runtime.device
         self.budgets, self.full = run.settings.evaluation.budgets or (), run.settings.evaluation.level == "full"
-        self.headline = headline_labels(self.budgets, len(images.train))
+        self.headline = headline_labels(self.budgets, images.n_labels)
         n_images, draws = run.settings.data.n_images or 0, run.settings.evaluation.label_draws
         self.splits = [split(images, n_images, self.seed, draw) for draw in range(draws)]
         self.subject = Subject(
@@ -123,7 +123,7 @@ class _Evaluator:
 
     def few(self, n: int) -> bool:
         """Whether n labels are a tenth of all or fewer: of more, two draws would hold much the same."""
-        return n <= len(self.images.train) // 10
+        return n <= self.images.n_labels // 10
 
     def labels(self, n: int) -> list[tuple[Tensor, Tensor]]:
         """The draws of n labels: indices to train on and to choose with."""
@@ -198,7 +198,7 @@ class _Evaluator:
                 self.count(arm.id, n, model.predict(self.images.test))
                 if n == self.headline:
                     self.at_headline[arm.id] = model.predict
-        counts = torch.bincount(self.images.train_labels)
+        counts = torch.bincount(self.images.train_labels[self.images.train_labels >= 0])
         right = (self.images.test_labels == counts.argmax()).sum().item()
         self.add(Key("accuracy", "majority_class"), 100.0 * right / len(self.images.test_labels))
 
@@ -216,7 +216,8 @@ class _Evaluator:
     def transfer(self, dataset: str) -> None:
         """Linear probes on other images, with all of their labels."""
         other = load_images(dataset)
-        order = torch.randperm(len(other.train), generator=Generator().manual_seed(self.seed))
+        known = (other.train_labels >= 0).nonzero().flatten()
+        order = known[torch.randperm(len(known), generator=Generator().manual_seed(self.seed))]
         choose, fit = order[: len(order) // 5], order[len(order) // 5 :]
         labels, test_labels = other.train_labels.to(self.device), other.test_labels.to(self.device)
         for arm in with_role("transferred"):

@@ -1,10 +1,11 @@
-"""Checks that a run has learned something and did not collapse, for every method alike."""
+"""Checks that data are what they seem, and that a run has learned something and did not collapse."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..data import Images, copies_of
 from ..methods import Method
 from ..training import Run, load_method
 from ..training.loop import Epoch
@@ -71,4 +72,17 @@ def collapse_checks(method: Method, images: Tensor) -> list[dict[str, Any]]:
         expected = f"spread above {least:g} (one point: 0, even over the sphere: 1), rank above {least_rank:g}"
         title = f"no collapse of the {names.get(name, name)}"
         checks.append(check(title, spread > least and rank > least_rank, seen, expected))
+    return checks
+
+
+def data_checks(images: Images) -> list[dict[str, Any]]:
+    """That no test image is a copy of a training image, and that no group has both, for `record`."""
+    n_train, n_test = len(images.train), len(images.test)
+    across = {copy.b for copy in copies_of(images) if copy.a < n_train <= copy.b}
+    tolerated = max(1, n_test // 1000)
+    expected = f"at most {tolerated} of {n_test:,}; drop_copies=true leaves such training images out"
+    checks = [check("few test images are copies of training images", len(across) <= tolerated, len(across), expected)]
+    if len(images.groups):
+        n = images.straddling
+        checks.append(check("no group has both training and test images", n == 0, f"{n:,} have both", "none"))
     return checks

@@ -9,6 +9,9 @@ from typing import Any
 
 import nbformat
 import papermill
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import papermill_io
@@ -51,6 +54,15 @@ class Notices:
         """Nothing is held back."""
 
 
+class OwnKernel(AsyncKernelManager):
+    """A kernel of the very Python that runs this, whatever else is called `python3` on the user's JUPYTER_PATH."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """How it is started."""
+        return KernelSpec(**get_kernel_dict())
+
+
 _memory = Memory()
 papermill_io.register(Memory.SCHEME, _memory)
 
@@ -83,6 +95,7 @@ def execute_notebook(
                 out,
                 parameters=parameters,
                 kernel_name="python3",
+                kernel_manager_class=OwnKernel,
                 cwd=path.parent,
                 progress_bar=False,
                 coalesce_streams=True,
@@ -105,7 +118,7 @@ def execute_notebook(
         why = f"Stopped by {'Ctrl-C' if interrupted == signal.SIGINT else signal.Signals(interrupted).name}"
     except Exception as problem:  # whatever else papermill, the kernel or the connection to it may raise
         why = f"{type(problem).__name__}: {problem}".strip(": ")
-    notebook = nbformat.reads(_memory.written.pop(out, path.read_text()), as_version=4)
+    notebook = nbformat.reads(_memory.written.pop(out, path.read_text(encoding="utf-8")), as_version=4)
     notebook.cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):

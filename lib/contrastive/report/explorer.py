@@ -31,7 +31,7 @@ class Explorer:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         # In a script element only "<" can end the text, so it is escaped.
         data = json.dumps(self.data, separators=(",", ":")).replace("<", "\\u003c")
-        style = (TEMPLATES / "explorer.css").read_text()
+        style = (TEMPLATES / "explorer.css").read_text(encoding="utf-8")
         return {
             "text/plain": self.alt,
             "text/html": f'<div class="explorer"><style>{style}</style><div class="static">{self.static}</div>'
@@ -41,9 +41,10 @@ class Explorer:
 
 def explorer_script() -> str:
     """The script of every map: d3, kept from module loaders that a notebook may have, then ours."""
-    d3 = (TEMPLATES / "vendor" / "d3-7.9.2.min.js").read_text()
+    d3 = (TEMPLATES / "vendor" / "d3-7.9.2.min.js").read_text(encoding="utf-8")
     hidden = "var define, exports, module;"
-    return f"(function () {{ {hidden}\n{d3}\n}}).call(globalThis);\n{(TEMPLATES / 'explorer.js').read_text()}"
+    own = (TEMPLATES / "explorer.js").read_text(encoding="utf-8")
+    return f"(function () {{ {hidden}\n{d3}\n}}).call(globalThis);\n{own}"
 
 
 def explore(

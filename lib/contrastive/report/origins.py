@@ -14,8 +14,7 @@ import torch
 
 from ..data import Images, Splits
 from ..evaluation import measuring_version
-from ..settings import Settings, UserError, checkout, digest, plugins
-from ..training import resolve
+from ..settings import Settings, checkout, digest, plugins
 
 PACKAGES = (
     "torch",
@@ -29,7 +28,6 @@ PACKAGES = (
     "pydantic",
 )
 ONLY = "CONTRASTIVE_ONLY"  # in the environment of a kernel: the notebooks of its report, if they are not all
-AUTOMATIC = ("n_images", "augment", "budgets", "device", "precision")  # what `resolve` finds
 _started = datetime.now(timezone.utc)
 
 
@@ -61,7 +59,7 @@ def provenance(settings: Settings) -> dict[str, Any]:
 def cpu_model() -> str:
     """What the processor calls itself, where the system tells."""
     with suppress(OSError):
-        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()]
         return next((value.strip() for name, _, value in lines if name.strip() == "model name"), "unknown")
     return platform.processor() or "unknown"
 
@@ -78,19 +76,14 @@ def _git(*words: str) -> str:
 
 
 def changed(settings: Settings) -> dict[str, Any]:
-    """Each value that differs from the preset's."""
+    """Each value that was asked for and differs from the preset's."""
     chosen = {"encoder": settings.encoder.name, "method": settings.method.name}
-    usual = Settings(preset=settings.preset, dataset=settings.data.dataset, **chosen)
-    # What `resolve` finds by itself, for these data and this machine, is not part of the request.
-    automatic = {name: usual.flat()[name] for name in AUTOMATIC}
-    with suppress(UserError):  # when the preset does not fit these data, the values were asked for
-        found = resolve(settings.replace(**automatic))[0].flat()
-        usual = usual.replace(**{name: found[name] for name in automatic})
-    usual_values = {**usual.flat(), "encoder": "cnn", "method": "simclr"}
+    usual = {**Settings(preset=settings.preset, **chosen).flat(), "encoder": "cnn", "method": "simclr"}
+    # What was found for these data and this machine is no part of the request.
     return {
         name: value
         for name, value in settings.flat().items()
-        if name not in ("preset", "dataset") and value != usual_values[name]
+        if name in settings.asked and name not in ("preset", "dataset") and value != usual[name]
     }
 
 
@@ -112,6 +105,9 @@ def _word(value: Any) -> str:
 def describe_data(images: Images, splits: Splits) -> dict[str, Any]:
     """The `dataset` part of the results: name, checksum, how many images serve for what, and any note."""
     said: dict[str, Any] = {"name": images.name, "sha256": images.sha256}
-    said |= {"pretrain": len(splits.pretrain), "train": len(images.train)}
+    said |= {"pretrain": len(splits.pretrain), "train": len(images.train), "labels": images.n_labels}
     said |= {"validation": len(splits.validation), "test": len(images.test)}
+    account = images.account
+    if account.left_out or account.done:
+        said["left_out"] = sum(n for *_, n in account.left_out)
     return said | ({"note": images.note} if images.note else {})

@@ -4,10 +4,10 @@ import base64
 import csv
 import functools
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import pairwise
 from typing import Any
@@ -77,6 +77,11 @@ class Picture:
     name: str
     light: Sketch
     dark: Sketch
+
+    def with_rows(self, rows: Iterable[Mapping[str, Any]]) -> "Picture":
+        """The same figure, with other numbers behind it."""
+        rows = list(rows)
+        return Picture(self.name, replace(self.light, rows=rows), replace(self.dark, rows=rows))
 
     @property
     def alt(self) -> str:

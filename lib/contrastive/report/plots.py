@@ -124,7 +124,7 @@ def similarity_matrix(z: Tensor, n: int) -> Sketch:
         drawn,
         f"Matrix of cosine similarities of {2 * n} views; positives, circled, average {positive:.2f}, "
         f"negatives {negative:.2f}.",
-        f"Cosine similarity of every pair of {2 * n} views of {n} validation images; positives are circled.",
+        f"Cosine similarity of every pair of {2 * n} views of {n} held-out images; positives are circled.",
         [{f"view_{j}": round(float(value), 4) for j, value in enumerate(row)} for row in cosine],
     )
 
@@ -160,10 +160,13 @@ def embedding_maps(
     wrong: bool N, the images that a probe gets wrong, which are drawn as crosses.
     """
     palette, paper = class_colours(len(classes), current_theme()), themed_colour("paper")
+    names = [*classes, ""]  # the last for -1
     wrong = np.zeros(len(labels), bool) if wrong is None else wrong
     size = (3.3 * len(maps), 3.3) if len(maps) > 1 else (5.6, 5.0)
     drawn, axes = subplots(1, len(maps), size, squeeze=False)
     for place, (title, points) in zip(axes.flat, maps.items(), strict=True):
+        unknown = points[labels < 0]
+        place.scatter(unknown[:, 0], unknown[:, 1], s=5, color=themed_colour("blue"), alpha=0.7, lw=0)
         for c, name in enumerate(classes):
             own = points[(labels == c) & ~wrong]
             place.scatter(own[:, 0], own[:, 1], s=5, color=palette[c], alpha=0.7, lw=0)
@@ -177,13 +180,13 @@ def embedding_maps(
         place.grid(visible=False)
         place.spines[:].set_visible(True)
     crosses = f" Crosses: the {wrong.sum()} that the linear probe gets wrong." if wrong.any() else ""
-    names = f": {'; '.join(maps)}" if len(maps) > 1 else ""
+    said = f": {'; '.join(maps)}" if len(maps) > 1 else ""
     return Sketch(
         drawn,
-        f"Two-dimensional maps of {len(labels)} test images by t-SNE{names}.{crosses}",
+        f"Two-dimensional maps of {len(labels)} test images by t-SNE{said}.{crosses}",
         f"Features of {len(labels):,} test images, by t-SNE; the axes have no unit.{crosses}",
         [
-            {"map": title, "image": i, "x": round(float(x), 3), "y": round(float(y), 3), "class": classes[labels[i]]}
+            {"map": title, "image": i, "x": round(float(x), 3), "y": round(float(y), 3), "class": names[labels[i]]}
             for title, points in maps.items()
             for i, (x, y) in enumerate(points)
         ],

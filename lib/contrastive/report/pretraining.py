@@ -1,11 +1,11 @@
 """What 01_pretrain says of a training, for every method alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ..data import Images
+from ..data import Images, counted
 from ..evaluation.statistics import standard_error, summary
 from ..methods import Logged, Method
 from ..training import Run
@@ -29,6 +29,14 @@ def training_sentence(method: Method, run: Run) -> str:
     return said
 
 
+def neighbours_sentence(shares: Mapping[str, float] | None) -> str:
+    """How often neighbours share the image's class, by encoder, in Markdown."""
+    if not shares:
+        return "No image has a label that could tell whether neighbours are of one class."
+    parts = ", ".join(f"{name} **{share:.1f} %**" for name, share in shares.items())
+    return f"Over all of them, as many of the seven nearest share the image's class: {parts}."
+
+
 def same_class_share(labels: Tensor, rows: Sequence[Sequence[int]]) -> float:
     """How many of each image's neighbours share its class, in percent; the first of a row is the image itself."""
     classes = labels[torch.tensor(rows)]
@@ -36,7 +44,12 @@ def same_class_share(labels: Tensor, rows: Sequence[Sequence[int]]) -> float:
 
 
 def conclusion(
-    method: Method, runs: Sequence[Run], images: Images, before: float, after: float, n_test: int
+    method: Method,
+    runs: Sequence[Run],
+    images: Images,
+    shares: Mapping[str, float] | None,
+    paired: Mapping[str, float],
+    n_test: int,
 ) -> Conclusion:
     """The answer of 01_pretrain.
 
@@ -44,30 +57,42 @@ def conclusion(
         method: of the runs.
         runs: one for each seed.
         images: that they were trained on.
-        before, after: share of a test image's neighbours that are of its class, in percent, by the random and by the
-            pretrained encoder.
+        shares: of a test image's neighbours that are of its class, in percent, by the random and by the pretrained
+            encoder; None where there are no labels.
+        paired: views of a test image that are nearest to each other, in percent, by the same two.
         n_test: how many test images that was measured on.
     """
     settings, several = runs[0].settings, len(runs) > 1
-    answer = (
-        f"{method.TITLE or settings.method.name} trained on {settings.data.n_images:,} images of {images.name} for "
-        f"{settings.optimiser.epochs} epochs. Of a test image's seven nearest neighbours, {after:.1f} % now share its "
-        f"class; with random weights {before:.1f} % did. "
-        + ("It read the labels of these images." if method.NEEDS_LABELS else "No label was used.")
-    )
-    spread = f"of neighbours, 95 % interval from {n_test:,} test images, one seed"
+    before, after = (shares or paired).values()
+    said = f"{method.TITLE or settings.method.name} trained on {settings.data.n_images:,} images of {images.name} for "
+    said += f"{counted(settings.optimiser.epochs, 'epoch')}. "
+    if shares:
+        what, spread = "neighbours of the same class", "of neighbours"
+        said += (
+            f"Of a test image's seven nearest neighbours, {after:.1f} % now share its class; with random weights "
+            f"{before:.1f} % did. "
+        )
+        said += "It read the labels of these images." if method.NEEDS_LABELS else "No label was used."
+    else:
+        what, spread = "held-out views that find their partner", "of views"
+        said += (
+            f"Of two views of each of {n_test:,} images that it never saw, {after:.1f} % are nearest to their partner; "
+            f"with random weights {before:.1f} % were. No image has a label, so what a classifier would get from these "
+            "features is not known: label the images that are listed below, and this report can tell."
+        )
+    spread += f", 95 % interval from {n_test:,} test images, one seed"
     spread += "; of training, over seeds" if several else ""
     numbers = []
     if (first := logged(method)) is not None:
-        key, what = first
-        scale, unit = (100, " %") if what.is_share else (1, "")
+        key, logs = first
+        scale, unit = (100, " %") if logs.is_share else (1, "")
         over_seeds = summary([scale * run.history[-1][key] for run in runs])
-        said = f"{what.label}, in the last epoch" + (f" ({what.unit})" if what.unit else "")
+        label = f"{logs.label}, in the last epoch" + (f" ({logs.unit})" if logs.unit else "")
         spread_of_it = f"± {over_seeds['std']:.1f}" if several else ""
-        numbers.append((f"{over_seeds['mean']:.{1 if scale == 100 else 2}f}{unit}", spread_of_it, said))
+        numbers.append((f"{over_seeds['mean']:.{1 if scale == 100 else 2}f}{unit}", spread_of_it, label))
     for share, whose in ((after, "pretrained"), (before, "random")):
         interval = f"± {1.96 * standard_error(share, n_test):.1f}"
-        numbers.append((f"{share:.1f} %", interval, f"neighbours of the same class, {whose} encoder"))
+        numbers.append((f"{share:.1f} %", interval, f"{what}, {whose} encoder"))
     seconds, rate = sum(run.seconds for run in runs) / len(runs), runs[0].images_per_second
     what_time = f"of training{' a seed' if several else ''}, at {rate:,.0f} images/s"
-    return answer, [*numbers, (f"{seconds:,.0f} s", "", what_time)], spread
+    return said, [*numbers, (f"{seconds:,.0f} s", "", what_time)], spread

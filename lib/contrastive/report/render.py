@@ -25,7 +25,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 def template(name: str) -> str:
     """The text of a file beside the templates."""
-    return (TEMPLATES / name).read_text()
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def content_policy(*scripts: str) -> str:

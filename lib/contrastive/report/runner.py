@@ -15,11 +15,11 @@ from typing import Any
 
 import nbformat
 
-from ..data import NAMES, forget_images
+from ..data import NAMES, Images, forget_images, why_no_evaluation
 from ..settings import RunError, Settings, UserError, checkout, data_root, did_you_mean, runs_root
 from ..storage.files import atomic_write, locked, printable, say, tell, write_json
 from ..storage.signals import Stop
-from ..training import resolve
+from ..training import check_evaluation, resolve
 from .execute import execute_notebook
 from .index import write_index
 from .origins import ONLY
@@ -27,6 +27,7 @@ from .recording import collect, merge
 from .render import render_page
 
 FORMAT = 2  # of results.json; 1 had other names of parameters
+NEEDS = "needs"  # in the metadata of a notebook: what the data have to have, such as labels
 RESERVE, RESERVE_BYTES = ".reserve", 16_000_000  # three pages with figures and their notebooks take about 5 MB
 
 
@@ -88,15 +89,20 @@ def run_report(
     if out:
         writable_folder(Path(out), keep=False)  # before a download: a wrong request leaves nothing behind
     settings, images = resolve(asked)
-    note = images.note
+    notebooks, left_out = with_what_they_need(notebooks, settings, images, only)
+    note = f"{images.note} {left_out}".strip()
     del images
     forget_images()  # each notebook has its own
     for name in ("dataset", "transfer"):
         if name in given and given[name] not in NAMES:
             given = {**given, name: settings.flat()[name]}  # an absolute path, wherever the kernel starts
     folder = writable_folder(Path(out) if out else reports_root() / settings.run_name, keep=False)
-    for needed in (runs_root(), reports_root(), folder):
-        writable_folder(needed)
+    writable_folder(runs_root(), "Set CONTRASTIVE_RUNS to another one.")
+    writable_folder(folder)
+    try:
+        root: Path | None = writable_folder(reports_root())
+    except UserError:  # a checkout that can only be read, which --out led out of
+        root = None
     if note:
         say(note)
     tell(printable(f"Report on {settings.data.dataset}, preset {settings.preset}, in {folder}"))
@@ -106,16 +112,39 @@ def run_report(
     }
     given["preset"] = asked.preset
     # Not beside the folder, where it might not be allowed, nor in it, since the folder is handed on.
-    lock = reports_root() / f".{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.lock"
+    lock = (root or runs_root()) / f".{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.lock"
     with locked(folder, "writing a report there", lock), _reserve(folder):
-        code, results = _execute(notebooks, settings, given, note, folder, timeout)
+        code, results = _execute(notebooks, settings, given, note, folder, root, timeout)
     if show:
         open_page(folder / f"{main_page(results)}.html")
     return code, results
 
 
+def with_what_they_need(
+    notebooks: list[Path], settings: Settings, images: Images, only: Sequence[str]
+) -> tuple[list[Path], str]:
+    """The notebooks for which there are labels enough, and what to say of the others.
+
+    Raises: UserError when others were asked for by name, or what was asked of the evaluation cannot be.
+    """
+    need = [path for path in notebooks if nbformat.read(path, as_version=4).metadata.get(NEEDS) == ["labels"]]
+    why = why_no_evaluation(images)
+    if need and (not why or only):
+        check_evaluation(settings, images)
+    if not why or not need:
+        return notebooks, ""
+    names = " and ".join(path.stem for path in need)
+    return [path for path in notebooks if path not in need], f"{why} So this report is without {names}."
+
+
 def _execute(
-    notebooks: list[Path], settings: Settings, given: dict[str, Any], note: str, folder: Path, timeout: float | None
+    notebooks: list[Path],
+    settings: Settings,
+    given: dict[str, Any],
+    note: str,
+    folder: Path,
+    root: Path | None,
+    timeout: float | None,
 ) -> tuple[int, dict[str, Any]]:
     os.environ |= {"CONTRASTIVE_DATA": str(data_root()), "CONTRASTIVE_RUNS": str(runs_root())}
     os.environ[ONLY] = ",".join(path.stem for path in notebooks if len(notebooks) < len(all_notebooks(path.parent)))
@@ -140,11 +169,11 @@ def _execute(
             (folder / RESERVE).unlink(missing_ok=True)
             errors.append({"notebook": list(executed)[-1], "cell": "after the last cell", "error": str(problem)})
             _write(folder, executed, results, errors, note)
-        code = int(results["status"] == "failed")
+        code, index = int(results["status"] == "failed"), None
         try:
-            index = write_index(reports_root())
+            index = write_index(root) if root else None
         except RunError as problem:
-            code, index = 1, None
+            code = 1
             tell(printable(f"FAILED {problem}"), sys.stderr)
         _print_end(results, folder, index)
     return (128 + interrupted) if interrupted else code, results
@@ -194,10 +223,10 @@ def reports_root() -> Path:
     return (checkout() or Path.cwd()) / "reports"
 
 
-def writable_folder(folder: Path, keep: bool = True) -> Path:
+def writable_folder(folder: Path, advice: str = "Choose another folder.", keep: bool = True) -> Path:
     """That folder, absolute, after a check that files can be written there; it is made only if they can and `keep`.
 
-    Raises: UserError.
+    Raises: UserError, which ends with the advice.
     """
     folder = Path(os.path.expanduser(folder)).absolute()
     made = [p for p in (folder, *folder.parents) if not os.path.exists(p)]
@@ -207,7 +236,7 @@ def writable_folder(folder: Path, keep: bool = True) -> Path:
             pass
     except OSError as error:
         keep = False
-        raise UserError(f"cannot write to {folder}: {error.strerror}. Choose another folder.") from None
+        raise UserError(f"cannot write to {folder}: {error.strerror}. {advice}") from None
     finally:
         for path in [] if keep else made:
             if os.path.isdir(path):

@@ -5,6 +5,7 @@
 
 from .components import (
     Component,
+    DataSettings,
     EncoderSettings,
     EvaluationSettings,
     Float,

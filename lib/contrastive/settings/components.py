@@ -1,5 +1,7 @@
 """Parameters by component. What a component's parameters decide, it names; how, `model` and `identity` say."""
 
+import math
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -54,19 +56,61 @@ class Component(BaseModel):
 
 
 class DataSettings(Component):
-    """Which images. The images themselves are named by their checksum, wherever they lie."""
+    """Which images, and how they are read. They are named by their checksum, wherever they lie and however they were
+    read."""
 
-    LOOSE = frozenset({"dataset"})
+    LOOSE = frozenset({
+        "dataset", "image_size", "fit", "background", "window", "group", "split_seed", "skip_damaged", "drop_copies",
+        "follow_links",
+    })  # fmt: skip
     dataset: str = Field(
         "auto",
-        description="auto, mnist, sklearn_digits, or the path of a folder of images or IDX files, or of an .npz file",
+        description="auto, mnist, sklearn_digits or another name, or the path of a folder, an archive or an .npz file",
     )
     n_images: Int | None = Field(None, ge=2, description="unlabelled images (default: 5000, or all if there are fewer)")
+    image_size: Int | None = Field(
+        None,
+        ge=8,
+        le=1024,
+        description="side of the square that images are brought to (default: from the data, at most 64)",
+    )
+    fit: Literal["crop", "pad", "stretch"] = Field("crop", description="how images of another shape get it")
+    background: Literal["white", "black"] = Field("white", description="what shows through transparent images")
+    window: str = Field(
+        "auto", description="values of images of more than 8 bits that become black and white, as in 0:4095"
+    )
+    group: str | None = Field(
+        None, description=r"regular expression for what stays on one side of a split, as in (patient\d+)"
+    )
+    split_seed: Int = Field(0, ge=0, lt=2**31, description="draws the test images of data that have none")
+    skip_damaged: bool = Field(False, description="true: go on without files that cannot be read")
+    drop_copies: bool = Field(False, description="true: leave out training images that are copies of test images")
+    follow_links: bool = Field(False, description="true: follow links that lead out of the folder of the images")
 
     @field_validator("dataset")
     @classmethod
     def _long_name(cls, value: str) -> str:
         return "sklearn_digits" if value == "digits" else value
+
+    @field_validator("window")
+    @classmethod
+    def _two_numbers(cls, value: str) -> str:
+        low, colon, high = value.partition(":")
+        try:
+            if value != "auto" and not (colon and -math.inf < float(low) < float(high) < math.inf):
+                raise ValueError
+        except ValueError:
+            raise ValueError("auto, or two rising numbers are needed") from None
+        return value
+
+    @field_validator("group")
+    @classmethod
+    def _expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except (re.error, RecursionError) as error:
+            raise ValueError(f"no regular expression: {error}") from None
+        return value or None
 
 
 class ViewSettings(Component):
@@ -180,6 +224,7 @@ class ReportSettings(Component):
     """What a report is made of."""
 
     n_seeds: Int = Field(1, ge=1, le=100, description="pretraining runs, with seeds seed, seed+1, ...")
+    label_first: Int = Field(24, ge=1, le=1000, description="images to propose for labelling, where some have no label")
 
 
 class AblationSettings(Component):

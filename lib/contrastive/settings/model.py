@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
@@ -51,12 +51,19 @@ class Settings(BaseModel):
     report: c.ReportSettings
     ablations: c.AblationSettings
     data_sha256: str = Field("", description="checksum of the images, once they are known")
+    asked: frozenset[str] = Field(frozenset(), description="parameters that were given, rather than the preset's")
 
     def __init__(self, /, **parameters: Any) -> None:
-        super().__init__(**_by_component(parameters))
+        super().__init__(**_by_component(parameters), asked=frozenset(parameters))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.flat(), self.data_sha256)
+        return _restored, (self.flat(), self.data_sha256, self.asked)
+
+    def __eq__(self, other: object) -> bool:  # whoever asked for what: the values count
+        return isinstance(other, Settings) and self.__reduce__()[1][:2] == other.__reduce__()[1][:2]
+
+    def __hash__(self) -> int:
+        return hash((tuple(self.flat().items()), self.data_sha256))
 
     def flat(self) -> dict[str, Any]:
         """Every parameter by the name that users give it, in order."""
@@ -73,7 +80,16 @@ class Settings(BaseModel):
     def replace(self, **changes: Any) -> Settings:
         """The same settings with some values changed, as `rebased` does it, checked again. Raises: UserError."""
         same_images = changes.get("dataset", self.data.dataset) == self.data.dataset
-        return _restored(rebased(self.flat(), changes), self.data_sha256 if same_images else "")
+        data_sha256 = self.data_sha256 if same_images else ""
+        return _restored(rebased(self.flat(), changes), data_sha256, self.asked | changes.keys())
+
+    def asking(self, names: Iterable[str]) -> Settings:
+        """The same settings, of which only these count as asked for."""
+        return self.model_copy(update={"asked": frozenset(names)})
+
+    def found(self, data_sha256: str, **values: Any) -> Settings:
+        """The same settings with values that nobody asked for, but that were found for images with that checksum."""
+        return _restored(rebased(self.flat(), values), data_sha256, self.asked)
 
     @property
     def run_name(self) -> str:
@@ -86,8 +102,8 @@ class Settings(BaseModel):
         return identity(self)
 
 
-def _restored(flat: dict[str, Any], data_sha256: str) -> Settings:
-    return Settings(**flat).model_copy(update={"data_sha256": data_sha256})
+def _restored(flat: dict[str, Any], data_sha256: str, asked: frozenset[str]) -> Settings:
+    return Settings(**flat).model_copy(update={"data_sha256": data_sha256, "asked": asked})
 
 
 def rebased(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

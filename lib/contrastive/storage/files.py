@@ -179,7 +179,7 @@ def locked(path: Path, doing: str, note: Path | None = None) -> Iterator[None]:
         if not isinstance(lock, SoftFileLock):  # which it becomes where files cannot be locked, with notes of its own
             # Left behind on release, as is the lock's file: only those who wait for a living holder read it.
             since = datetime.now(timezone.utc).isoformat(sep=" ", timespec="seconds")
-            note.write_text(f"process {os.getpid()} on {platform.node()}, {doing} since {since}")
+            note.write_text(f"process {os.getpid()} on {platform.node()}, {doing} since {since}", encoding="utf-8")
     except OSError as error:
         lock.release()
         raise write_failure(note, error) from None
@@ -191,6 +191,6 @@ def locked(path: Path, doing: str, note: Path | None = None) -> Iterator[None]:
 
 def _holder(note: Path) -> str:
     try:
-        return printable(note.read_text()[:200]) or "another process"
+        return printable(note.read_text(encoding="utf-8")[:200]) or "another process"
     except (OSError, ValueError):
         return "another process"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ..data import load_images, split
+from ..data import read_images, split
 from ..settings import Settings, UserError, runs_root
 from ..storage.files import printable, say, tell, write_json
 from ..training import begin_epoch, run_folder, start
@@ -52,7 +52,7 @@ def dry_run(grid: Grid, jobs: int, reports: bool = False) -> None:
 def tell_note(grid: Grid, points: Mapping[str, Point]) -> None:
     """Say what a reader must know of the data, such as that they are not MNIST's."""
     asked = Settings(**{**grid.base, **next(iter(points.values())).varied})  # not yet resolved, so maybe auto
-    if note := load_images(asked.data.dataset).note:
+    if note := read_images(asked.data).note:
         say(note)
 
 
@@ -65,7 +65,7 @@ def _seconds_of_epoch(settings: Settings, costs: dict[tuple, float]) -> float:
     if kind not in costs and len(costs) >= TIMED:
         kind = min(costs, key=lambda k: (abs(k[0] - size), abs(k[1] - batch)))
     if kind not in costs:
-        images = load_images(settings.data.dataset)
+        images = read_images(settings.data)
         index = split(images, settings.data.n_images or 0, settings.runtime.seed).pretrain
         training = start(settings, images.format, images.train[index], images.train_labels[index])
         take_step(training, begin_epoch(training, 0))

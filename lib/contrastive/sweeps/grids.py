@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..data import load_images, split
+from ..data import read_images, split, why_no_evaluation
 from ..settings import (
     EvaluationSettings,
     Settings,
     UserError,
+    checkout,
     decisive_parameters,
     did_you_mean,
     grid_names,
@@ -65,6 +66,7 @@ class Grid(BaseModel):
     line: str = ""  # of lines: the setting that has one each
     names: dict[str, str] = {}  # what a value is called, where its setting's name and itself would not tell a reader
     claims: tuple[Claim, ...] = ()
+    asked: frozenset[str] = frozenset()  # what the user gave, so that it is refused rather than made smaller
 
     @property
     def varied(self) -> set[str]:
@@ -102,7 +104,7 @@ def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
             )
         path = grids_folder() / f"{source}.yaml"
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the grid {path}: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -114,6 +116,12 @@ def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
             raise UserError(f"{path}: {did_you_mean(name, Grid.model_fields, 'part of a grid')}")
     changes = dict(overrides or {})
     base = content.get("base") or {}
+    own_file = path.parent != (grids_folder() if checkout() else None)
+    content["asked"] = {
+        *changes,
+        *(base if own_file and isinstance(base, dict) else ()),
+        *(content if own_file else ()),
+    }
     content |= {name: changes.pop(name) for name in OWN if name in changes}
     try:
         grid = Grid(
@@ -169,7 +177,7 @@ def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
             grid.names.get(word(value), f"{key.replace('_', ' ')} {word(value)}") for key, value in varied.items()
         )
         try:
-            asked = Settings(**{**grid.base, **varied})  # a mistake in the grid, whatever the data
+            asked = _settings(grid, varied)  # a mistake in the grid, whatever the data
             try:
                 settings, _ = resolve(asked)
             except UserError as mistake:
@@ -191,11 +199,35 @@ def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
         for side in (claim.better, claim.worse):
             _check_side(side, [*(point.varied for point in found.values()), *left_out], grid)
     first = next(iter(found.values())).settings
-    images = load_images(first.data.dataset)
-    n_rest = len(split(images, first.data.n_images or 0, first.runtime.seed).rest)
+    n_rest = _labels_to_judge(first)
     if grid.labels > n_rest and not reports:
         raise UserError(f"grid {grid.name}: labels={grid.labels}: there are only {n_rest:,} beside validation.")
     return found
+
+
+def _labels_to_judge(settings: Settings) -> int:
+    """How many labels there are beside those of the validation images. Raises: UserError when nothing can be judged."""
+    images = read_images(settings.data)
+    if why := why_no_evaluation(images):
+        raise UserError(f"{why} A grid's points are judged by labels.")
+    return len(split(images, settings.data.n_images or 0, settings.runtime.seed).rest)
+
+
+def with_labels_that_are_there(grid: Grid) -> Grid:
+    """The grid; with fewer labels, if its own number is more than there are and nobody asked for it."""
+    if "labels" in grid.asked or not grid.combinations:
+        return grid
+    try:
+        settings, _ = resolve(_settings(grid, grid.combinations[0]))
+        n_rest = _labels_to_judge(settings)
+    except UserError:  # which is told where all points are looked at
+        return grid
+    return grid if grid.labels <= n_rest else grid.model_copy(update={"labels": n_rest})
+
+
+def _settings(grid: Grid, varied: Mapping[str, Value]) -> Settings:
+    """The settings of a point, not yet resolved: what the grid alone says may shrink to what there is."""
+    return Settings(**{**grid.base, **varied}).asking({*grid.asked, *varied})
 
 
 def word(value: Value) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..data import Images, load_images, split
+from ..data import Images, read_images, split
 from ..encoders import Encoder
 from ..evaluation.probes import validation_accuracy
 from ..methods import Method
@@ -34,7 +34,7 @@ def run_grid(grid: Grid, jobs: int = 1, progress: bool = True, lines: bool = Fal
     points = grid_points(grid)
     started = time.perf_counter()
     first = next(iter(points.values())).settings
-    images = load_images(first.data.dataset)
+    images = read_images(first.data)
     validation = split(images, first.data.n_images or 0, first.runtime.seed).validation
     result = GridResult(grid, points, len(validation))
     result.values = {kind: {name: {} for name in points} for kind in grid.features}
@@ -119,7 +119,7 @@ def measure_one(settings: Settings, labels: int, features: tuple[str, ...]) -> O
     began, values, why = time.perf_counter(), {}, ""
     try:
         run = pretrain(settings, progress=False)
-        encoder, images = load_encoder(run), load_images(run.settings.data.dataset)
+        encoder, images = load_encoder(run), read_images(run.settings.data)
         for kind in features:
             values[kind] = judge(run.settings, images, encoder, labels, load_method(run) if kind == "z" else None)
     except UserError as failure:
@@ -131,7 +131,7 @@ def measure_one(settings: Settings, labels: int, features: tuple[str, ...]) -> O
 
 def untrained_accuracy(settings: Settings, n_labels: int) -> float:
     """Validation accuracy of a run's encoder with its random first weights, judged as the pretrained one is."""
-    images = load_images(settings.data.dataset)
+    images = read_images(settings.data)
     return judge(settings, images, initial_method(settings, images.format).encoder, n_labels)
 
 
@@ -163,8 +163,7 @@ def ablation_overrides(name: str, settings: Settings) -> dict[str, Any]:
     grid = load_grid(name)
     n_images, own = settings.data.n_images, settings.ablations
     changes: dict[str, Any] = {
-        "dataset": settings.data.dataset,
-        "n_images": n_images,
+        **settings.data.model_dump(),
         "encoder": settings.encoder.name,
         "method": settings.method.name,
         "epochs": own.ablation_epochs,

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..data.readers import fit_memory
+from ..data.guards import fit_memory
 from ..settings import Settings, UserError
 from ..storage.files import DamagedError, atomic_write, say, sync_folder, write_failure, write_lines
 from .loop import Training, begin_epoch

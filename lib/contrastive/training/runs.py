@@ -10,6 +10,8 @@ import torch
 from tqdm import tqdm
 
 from ..data import ImageFormat, Images, split
+from ..data.picture import BACKGROUNDS
+from ..data.preparation import FITS, Preparation
 from ..encoders import Encoder, build_encoder
 from ..methods import Method
 from ..settings import ENCODERS, EncoderSettings, Settings, UserError, digest, runs_root
@@ -45,7 +47,7 @@ class Run:
         return sum(epoch["images"] for epoch in self.history) / self.seconds
 
 
-def pretrain(settings: Settings, progress: bool = True) -> Run:
+def pretrain(settings: Settings, progress: bool = True, images: Images | None = None) -> Run:
     """Train an encoder; or load the run, or resume it, if one with these settings exists.
 
     A resumed run ends with the same bits as one that was never interrupted, on the same machine with the same number
@@ -54,6 +56,8 @@ def pretrain(settings: Settings, progress: bool = True) -> Run:
     Args:
         settings: any; they are resolved first.
         progress: whether to show a bar.
+        images: those to train on, if they are not to be loaded as the settings say, such as `load_images` gave of an
+            array.
 
     Returns:
         The finished run.
@@ -62,7 +66,7 @@ def pretrain(settings: Settings, progress: bool = True) -> Run:
         UserError: when the data cannot serve the settings.
         RunError: when the loss or a gradient is no longer finite, or a file cannot be written.
     """
-    settings, images = resolve(settings)
+    settings, images = resolve(settings, images)
     folder = run_folder(settings)
 
     def compute() -> Run:
@@ -104,8 +108,16 @@ def _train(folder: Path, settings: Settings, images: Images, progress: bool) -> 
         checkpoints = RunCheckpoints(folder, settings.runtime.checkpoint_seconds)
         history = train(training, state, history, checkpoints, show)
     (folder / PREVIOUS).unlink(missing_ok=True)
-    save_encoder(folder / ENCODER, training, images.sha256)
+    save_encoder(folder / ENCODER, training, images.sha256, _preparation(images))
     return Run(folder, settings, history)
+
+
+def _preparation(images: Images) -> Preparation:
+    """What was done to each picture; of images that were put together by hand, nothing."""
+    channels, height, width = images.format.shape
+    told = images.preparation
+    fits = (told.channels, told.height, told.width) == (channels, height, width)
+    return told if fits else Preparation(height, width, channels)
 
 
 class RunFolder:
@@ -129,8 +141,8 @@ class RunFolder:
 # --- Encoders -----------------------------------------------------------------------------------------------------
 
 
-def save_encoder(path: Path, training: Training, data_sha256: str) -> None:
-    """Write a training's encoder with all that it takes to build it again. Raises: RunError."""
+def save_encoder(path: Path, training: Training, data_sha256: str, preparation: Preparation) -> None:
+    """Write a training's encoder with all that it takes to build it again, and to use it. Raises: RunError."""
     settings, method = training.settings, training.method
     metadata = {
         "format": FORMAT,
@@ -139,6 +151,7 @@ def save_encoder(path: Path, training: Training, data_sha256: str) -> None:
         "shape": list(training.data.shape[1:]),
         "n_classes": method.n_classes,
         "data": data_sha256,
+        "preparation": preparation.as_json(),
     }
     write_tensors(path, metadata, method.encoder.state_dict())
 
@@ -157,10 +170,34 @@ def _encoder_settings(flat: dict[str, Any]) -> EncoderSettings:
     return parameters(**{field: flat[leaf] for leaf, field in parameters.leaves("encoder").items() if leaf in flat})
 
 
+def encoder_file(source: Run | Path | str) -> Path:
+    """Where the encoder lies of a run, its folder or its file. Raises: UserError when there is none."""
+    path = source.folder if isinstance(source, Run) else Path(source)
+    path = path / ENCODER if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"there is no encoder at {path}. Give a finished run's folder.")
+    return path
+
+
+def saved_preparation(metadata: dict[str, Any]) -> Preparation:
+    """What was done to a run's pictures, by its encoder's metadata. Raises: ValueError and the like."""
+    channels, height, width = metadata["shape"]
+    if "preparation" not in metadata:  # by a version that read only images of one size, and left them as they were
+        return Preparation(height, width, channels)
+    preparation = Preparation.from_json(metadata["preparation"])
+    if (preparation.channels, preparation.height, preparation.width) != (channels, height, width):
+        raise ValueError("another shape")
+    if preparation.fit not in FITS or preparation.background not in BACKGROUNDS:
+        raise ValueError("an unknown way to prepare pictures")
+    return preparation
+
+
 def load_encoder(source: Run | Path | str) -> Encoder:
     """The frozen encoder of a run, in eval mode on the CPU.
 
-    `encoder(encoder.prepare(images))` gives the float32 N x out_dim features of uint8 images N x C x H x W.
+    `encoder.transform(images)` gives the features of uint8 images or of files: a NumPy array, float32 N x out_dim.
+    `encoder(encoder.prepare(images))` does of a tensor, uint8 N x C x H x W, and gives one. `encoder.preparation` is
+    what was done to the run's pictures.
 
     Args:
         source: the run, its folder, or its `encoder.safetensors`.
@@ -168,10 +205,7 @@ def load_encoder(source: Run | Path | str) -> Encoder:
     Raises:
         UserError: when there is no such file or it is damaged.
     """
-    path = source.folder if isinstance(source, Run) else Path(source)
-    path = path / ENCODER if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"there is no encoder at {path}. Give a finished run's folder.")
+    path = encoder_file(source)
     metadata, tensors = read_encoder(path)
     try:
         settings = _encoder_settings(metadata["settings"])
@@ -182,6 +216,7 @@ def load_encoder(source: Run | Path | str) -> Encoder:
         if {k: t.dtype for k, t in encoder.state_dict().items()} != {k: t.dtype for k, t in tensors.items()}:
             raise TypeError("other tensors")
         encoder.load_state_dict(tensors, assign=True)
+        encoder.preparation, encoder.run_identity = saved_preparation(metadata), metadata["identity"]
     except BROKEN_ENCODER as error:
         raise DamagedError(f"{path} does not hold the encoder that it tells of ({type(error).__name__}).") from None
     return encoder.to(memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -1,0 +1,249 @@
+"""Arrays of images, from .npz and .npy files or from Python: what their numbers mean, or why that is unclear."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from ..settings import UserError
+from .guards import fit_memory
+from .manifest import TEST, TRAIN, VAL, Manifest, counted
+from .picture import Picture
+
+PARTS = (TRAIN, VAL, TEST)
+IMAGE_WORDS, LABEL_WORDS, GROUP_WORDS = ("images", "x", "data"), ("labels", "y", "targets", "target"), ("groups",)
+EMPTY = ("", "nan")
+
+
+class ArrayPictures:
+    """Images that are arrays already.
+
+    names: for people. parts: uint8 or float32 arrays, N x C x H x W each. stamp: changes with the file; empty if there
+    is none.
+    """
+
+    def __init__(self, where: object, parts: Sequence[np.ndarray], names: Sequence[str], stamp: str = "") -> None:
+        self.where, self.parts, self.names, self.stamp = where, parts, list(names), stamp
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def picture(self, i: int) -> Picture:
+        """Image i."""
+        part = int(np.searchsorted(self._ends, i, side="right"))
+        return Picture(self.parts[part][i - (self._ends[part] - len(self.parts[part]))].transpose(1, 2, 0))
+
+    def shape(self, i: int) -> tuple[int, int]:
+        """Its height and width."""
+        return self.picture(i).pixels.shape[:2]
+
+    def ready(self, largest: int) -> bool:
+        """Whether they are of one shape and 8 bits, and the shorter side is no longer than that."""
+        shapes = {part.shape[2:] for part in self.parts}
+        return len(shapes) == 1 and min(*shapes.pop()) <= largest and all(p.dtype == np.uint8 for p in self.parts)
+
+    @property
+    def n_bytes(self) -> int:
+        """How much there is to prepare."""
+        return sum(part.nbytes for part in self.parts)
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in an .npz file, or the one in an .npy file. Raises: UserError."""
+    try:
+        if path.suffix == ".npy":
+            fit_memory(path.stat().st_size, path)
+            return {"images": np.load(path, allow_pickle=False)}
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if entry.filename.endswith(".npy")]
+            fit_memory(sum(entry.file_size for entry in entries), path)
+            return {entry.filename.removesuffix(".npy"): _npy(archive, entry) for entry in entries}
+    except UserError:
+        raise
+    except Exception as error:  # zip files can be broken in many ways
+        why = str(error) if isinstance(error, ValueError) else type(error).__name__
+        raise UserError(
+            f"{path} cannot be read as {path.suffix} ({why[:100]}). Write it anew by numpy.savez."
+        ) from None
+
+
+def _npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """One array of an archive, if its content is what its header claims. Raises: ValueError and others."""
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without bounds
+        raise ValueError("an unusual compression")
+    with archive.open(entry) as file:
+        version = npy.read_magic(file)
+        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+        shape, fortran, dtype = read_header(file)
+        if dtype.hasobject:
+            raise ValueError(f"{entry.filename.removesuffix('.npy')} holds Python objects, which are not read")
+        n_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if n_bytes < 0:
+            raise ValueError("less than nothing")
+        content = file.read(n_bytes + 1)  # the end compares the archive's checksum; never all that a bomb unpacks to
+    if len(content) != n_bytes:
+        raise ValueError("the content does not agree with the header")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def by_part(arrays: Mapping[str, np.ndarray], where: object) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays by what their names say: `train_images`, `x_train`, `images` ... -> split -> image, label or group.
+
+    Raises: UserError when there are no training images, or two arrays for one thing.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        words = name.lower().replace("-", "_").split("_")
+        part = next((part for part in PARTS if part in words or (part == VAL and "valid" in words)), TRAIN)
+        rest = [word for word in words if word not in (*PARTS, "valid")]
+        kinds = {"image": IMAGE_WORDS, "label": LABEL_WORDS, "group": GROUP_WORDS}
+        kind = next((kind for kind, usual in kinds.items() if len(rest) == 1 and rest[0] in usual), None)
+        if kind is None:
+            continue
+        if kind in found.setdefault(part, {}):
+            raise UserError(f"{where} has several arrays of {part} {kind}s, such as {name}. Keep one.")
+        found[part][kind] = array
+    if "image" not in found.get(TRAIN, {}):
+        raise UserError(
+            f"{where} lacks train_images: it holds {', '.join(arrays)[:200] or 'nothing'}. An archive holds "
+            "train_images and, where they are known, train_labels, val_images, val_labels, test_images, test_labels."
+        )
+    return {part: kinds for part, kinds in found.items() if "image" in kinds}
+
+
+def read_arrays(arrays: Mapping[str, np.ndarray], where: object, stamp: str = "") -> tuple[ArrayPictures, Manifest]:
+    """Arrays as images, and a row for each.
+
+    Raises:
+        UserError: when shapes, types or labels may mean several things.
+    """
+    parts = {part: kinds for part in PARTS if (kinds := by_part(arrays, where).get(part))}
+    images = {part: channels_first(kinds["image"], f"{where}: {part} images") for part, kinds in parts.items()}
+    shapes = {array.shape[1:] for array in images.values()}
+    if len({shape[0] for shape in shapes}) > 1:
+        raise UserError(f"{where}: some images have one channel and some three: {shapes}. Make them alike.")
+    pixels, remark = as_pixels(list(images.values()), where)
+    m = Manifest([], [], [], [])
+    for (part, kinds), array in zip(parts.items(), pixels, strict=True):
+        n = len(array)
+        m.names += [f"{part} {i}" for i in range(n)]
+        m.splits += [part] * n if set(parts) & {VAL, TEST} else [None] * n
+        groups = kinds.get("group")
+        if groups is not None and groups.size != n:
+            raise UserError(f"{where}: {groups.size:,} groups for {n:,} {part} images. Give one for each.")
+        m.groups += [None] * n if groups is None else [str(g) for g in groups.reshape(-1)]
+    m.labels, remarks = read_labels({p: k.get("label") for p, k in parts.items()}, [len(p) for p in pixels], where)
+    m.remarks += ([remark] if remark else []) + remarks
+    return ArrayPictures(where, pixels, m.names, stamp), m
+
+
+def channels_first(array: np.ndarray, what: str) -> np.ndarray:
+    """Images N x H x W, N x H x W x C or N x C x H x W as the last, with C 1 or 3. Raises: UserError when they may be
+    something else."""
+    seen = f"{what} are {array.dtype} of the shape {' x '.join(map(str, array.shape))}"
+    if array.ndim == 3 and array.size:
+        return array[:, None]
+    first, last = (array.shape[1] in (1, 3), array.shape[3] in (1, 3)) if array.ndim == 4 else (False, False)
+    if not array.size or first == last:
+        raise UserError(f"{seen}: N x H x W, N x H x W x C or N x C x H x W is needed, with C 1 or 3.")
+    return array if first else array.transpose(0, 3, 1, 2)
+
+
+def as_pixels(parts: Sequence[np.ndarray], where: object) -> tuple[list[np.ndarray], str]:
+    """Arrays of any numbers as uint8 or, where a window has to scale them, float32; and what they were taken for.
+
+    Raises: UserError for numbers that cannot be pixels.
+    """
+    kind = {part.dtype.kind for part in parts}
+    if all(part.dtype == np.uint8 for part in parts):
+        return list(parts), ""
+    if kind == {"b"}:
+        return [part.astype(np.uint8) * 255 for part in parts], "Pixels are true or false: taken for white and black."
+    if not kind <= set("iuf"):
+        raise UserError(f"{where}: pixels are {parts[0].dtype}. Numbers are needed, best uint8 from 0 to 255.")
+    if not all(np.isfinite(part).all() for part in parts):
+        raise UserError(f"{where}: some pixels are not finite numbers. Replace them.")
+    low, high = min(part.min() for part in parts), max(part.max() for part in parts)
+    if kind == {"f"} and low >= 0 and high <= 1:
+        rounded = [np.rint(part.astype(np.float32) * 255).astype(np.uint8) for part in parts]
+        return rounded, f"Pixels are {parts[0].dtype} from {low:g} to {high:g}: 1 is taken for white."
+    if low >= 0 and high <= 255 and all((part == np.rint(part)).all() for part in parts):
+        return [part.astype(np.uint8) for part in parts], f"Pixels are {parts[0].dtype} in the range of 8 bits."
+    said = f"Pixels are {parts[0].dtype} from {low:g} to {high:g}, and are scaled to 8 bits by a window."
+    return [part.astype(np.float32) for part in parts], said
+
+
+def read_labels(labels: Mapping[str, Any], counts: Sequence[int], where: object) -> tuple[list[str | None], list[str]]:
+    """Labels of any kind as names of classes, one for each image, None where there is none; and remarks.
+
+    Whole numbers (-1: none), text (empty: none), bool, one-hot rows. Several labels an image cannot be told apart by
+    one classifier: then none is used, and a remark says so.
+
+    Args:
+        labels: split -> its labels, or None.
+        counts: images of each split.
+        where: for messages.
+
+    Raises:
+        UserError: when it is unclear what they mean.
+    """
+    given = {}
+    for (part, array), n in zip(labels.items(), counts, strict=True):
+        if array is not None:
+            array = np.asarray(array)
+            array = array.reshape(n, -1) if array.size and n and array.size % n == 0 else array
+            if array.ndim != 2 or len(array) != n:
+                raise UserError(
+                    f"{where}: {part} labels have the shape {np.shape(labels[part])} for {counted(n, 'image')}."
+                )
+            given[part] = array[:, 0] if array.shape[1] == 1 else array
+    if not given:
+        return [None] * sum(counts), []
+    if len({array.ndim for array in given.values()}) > 1:
+        raise UserError(f"{where}: some splits have one label an image, some several. Make them alike.")
+    remarks: list[str] = []
+    if next(iter(given.values())).ndim == 2:
+        rows = np.concatenate(list(given.values()))
+        if rows.dtype.kind not in "biuf" or not np.isin(rows, (0, 1)).all():
+            raise UserError(
+                f"{where}: labels are {rows.dtype} of {rows.shape[1]} columns. One a row is needed, or 0 and 1."
+            )
+        if not (rows.sum(1) == 1).all():
+            remarks.append(
+                f"Each image has {rows.shape[1]} labels that are yes or no (multi-label). The evaluation is of one "
+                "label an image, so none is used."
+            )
+            return [None] * sum(counts), remarks
+        given = {part: array.argmax(1) for part, array in given.items()}
+    names = _class_names(np.concatenate(list(given.values())), where)
+    found: list[str | None] = []
+    for part, n in zip(labels, counts, strict=True):
+        of_part, names = (names[:n], names[n:]) if part in given else ([None] * n, names)
+        found += of_part
+    return found, remarks
+
+
+def _class_names(values: np.ndarray, where: object) -> list[str | None]:
+    """Labels as names. Raises: UserError when it is unclear what they mean."""
+    if values.dtype.kind in "US":
+        texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values.tolist()]
+        return [None if text.strip().lower() in EMPTY else text.strip() for text in texts]
+    if values.dtype.kind == "b":
+        return [str(bool(v)) for v in values]
+    if values.dtype.kind not in "iuf":
+        raise UserError(f"{where}: labels are {values.dtype}. Whole numbers or text are needed.")
+    known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    if (known != np.rint(known)).any():
+        raise UserError(
+            f"{where}: labels such as {known[known != np.rint(known)][0]:g} are no classes. Whole numbers are."
+        )
+    distinct = set(np.unique(known).astype(int).tolist())
+    if distinct == {-1, 1} or min(distinct, default=0) < -1:
+        raise UserError(
+            f"{where}: labels are {', '.join(map(str, sorted(distinct)[:5]))}: here -1 means that there is no label. "
+            "Write classes as numbers from 0."
+        )
+    return [None if v != v or v == -1 else str(int(v)) for v in values.tolist()]

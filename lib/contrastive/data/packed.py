@@ -1,0 +1,189 @@
+"""Pictures decoded once: kept as uint8 in a file that is mapped into memory, and made again when a file changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..settings import UserError, runs_root
+from ..storage.files import DamagedError, locked, read_json, write_failure, write_json
+from .pictures import NeedsError, Part, Pictures, Plan, Reading, prepare_from
+from .preparation import Preparation
+
+VERSION = 1  # of what decoding and preparing give
+FLUSH_SECONDS = 2.0  # of work that an interruption may lose
+BAR_FROM = 5.0  # seconds of work after which a bar is shown
+
+
+@dataclass
+class Packed:
+    """Pictures of one shape.
+
+    pixels: uint8 N x C x H x W, mapped from a file; zeros where a picture is damaged. damaged: place -> what is wrong
+    with it. remarks: what was done to how many. reason: why they have this size. digest: of the pixels.
+    """
+
+    pixels: np.ndarray
+    preparation: Preparation
+    damaged: dict[int, str] = field(default_factory=dict)
+    remarks: Counter[str] = field(default_factory=Counter)
+    reason: str = ""
+    digest: str = ""
+
+
+def pack(pictures: Pictures, reading: Reading) -> Packed:
+    """Decode and prepare pictures, by all cores; or load what was prepared before, if no file changed.
+
+    Interrupted, the same call goes on. A second process waits for the first.
+
+    Args:
+        pictures: with a stamp that tells when one changed; without one, all is kept in memory.
+        reading: what was asked for.
+
+    Raises:
+        UserError: when none can be decoded. RunError: when the disk is full.
+    """
+    if not pictures.stamp:
+        return _in_memory(pictures, reading)
+    key = json.dumps([VERSION, pictures.stamp, asdict(reading)])
+    folder = runs_root() / "cache" / f"images-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    if (kept := _load(folder, key)) is not None:
+        return kept
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}. Set CONTRASTIVE_RUNS.") from None
+    with locked(folder, "decoding the images"):
+        if (kept := _load(folder, key)) is None:
+            _make(folder, key, pictures, reading)
+            kept = _load(folder, key)
+    assert kept is not None
+    return kept
+
+
+def _load(folder: Path, key: str) -> Packed | None:
+    try:
+        facts = read_json(folder / "pack.json")
+        shape = tuple(facts["shape"])
+        if facts["key"] != key or (folder / "pixels").stat().st_size != int(np.prod(shape)):
+            return None
+        # Copied where it is written to, so that no caller changes the file
+        pixels = np.memmap(folder / "pixels", np.uint8, "c", shape=shape)
+    except (FileNotFoundError, DamagedError, KeyError):
+        return None
+    damaged = {int(i): why for i, why in facts["damaged"].items()}
+    preparation, remarks = Preparation.from_json(facts["preparation"]), Counter(facts["remarks"])
+    return Packed(pixels, preparation, damaged, remarks, facts["reason"], facts["digest"])
+
+
+def _in_memory(pictures: Pictures, reading: Reading) -> Packed:
+    plan = Plan(pictures, reading)
+    while True:
+        try:
+            parts = list(prepare_from(pictures, plan))
+            break
+        except NeedsError as need:
+            plan.learn(need)
+    pixels = np.concatenate([part.pixels for part in parts])
+    return Packed(pixels, plan.preparation, reason=plan.reason, digest=hashlib.sha256(pixels.data).hexdigest())
+
+
+def _make(folder: Path, key: str, pictures: Pictures, reading: Reading) -> None:
+    """Decode all pictures into a folder's files. Raises: UserError; RunError."""
+    plan, journal = Plan(pictures, reading), _Journal(folder, key)
+    journal.recall(plan)
+    while True:
+        try:
+            with (
+                journal.writing(plan),
+                tqdm(total=len(pictures.names), initial=journal.done, desc="decoding images", unit="image",
+                     delay=BAR_FROM, mininterval=1, file=sys.stderr, dynamic_ncols=True) as bar,
+            ):  # fmt: skip
+                for part in prepare_from(pictures, plan, journal.done):
+                    journal.add(part)
+                    bar.update(len(part.pixels))
+            break
+        except NeedsError as need:
+            plan.learn(need)
+            journal.restart()
+    p = plan.preparation
+    with (folder / "pixels").open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    facts = {
+        "key": key, "shape": (len(pictures.names), p.channels, p.height, p.width), "preparation": p.as_json(),
+        "damaged": journal.damaged, "remarks": journal.remarks, "reason": plan.reason, "digest": digest,
+    }  # fmt: skip
+    write_json(folder / "pack.json", facts)
+    (folder / "journal").unlink(missing_ok=True)
+
+
+class _Journal:
+    """What was decoded so far, and how: the file of pixels, and beside it what is known of those in it."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.path, self.pixels, self.key = folder / "journal", folder / "pixels", key
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was decoded."""
+        self.done, self.damaged, self.remarks = 0, dict[int, str](), Counter[str]()
+
+    def recall(self, plan: Plan) -> None:
+        """Go on where an interrupted process was, if it left a journal for these pictures."""
+        try:
+            kept = read_json(self.path)
+            if kept["key"] == self.key and self.pixels.stat().st_size >= kept["bytes"]:
+                os.truncate(self.pixels, kept["bytes"])
+                plan.restore(kept["plan"])
+                self.done, self.remarks = kept["done"], Counter(kept["remarks"])
+                self.damaged = {int(i): why for i, why in kept["damaged"].items()}
+        except (OSError, DamagedError, KeyError):
+            pass
+
+    @contextmanager
+    def writing(self, plan: Plan) -> Iterator[None]:
+        """Have the file of pixels open; what was added is kept when it is left. Raises: RunError."""
+        try:
+            if self.done == 0:
+                self.path.unlink(missing_ok=True)
+                self.pixels.unlink(missing_ok=True)  # it may be mapped by another process
+            self._file, self._plan, self._flushed = self.pixels.open("ab"), plan.as_json(), time.monotonic()
+        except OSError as error:
+            raise write_failure(self.pixels, error) from None
+        try:
+            yield
+            self._flush()
+        except KeyboardInterrupt:
+            self._flush()
+            raise
+        except OSError as error:
+            raise write_failure(self.pixels, error) from None
+        finally:
+            self._file.close()
+
+    def add(self, part: Part) -> None:
+        """Keep some more pictures. Raises: OSError."""
+        self._file.write(part.pixels.data)
+        self.done += len(part.pixels)
+        self.damaged |= part.damaged
+        self.remarks.update(part.remarks)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        kept = {"key": self.key, "plan": self._plan, "done": self.done, "bytes": self._file.tell()}
+        write_json(self.path, {**kept, "damaged": self.damaged, "remarks": self.remarks})
+        self._flushed = time.monotonic()

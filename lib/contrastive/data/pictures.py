@@ -1,0 +1,285 @@
+"""Where pictures come from, by number; how they are all brought to one shape; and doing that, in several processes."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from ..settings import UserError
+from .decode import decode, shape_of
+from .picture import Picture, Undecodable
+from .preparation import Preparation
+from .trees import Tree
+
+LARGEST_SIDE = 64  # of images that nobody gave a size: larger ones take a small network minutes to hours on a CPU
+STEP = 8  # sizes that are chosen are multiples of it
+CHUNK = 256  # pictures that a process decodes at a time
+PARALLEL_FROM, PARALLEL_BYTES = 2000, 30_000_000  # fewer and smaller pictures are decoded before processes have started
+WINDOW_SAMPLE = 200  # pictures that a window is found from
+WINDOW_SHARE = 0.1  # percent of the values on each side that the window cuts
+
+
+class Pictures(Protocol):
+    """Where pictures come from."""
+
+    @property
+    def where(self) -> object:
+        """Where they lie, for people."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of each."""
+
+    @property
+    def stamp(self) -> str:
+        """What changes when any of them does; empty where nothing tells."""
+
+    @property
+    def n_bytes(self) -> int:
+        """How much there is to read."""
+
+    def picture(self, i: int) -> Picture:
+        """Picture i. Raises: Undecodable."""
+
+    def shape(self, i: int) -> tuple[int, int]:
+        """Height and width of picture i. Raises: Undecodable."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How pictures are to be prepared. None or auto: by what they are."""
+
+    image_size: int | None = None
+    fit: str = "crop"
+    background: str = "white"
+    window: str = "auto"
+
+
+class FilePictures:
+    """Pictures in the files of a tree.
+
+    Args:
+        tree: where the files lie.
+        names: of those that are images.
+        reading: how they will be prepared: large ones need not be decoded in full.
+    """
+
+    def __init__(self, tree: Tree, names: Sequence[str], reading: Reading) -> None:
+        self.tree, self.names, self.where, self.stamp = tree, list(names), tree.where, tree.stamp(names)
+        self.n_bytes = sum(map(tree.size, names))
+        self._background, self._at_least = reading.background, reading.image_size or LARGEST_SIDE
+
+    def _content(self, i: int) -> bytes:
+        try:
+            return self.tree.read(self.names[i])
+        except OSError as error:
+            raise Undecodable(f"cannot be read: {error.strerror}") from None
+        except Exception as error:  # archives can be broken in many ways
+            raise Undecodable(f"cannot be read ({type(error).__name__})") from None
+
+    def picture(self, i: int) -> Picture:
+        """Picture i. Raises: Undecodable."""
+        return decode(self._content(i), self._background, self._at_least)
+
+    def shape(self, i: int) -> tuple[int, int]:
+        """Height and width of picture i. Raises: Undecodable."""
+        return shape_of(self._content(i))
+
+
+class NeedsError(Exception):
+    """Picture `place` is not as was guessed. what: sizes, colour or window."""
+
+    def __init__(self, what: str, place: int) -> None:
+        super().__init__(what)
+        self.what, self.place = what, place
+
+
+class Plan:
+    """How pictures are prepared, as far as it is known: at first as if all were like the first one. So each has to be
+    read only once, unless one is found that is not.
+
+    Args:
+        pictures: which.
+        reading: what was asked for.
+
+    Raises:
+        UserError: when no picture can be read.
+    """
+
+    def __init__(self, pictures: Pictures, reading: Reading) -> None:
+        self.pictures, self.reading = pictures, reading
+        self.one_shape: tuple[int, int] | None = None  # that all are expected to have
+        low, _, high = reading.window.partition(":")
+        self.window = None if reading.window == "auto" else (float(low), float(high))
+        first = self._first()
+        self.channels = first.pixels.shape[2]
+        if reading.image_size is not None:
+            self.size, self.reason = (reading.image_size,) * 2, "asked for by image_size"
+        else:
+            self.one_shape = first.pixels.shape[0], first.pixels.shape[1]
+            self.size, self.reason = _limited(*self.one_shape)
+
+    def _first(self) -> Picture:
+        said = ""
+        for i, name in enumerate(self.pictures.names):
+            try:
+                return self.pictures.picture(i)
+            except Undecodable as error:
+                said = said or f"{name} {error}"
+        raise UserError(f"{self.pictures.where}: none of {len(self.pictures.names):,} pictures can be read; {said}.")
+
+    @property
+    def preparation(self) -> Preparation:
+        """What is done to each picture, as the plan is now."""
+        height, width = self.size
+        return Preparation(height, width, self.channels, self.reading.fit, self.reading.background, self.window)
+
+    def learn(self, need: NeedsError) -> None:
+        """Take in that a picture is not as was expected."""
+        if need.what == "colour":
+            self.channels = 3
+        elif need.what == "window":
+            self.window = self._window(need.place)
+        else:
+            self.one_shape = None
+            self.size, self.reason = _for_mixed(list(_shapes(self.pictures)))
+
+    def _window(self, place: int) -> tuple[float, float]:
+        """The values between which nearly all of the deep pictures lie, from a sample of them and one that is known to
+        be deep."""
+        n = len(self.pictures.names)
+        lows, highs = [], []
+        for i in sorted({place, *np.linspace(0, n - 1, min(n, WINDOW_SAMPLE)).astype(int).tolist()}):
+            try:
+                pixels = self.pictures.picture(i).pixels
+            except Undecodable:
+                continue
+            if pixels.dtype != np.uint8:
+                low, high = np.nanpercentile(pixels, [WINDOW_SHARE, 100 - WINDOW_SHARE])
+                lows.append(float(low))
+                highs.append(float(high))
+        return min(lows), max(*highs, min(lows) + 1e-6)
+
+    def as_json(self) -> dict[str, Any]:
+        """What `restore` needs."""
+        return {"preparation": self.preparation.as_json(), "one_shape": self.one_shape, "reason": self.reason}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Take over what an interrupted process had learned."""
+        known = Preparation.from_json(kept["preparation"])
+        self.size, self.channels, self.window = (known.height, known.width), known.channels, known.window
+        self.one_shape = None if kept["one_shape"] is None else (kept["one_shape"][0], kept["one_shape"][1])
+        self.reason = kept["reason"]
+
+
+def _limited(height: int, width: int) -> tuple[tuple[int, int], str]:
+    """The size for pictures that all have this one, and the reason."""
+    scale = LARGEST_SIDE / min(height, width)
+    if scale >= 1:
+        return (height, width), "as all of them are"
+    smaller = max(round(height * scale), 1), max(round(width * scale), 1)
+    reason = (
+        f"all are larger than {LARGEST_SIDE} pixels, with which a small network would take long on a CPU; "
+        "image_size keeps more"
+    )
+    return smaller, reason
+
+
+def _for_mixed(shapes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]:
+    """The size for pictures of many, and the reason."""
+    middle = float(np.median([min(shape) for shape in shapes]))
+    side = int(min(max(middle // STEP * STEP, STEP), LARGEST_SIDE))
+    sides = [side for shape in shapes for side in shape]
+    reason = (
+        f"they have {len(set(shapes)):,} sizes, with sides of {min(sides):,} to {max(sides):,} pixels; the median of "
+        f"the shorter ones is {middle:,.0f}, and more than {LARGEST_SIDE} are kept only if image_size asks for it"
+    )
+    return (side, side), reason
+
+
+# --- Doing it -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Part:
+    """Some pictures: uint8 n x C x H x W, zeros where one is damaged; what is wrong with which; what was done to how
+    many."""
+
+    pixels: np.ndarray
+    damaged: dict[int, str]
+    remarks: Counter[str]
+
+
+class _Prepare:
+    """start -> the pictures from there on, prepared; or why the plan does not hold, and for which picture."""
+
+    def __init__(self, pictures: Pictures, plan: Plan) -> None:
+        self.pictures, self.preparation, self.one_shape = pictures, plan.preparation, plan.one_shape
+
+    def __getitem__(self, start: int) -> Part | tuple[str, int]:
+        p, places = self.preparation, range(start, min(start + CHUNK, len(self.pictures.names)))
+        part = Part(np.zeros((len(places), p.channels, p.height, p.width), np.uint8), {}, Counter())
+        for i in places:
+            try:
+                picture = self.pictures.picture(i)
+            except Undecodable as error:
+                part.damaged[i] = str(error)
+                continue
+            pixels = picture.pixels
+            if self.one_shape is not None and pixels.shape[:2] != self.one_shape:
+                return "sizes", i
+            if pixels.shape[2] > p.channels:
+                return "colour", i
+            if pixels.dtype != np.uint8 and p.window is None:
+                return "window", i
+            part.pixels[i - start] = p(picture)
+            part.remarks.update(picture.remarks)
+        return part
+
+
+class _Measure:
+    """start -> the sizes of the pictures from there on whose headers can be read."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def __getitem__(self, start: int) -> list[tuple[int, int]]:
+        found = []
+        for i in range(start, min(start + CHUNK, len(self.pictures.names))):
+            try:
+                found.append(self.pictures.shape(i))
+            except Undecodable:
+                continue
+        return found
+
+
+def prepare_from(pictures: Pictures, plan: Plan, start: int = 0) -> Iterator[Part]:
+    """All pictures from `start` on, prepared, in order. Raises: NeedsError when one does not fit the plan."""
+    for part in _in_processes(_Prepare(pictures, plan), pictures, start):
+        if isinstance(part, tuple):
+            raise NeedsError(*part)
+        yield part
+
+
+def _shapes(pictures: Pictures) -> Iterator[tuple[int, int]]:
+    for some in _in_processes(_Measure(pictures), pictures, 0):
+        yield from some
+
+
+def _in_processes(work: Any, pictures: Pictures, start: int) -> Iterator[Any]:
+    """The results of work on each chunk, in order, by a process for each core where it is worth starting them."""
+    starts = range(start, len(pictures.names), CHUNK)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    many = len(pictures.names) >= PARALLEL_FROM or pictures.n_bytes >= PARALLEL_BYTES
+    workers = min(cores, len(starts)) if many and cores > 1 else 0
+    yield from DataLoader(work, batch_size=None, sampler=starts, num_workers=workers, collate_fn=_as_it_is)
+
+
+def _as_it_is(item: Any) -> Any:
+    return item

@@ -1,0 +1,95 @@
+"""From a picture of any size and depth to the pixels of a data set: all of one shape, as uint8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .picture import Picture
+
+FITS = ("crop", "pad", "stretch")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to each picture of a data set, and has to be done to any other that its encoder is to see.
+
+    Args:
+        height, width, channels: of the pixels that come out; 1 channel or 3.
+        fit: how a picture of another shape is fitted: `crop` cuts what is too long, about the centre; `pad` adds
+            black; `stretch` changes the shape.
+        background: what shows through where a picture is transparent.
+        window: the values that become 0 and 255, of pictures with more than 8 bits; None where there are none.
+    """
+
+    height: int
+    width: int
+    channels: int
+    fit: str = "crop"
+    background: str = "white"
+    window: tuple[float, float] | None = None
+
+    def __call__(self, picture: Picture) -> np.ndarray:
+        """A picture as uint8 channels x height x width. Raises: ValueError for a deep one where there is no window."""
+        pixels = as_bytes(picture.pixels, self.window)
+        if self.channels == 1 and pixels.shape[2] == 3:
+            pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+        pixels = fitted(pixels, self.height, self.width, self.fit)
+        return np.broadcast_to(pixels.transpose(2, 0, 1), (self.channels, self.height, self.width))
+
+    def as_json(self) -> dict[str, Any]:
+        """In values that JSON has."""
+        return {**asdict(self), "window": None if self.window is None else list(self.window)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Preparation:
+        """What `as_json` gave. Raises: TypeError, ValueError or LookupError when it is something else."""
+        window = values["window"]
+        return cls(**{**values, "window": None if window is None else (float(window[0]), float(window[1]))})
+
+    def in_words(self) -> str:
+        """For people: what is done, in a sentence without its full stop."""
+        how = {"crop": "cut about the centre", "pad": "padded with black", "stretch": "stretched"}[self.fit]
+        kind = "grey" if self.channels == 1 else "colour"
+        said = f"{kind}, {self.height}x{self.width} pixels, other shapes {how}"
+        return (
+            said if self.window is None else f"{said}, values from {self.window[0]:g} to {self.window[1]:g} as 0 to 255"
+        )
+
+
+def as_bytes(pixels: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:
+    """Pixels as uint8: as they are, or scaled by a window, rounded, and cut at its ends. Raises: ValueError."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    if window is None:
+        raise ValueError("it has more than 8 bits, and no window scales it")
+    low, high = window
+    scaled = (np.nan_to_num(pixels.astype(np.float32), nan=low) - low) * (255 / max(high - low, 1e-12))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def fitted(pixels: np.ndarray, height: int, width: int, fit: str = "crop") -> np.ndarray:
+    """uint8 H x W x C of another size, by Pillow's antialiased bicubic interpolation; as it is if it has that size."""
+    h, w, channels = pixels.shape
+    if (h, w) == (height, width):
+        return pixels
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    box: tuple[float, float, float, float] = (0, 0, w, h)
+    inner = width, height
+    if fit == "crop":
+        scale = min(w / width, h / height)
+        left, top = (w - width * scale) / 2, (h - height * scale) / 2
+        box = (left, top, left + width * scale, top + height * scale)
+    elif fit == "pad":
+        scale = max(w / width, h / height)
+        inner = max(round(w / scale), 1), max(round(h / scale), 1)
+    image = image.resize(inner, Image.Resampling.BICUBIC, box=box)
+    if inner != (width, height):
+        whole = Image.new(image.mode, (width, height))
+        whole.paste(image, ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        image = whole
+    return np.asarray(image).reshape(height, width, channels)

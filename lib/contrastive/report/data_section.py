@@ -1,0 +1,143 @@
+"""What pages say of the data: what was read and what was not, copies, and which images to label first."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import Copy, Images, copies_of, counted
+from ..evaluation.label_first import Choice
+from . import plots
+from .pictures import Picture
+
+SHOWN_CLASSES = 30  # in a table
+SHOWN_COPIES, PER_ROW = 12, 6
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+
+
+def account(images: Images) -> str:
+    """What was read of the source, by class and split, what was left out, and what was done to it, in Markdown."""
+    a, lines = images.account, []
+    classes = list(dict.fromkeys(name for _, name, _ in a.rows))
+    splits = [split for split in SPLITS if any(split == s for s, *_ in a.rows)]
+    number = {(split, name): n for split, name, n in a.rows}
+    lines += [
+        "| class | " + " | ".join(f"{SPLITS[split]} images" for split in splits) + " |", "|:--|" + "--:|" * len(splits)
+    ]  # fmt: skip
+    for name in classes[:SHOWN_CLASSES]:
+        cells = " | ".join(f"{number.get((split, name), 0):,}" for split in splits)
+        lines.append(f"| {name or '*without a label*'} | {cells} |")
+    if len(classes) > SHOWN_CLASSES:
+        lines.append(f"| *{len(classes) - SHOWN_CLASSES:,} more classes* |" + " |" * len(splits))
+    totals = (sum(n for (s, _), n in number.items() if s == split) for split in splits)
+    lines += ["| **all** | " + " | ".join(f"**{n:,}**" for n in totals) + " |", ""]
+    if a.prepared:
+        lines.append(f"- As the network sees them: {a.prepared}.")
+    lines += [f"- {counted(n, 'picture')}: {what}." for what, n in a.done]
+    lines += [f"- Left out: {n:,} {_place(where)}{why}." for where, why, n in a.left_out]
+    lines += [f"- Damaged, and left out: {name} {why}." for name, why in a.damaged[:10]]
+    if len(a.damaged) > 10:
+        lines.append(f"- {len(a.damaged) - 10:,} more are damaged.")
+    lines += [f"- {remark}" for remark in a.remarks]
+    return "\n".join(lines)
+
+
+def _place(where: str) -> str:
+    return f"in {SPLITS.get(where, where)}: " if where else "– "
+
+
+def copies_sentence(images: Images) -> str:
+    """How many copies were found, in words."""
+    found, n_train = copies_of(images), len(images.train)
+    if not found:
+        return "No copies were found, neither exact nor near ones."
+    kinds = {
+        "within the training images": [c for c in found if c.b < n_train],
+        "within the test images": [c for c in found if c.a >= n_train],
+        "**of a training image among the test images**": [c for c in found if c.a < n_train <= c.b],
+    }
+    said = [
+        f"{counted(len(own), 'copy', 'copies')} {where} ({sum(c.exact for c in own):,} of them exact)"
+        for where, own in kinds.items()
+        if own
+    ]
+    return f"Found: {'; '.join(said)}."
+
+
+def show_copies(images: Images) -> Picture | None:
+    """Some pairs of copies, those across splits first, one above the other; None if there are none."""
+    n_train = len(images.train)
+    found = sorted(copies_of(images), key=lambda copy: (not copy.a < n_train <= copy.b, copy.exact, copy.a, copy.b))
+    if not found:
+        return None
+    shown = found[:SHOWN_COPIES]
+    everything = [copy for pair in shown for copy in (pair.a, pair.b)]
+    pixels = torch.stack([_image(images, i) for i in everything])
+    rows, titles = [], []
+    for start in range(0, len(shown), PER_ROW):
+        some = range(start, min(start + PER_ROW, len(shown)))
+        padded = [*some, *[some[-1]] * (min(PER_ROW, len(shown)) - len(some))]
+        for side in (0, 1):
+            rows.append([2 * i + side for i in padded])
+            titles.append([_title(images, (shown[i].a, shown[i].b)[side], shown[i], side) for i in padded])
+    alt = f"{len(shown)} of {len(found)} pairs of copies, one above the other."
+    picture = plots.image_rows(pixels, rows, titles, alt, f"{alt} Those across splits come first.", name="copies")
+    return picture.with_rows([_pair(images, copy) for copy in found])
+
+
+def _image(images: Images, i: int) -> Tensor:
+    n_train = len(images.train)
+    return images.train[i] if i < n_train else images.test[i - n_train]
+
+
+def _title(images: Images, i: int, copy: Copy, side: int) -> str:
+    part = "train" if i < len(images.train) else "test"
+    return part if side == 0 else f"{part}, {'exact' if copy.exact else 'mirrored' if copy.mirrored else 'near'}"
+
+
+def file_name(images: Images, i: int) -> str:
+    """The name of an image's file; i counts training images, then test images."""
+    names, n_train = (images.train_names, images.test_names), len(images.train)
+    own, place = (names[0], i) if i < n_train else (names[1], i - n_train)
+    return inert_path(own[place]) if own else str(place)
+
+
+def inert_path(name: str) -> str:
+    """A file's name that spreadsheets do not take for a formula."""
+    return f"./{name}" if name[:1] in "=+-@\t" else name
+
+
+def _pair(images: Images, copy: Copy) -> dict[str, Any]:
+    return {
+        "image": file_name(images, copy.a), "copy": file_name(images, copy.b), "exact": copy.exact,
+        "mirrored": copy.mirrored, "likeness": round(copy.likeness, 3),
+    }  # fmt: skip
+
+
+def show_label_first(images: Images, unlabelled: Tensor, chosen: Sequence[Choice]) -> Picture:
+    """The images to label first, in order, with a CSV of their file names. unlabelled: their places among the training
+    images."""
+    places = [int(unlabelled[choice.index]) for choice in chosen]
+    shown = places[: len(places) // 8 * 8 or len(places)][:40]
+    rows = [shown[k : k + 8] for k in range(0, len(shown), 8)]
+    titles = [[str(k + i + 1) for i in range(len(row))] for k, row in zip(range(0, len(shown), 8), rows, strict=True)]
+    alt = f"The first {len(shown)} of {len(places)} images to label, in order."
+    picture = plots.image_rows(images.train, rows, titles, alt, alt, name="label_first")
+    return picture.with_rows(
+        {"rank": i, "image": file_name(images, place), "stands for": choice.like, "label": ""}
+        for i, (place, choice) in enumerate(zip(places, chosen, strict=True), 1)
+    )
+
+
+def label_first_sentence(images: Images, n_chosen: int) -> str:
+    """What the list is, in words."""
+    n = int((images.train_labels < 0).sum())
+    if n == 0:
+        return "*Every training image has a label, so there is nothing to choose.*"
+    names = "with their file names " if any(images.train_names) else ""
+    return (
+        f"{n:,} training images have no label. The {n_chosen:,} below differ as much as these do: each is the most "
+        f"typical of a group. The link below the picture gives all {names}as a table; fill in its last column, save it "
+        "as `labels.csv` beside the images."
+    )

@@ -195,15 +195,14 @@ def _likeness(
     grey: Callable[[Tensor], Tensor],
     pairs: tuple[Tensor, ...],
     blurs: Sequence[tuple[float, int]],
-    band: tuple[float, float],
+    band: Sequence[float],
 ) -> tuple[Tensor, Tensor]:
     """The likeness of pairs, and how the first is to be moved onto the second.
 
     Args:
         grey: gives the images at some indices, in grey.
         pairs: indices of the first and of the second; whether they are mirrored; how the first is moved, roughly.
-        blurs: in pixels, and for how many steps they are aligned with it.
-        band: the finer structure is what lies between two blurs.
+        blurs: in pixels, and for how many steps they are aligned with it. band: as of `_correlation`.
     """
     likeness, moves = [], []
     size = max(PIXELS // grey(pairs[0][:1]).numel(), 1)
@@ -262,7 +261,7 @@ def _blurred(x: Tensor, sigma: float) -> Tensor:
     return down @ x @ across.T
 
 
-def _correlation(x: Tensor, y: Tensor, move: Tensor, band: tuple[float, float]) -> Tensor:
+def _correlation(x: Tensor, y: Tensor, move: Tensor, band: Sequence[float]) -> Tensor:
     """Of the structure between two blurs, where a moved x lies on y; 0 where one has next to none."""
     x, inside = _moved(x, move)
     n = inside.sum((1, 2))

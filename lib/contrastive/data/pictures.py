@@ -73,7 +73,7 @@ class FilePictures:
     def __init__(self, tree: Tree, names: Sequence[str], reading: Reading) -> None:
         self.tree, self.names, self.where, self.stamp = tree, list(names), tree.where, tree.stamp(names)
         self.n_bytes = sum(map(tree.size, names))
-        self._background, self._at_least = reading.background, reading.image_size or LARGEST_SIDE
+        self._background, self._at_least = reading.background, max(reading.image_size or 0, LARGEST_SIDE)
 
     def _content(self, i: int) -> bytes:
         try:

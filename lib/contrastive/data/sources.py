@@ -101,7 +101,7 @@ def forget_images() -> None:
     _at_path.cache_clear()
 
 
-def pictures(where: str, reading: Reading, data: DataSettings) -> Pictures:
+def find_pictures(where: str, reading: Reading, data: DataSettings) -> Pictures:
     """All pictures at a path or of a name, whatever their labels. Raises: UserError."""
     path = Path(os.path.expanduser(where))
     if where in NAMES:

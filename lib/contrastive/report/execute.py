@@ -107,6 +107,8 @@ def execute_notebook(
             )
     except PapermillExecutionError as problem:
         why = f"{problem.ename}: {problem.evalue}".removeprefix("RunError: ").removeprefix("UserError: ")
+        if not problem.evalue and problem.ename == "CellExecutionError":  # papermill's own word for an empty answer
+            why = f"The kernel could not run the cell and does not say why{_few_files()} (CellExecutionError)"
     except DeadKernelError:
         why = (
             "The kernel died (DeadKernelError), most often because memory ran out; fewer images or a smaller batch help"
@@ -129,6 +131,20 @@ def execute_notebook(
     error = {"notebook": path.stem, "cell": place, "error": printable(why)} if why else None
     tell(f"{path.stem:16}  {clock(progress.elapsed):>5}  {'FAILED' if error else 'ok'}")
     return notebook, error, interrupted
+
+
+def _few_files() -> str:
+    """That few files may be open at once, if that is so: a kernel needs some dozens, and fails without a word."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return ""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return (
+        f": it may open only {most} files at once; `ulimit -n 1024` before the command allows more"
+        if most < 256
+        else ""
+    )
 
 
 def _place(notebook: Any, index: int) -> str:

@@ -198,10 +198,10 @@ def first_screen(stem: str, notebook: Any, own: dict[str, Any], results: dict[st
 
 
 def _data(data: dict[str, Any]) -> str:
-    return (
-        f"{data['name']}: {data['pretrain']:,} images without labels to pretrain on, labels from {data['train']:,}, "
-        f"{data['validation']:,} of them to validate, {data['test']:,} to test"
-    )
+    labels = data.get("labels", data["train"])  # older reports had one for each
+    said = f"{data['name']}: {data['pretrain']:,} images to pretrain on, without their labels; "
+    said += f"{labels:,} training images have one, " if labels else "no image has one, "
+    return said + f"{data['validation']:,} serve to validate, {data['test']:,} to {'test' if labels else 'look at'}"
 
 
 def _settings(settings: dict[str, Any], made: dict[str, Any], trained: str) -> str:

@@ -114,6 +114,7 @@ def run_report(
     # Not beside the folder, where it might not be allowed, nor in it, since the folder is handed on.
     lock = (root or runs_root()) / f".{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.lock"
     with locked(folder, "writing a report there", lock), _reserve(folder):
+        os.environ[ONLY] = ",".join(path.stem for path in notebooks) if only else ""
         code, results = _execute(notebooks, settings, given, note, folder, root, timeout)
     if show:
         open_page(folder / f"{main_page(results)}.html")
@@ -147,7 +148,6 @@ def _execute(
     timeout: float | None,
 ) -> tuple[int, dict[str, Any]]:
     os.environ |= {"CONTRASTIVE_DATA": str(data_root()), "CONTRASTIVE_RUNS": str(runs_root())}
-    os.environ[ONLY] = ",".join(path.stem for path in notebooks if len(notebooks) < len(all_notebooks(path.parent)))
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")
     started, errors, executed, interrupted = time.perf_counter(), [], {}, 0
     results: dict[str, Any] = {"status": "ok", "format": FORMAT}

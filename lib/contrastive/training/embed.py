@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..data.picture import Picture
 from ..data.pictures import Reading
-from ..data.sources import pictures
+from ..data import find_pictures
 from ..encoders import Encoder
 from ..encoders.transform import Entry, at_least, features_of, picture_batches, some_of
 from ..settings import Settings, UserError
@@ -62,7 +62,7 @@ def embed_source(
     p = encoder.preparation
     assert p is not None
     data = Settings(dataset=images, follow_links=follow_links).data
-    found = pictures(data.dataset, Reading(at_least(p), p.fit, p.background), data)
+    found = find_pictures(data.dataset, Reading(at_least(p), p.fit, p.background), data)
     embed_pictures(encoder, found, out, skip_damaged)
     return out
 

@@ -29,23 +29,35 @@ class Splits:
     validation: Tensor
     rest: Tensor
     n_classes: int
+    balanced: bool = True
 
     def budget(self, n: int) -> tuple[Tensor, Tensor]:
         """Indices of the n labels of a budget: those to fit on and, a fifth of them, those to choose with.
 
-        Balanced, and nested: a larger budget holds every smaller one. Only the second part is guaranteed
+        Balanced, or random, and nested: a larger budget holds every smaller one. Only the second part is guaranteed
         never to have been pretrained on. Of fewer than LEAST_TO_CHOOSE labels, or five of each class, none is spared to
         choose with; such a budget is within a larger one if that has a quarter more.
         """
-        rounds = n // 5 // self.n_classes if n >= LEAST_TO_CHOOSE else 0  # whole ones, or some class would be left out
-        n_choose = max(min(rounds * self.n_classes, len(self.validation)), n - len(self.rest))
+        fifth = n // 5 if n >= LEAST_TO_CHOOSE else 0
+        if self.balanced:  # in whole rounds, or some class would be left out
+            fifth = fifth // self.n_classes * self.n_classes
+        n_choose = max(min(fifth, len(self.validation)), n - len(self.rest))
         return self.rest[: n - n_choose], self.validation[:n_choose]
 
 
-def split(images: Images, n_images: int, seed: int, draw: int = 0) -> Splits:
-    """Draw by seed the validation images and, from the others, the unlabelled ones. Raises: UserError.
+def split(images: Images, n_images: int, seed: int, draw: int = 0, balanced: bool = True) -> Splits:
+    """Draw by seed the validation images and, from the others, the unlabelled ones.
 
-    draw: another one gives the same three sets, with label budgets that are drawn anew from them.
+    Args:
+        images: of which data set.
+        n_images: how many to pretrain on.
+        seed: of all draws.
+        draw: another one gives the same three sets, with label budgets that are drawn anew from them.
+        balanced: whether label budgets are balanced over classes, which only somebody can have who knows all labels, or
+            drawn at random.
+
+    Raises:
+        UserError: when there are not so many images to pretrain on.
     """
     rng = np.random.default_rng([seed, 0x5EED])
     validation, rest, unlabelled = _parts(images, rng)
@@ -57,10 +69,14 @@ def split(images: Images, n_images: int, seed: int, draw: int = 0) -> Splits:
         )
     pretrain = rng.permutation(pool)[:n_images]  # without a look at the labels
     labels = images.train_labels.numpy()
-    if draw > 0:
+    if not balanced:
+        rng = np.random.default_rng([seed, 0xF1A7, draw])
+        validation, rest = rng.permutation(validation), rng.permutation(rest)
+    elif draw > 0:
         rng = np.random.default_rng([seed, 0xD4A3, draw])
         validation, rest = (part[_balanced_order(labels[part], rng)[0]] for part in (validation, rest))
-    return Splits(torch.from_numpy(pretrain), torch.from_numpy(validation), torch.from_numpy(rest), len(images.classes))
+    parts = (torch.from_numpy(part) for part in (pretrain, validation, rest))
+    return Splits(*parts, len(images.classes), balanced)
 
 
 def n_unlabelled(images: Images, seed: int) -> int:

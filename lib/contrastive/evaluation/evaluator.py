@@ -61,7 +61,7 @@ def evaluate(run: Run, images: Images, progress: bool = True) -> Evaluation:
         "version": measuring_version(),
         "run": run.settings.identity,
         "encoder": hash_tensors(encoder.state_dict()),
-        **{name: value for name, value in settings.model_dump(mode="json").items() if name != "transfer"},
+        **settings.decisive(),
         # other data may come to have that name
         "transfer": None if settings.transfer is None else load_images(settings.transfer).sha256,
     }
@@ -104,7 +104,8 @@ class _Evaluator:
         self.budgets, self.full = run.settings.evaluation.budgets or (), run.settings.evaluation.level == "full"
         self.headline = headline_labels(self.budgets, images.n_labels)
         n_images, draws = run.settings.data.n_images or 0, run.settings.evaluation.label_draws
-        self.splits = [split(images, n_images, self.seed, draw) for draw in range(draws)]
+        balanced = run.settings.evaluation.budget_draw == "balanced"
+        self.splits = [split(images, n_images, self.seed, draw, balanced) for draw in range(draws)]
         self.subject = Subject(
             run.settings, images, self.splits[0], load_method(run).to(self.device), load_encoder(run).to(self.device),
             untrained_method(run).encoder.to(self.device),

@@ -18,6 +18,7 @@ from ..evaluation import (
 from ..evaluation.arms import measured, with_role
 from ..evaluation.metrics import Metrics
 from ..evaluation.statistics import uncertainty
+from ..settings import Settings
 
 Compared = Mapping[str, Mapping[str, float]]  # as `evaluation.comparisons` gives them
 Saved = Mapping[str, Mapping[str, float | None]]  # as `savings_by_budget` gives them
@@ -26,6 +27,16 @@ Saved = Mapping[str, Mapping[str, float | None]]  # as `savings_by_budget` gives
 def results_table(metrics: Metrics, budgets: Sequence[int], n_train: int, dataset: str) -> str:
     """Test accuracy by number of labels (rows, from all to few) and by what was done with them, in Markdown."""
     return _by_labels(metrics, budgets, list(measured(metrics, full=False)), n_train, dataset)
+
+
+def budgets_sentence(settings: Settings) -> str:
+    """How the labels of a budget were drawn."""
+    if settings.evaluation.budget_draw == "random":
+        return "Labels were drawn at random (`budget_draw=random`), so rare classes have few or none in small budgets."
+    return (
+        "Labels were drawn so that all classes have as many, as long as none runs out. Somebody who has yet to label the "
+        "images cannot draw so: `budget_draw=random` takes them as they come."
+    )
 
 
 def few_labels(budgets: Sequence[int], n_classes: int) -> int:

@@ -194,6 +194,9 @@ class EvaluationSettings(Component):
         None, description="numbers of labels to evaluate with (default: from the data; more if evaluation=full)"
     )
     label_draws: Int = Field(1, ge=1, le=20, description="draws of the labels of each budget up to a tenth of all")
+    budget_draw: Literal["balanced", "random"] = Field(
+        "balanced", description="balanced: as many labels of each class; random: as they come, which needs no label"
+    )
     level: Literal["basic", "full"] = Field(
         "basic", description="full: also fine-tuning, more controls, corrupted images"
     )

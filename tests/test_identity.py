@@ -7,21 +7,26 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from pydantic import Field
 
 import contrastive
-from contrastive import Settings, pretrain, resolve
+from contrastive import Settings
 from contrastive.augment import POLICIES
 from contrastive.settings import ENCODERS, METHODS, Component, Float, decisive_parameters, model, parameters
-from contrastive.training import run_folder
 
 # Every component's VERSION and defaults. A default that changes gives the same parameters other weights (a name tells
 # only what differs from the defaults): raise VERSION with it, then both here. A new parameter is a new entry, and
 # renames nothing.
 COMPONENTS = {
-    "DataSettings": (1, {"dataset": "auto", "n_images": None}),
+    "DataSettings": (
+        1,
+        {
+            "dataset": "auto", "n_images": None, "image_size": None, "fit": "crop", "background": "white",
+            "window": "auto", "group": None, "split_seed": 0, "skip_damaged": False, "drop_copies": False,
+            "follow_links": False,
+        },
+    ),
     "ViewSettings": (1, {"augment": "auto", "second_augment": None, "view_size": None}),
     "OptimiserSettings": (
         1,
@@ -51,9 +56,12 @@ COMPONENTS = {
     "SupervisedSettings": (1, {"name": "simclr"}),
     "EvaluationSettings": (
         1,
-        {"budgets": None, "label_draws": 1, "level": "basic", "transfer": None, "supervised_steps": 600},
+        {
+            "budgets": None, "label_draws": 1, "budget_draw": "balanced", "level": "basic", "transfer": None,
+            "supervised_steps": 600,
+        },
     ),
-    "ReportSettings": (1, {"n_seeds": 1}),
+    "ReportSettings": (1, {"n_seeds": 1, "label_first": 50}),
     "AblationSettings": (
         1,
         {
@@ -94,10 +102,16 @@ OTHERS = {
     "optimiser": "sgd", "batch_size": 64, "epochs": 16, "lr": 1e-3, "schedule": "constant", "warmup_epochs": 2,
     "weight_decay": 1e-3, "seed": 1, "precision": "bfloat16", "device": "cuda",
 }  # fmt: skip
-WITHOUT_WEIGHT = {
-    "preset": "full", "dataset": "/elsewhere/images", "checkpoint_seconds": 1, "budgets": (10, 20), "label_draws": 3,
-    "evaluation": "full", "transfer": "mnist", "supervised_steps": 7, "n_seeds": 3, "grids": ("temperature",),
-    "ablation_epochs": 2, "ablation_base_channels": 3, "ablation_labels": 30, "ablation_seeds": 1, "ablation_jobs": 2,
+# How images are read names no run: their checksum does, which follows from it.
+READING = {
+    "dataset": "/elsewhere/images", "image_size": 32, "fit": "pad", "background": "black", "window": "0:4095",
+    "group": r"(p\d+)", "split_seed": 1, "skip_damaged": True, "drop_copies": True, "follow_links": True,
+}  # fmt: skip
+WITHOUT_WEIGHT = READING | {
+    "preset": "full", "checkpoint_seconds": 1, "budgets": (10, 20), "label_draws": 3, "budget_draw": "random",
+    "evaluation": "full", "transfer": "mnist", "supervised_steps": 7, "n_seeds": 3, "label_first": 5,
+    "grids": ("temperature",), "ablation_epochs": 2, "ablation_base_channels": 3, "ablation_labels": 30,
+    "ablation_seeds": 1, "ablation_jobs": 2,
 }  # fmt: skip
 
 
@@ -162,7 +176,8 @@ def test_the_identity_is_canonical_json():
 
 def test_all_parameters_are_tried_below():
     assert {*OTHERS, *WITHOUT_WEIGHT} == {*parameters()}
-    assert {*OTHERS, "dataset"} == decisive_parameters()
+    assert {*OTHERS, *READING} == decisive_parameters()
+    assert {*READING} == model.FIXED["data"].LOOSE
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -292,26 +307,3 @@ def test_no_word_of_the_source_names_a_run(tmp_path):
     file, *names = json.loads(done.stdout)
     assert Path(file).parent == copy
     assert names == [settings.run_name for settings in given]
-
-
-# --- Where a run is found ---------------------------------------------------------------------------------------
-
-
-def test_a_run_is_found_again_after_its_images_were_moved(fresh_runs, tmp_path):
-    rng = np.random.default_rng(0)
-    pixels = {f"{part}_images": rng.integers(0, 256, (60, 16, 16), np.uint8) for part in ("train", "test")}
-    labels = np.arange(60) % 2
-    (tmp_path / "here").mkdir()
-    np.savez(tmp_path / "here" / "mine.npz", **pixels, train_labels=labels, test_labels=labels)
-    tiny = dict(epochs=1, base_channels=1, batch_size=16, projection_dim=2, warmup_epochs=0)
-    first = pretrain(Settings(dataset=str(tmp_path / "here" / "mine.npz"), **tiny), progress=False)
-    assert first.folder.name.startswith("mine_npz-simclr-cnn-1ep-s0-")
-    trained = (first.folder / "encoder.safetensors").stat().st_mtime_ns
-    (tmp_path / "here" / "mine.npz").rename(tmp_path / "yours.npz")
-    moved = Settings(dataset=str(tmp_path / "yours.npz"), **tiny)
-    assert run_folder(resolve(moved)[0]) == first.folder
-    second = pretrain(moved, progress=False)
-    assert (second.folder, second.history) == (first.folder, first.history)
-    assert (first.folder / "encoder.safetensors").stat().st_mtime_ns == trained
-    assert [path.name for path in fresh_runs.iterdir() if path.is_dir()] == [first.folder.name]
-    assert run_folder(resolve(moved.replace(seed=1))[0]).name.startswith("yours_npz-")

@@ -44,12 +44,15 @@ def write_npz(path, channels):
     np.savez(path, **pixels, train_labels=labels, test_labels=labels)
 
 
-def write_folder(path, mode):
+def write_folder(path, mode, coloured=()):
     for i in range(60):
         for part in ("train", "test"):
             place = path / part / "ab"[i % 2]
             place.mkdir(parents=True, exist_ok=True)
-            Image.effect_noise((16, 16), 50 + i).convert(mode).save(place / f"{i}.png")
+            image = Image.effect_noise((16, 16), 50 + i).convert(mode)
+            if i in coloured:
+                image.paste((250, 10, 10), (0, 0, 8, 8))
+            image.save(place / f"{i}.png")
 
 
 def write_idx(path):
@@ -64,10 +67,12 @@ def write_idx(path):
         (lambda p: write_npz(p, 1), "grey"),
         (lambda p: write_npz(p, 3), "natural"),
         (lambda p: write_folder(p, "L"), "grey"),
-        (lambda p: write_folder(p, "RGB"), "natural"),
+        (lambda p: write_folder(p, "RGB"), "grey"),  # saved with three channels, but without a colour
+        (lambda p: write_folder(p, "RGB", range(60)), "natural"),
+        (lambda p: write_folder(p, "RGB", [7]), "natural"),
         (write_idx, "grey"),  # FashionMNIST has files of the same names
     ],
-    ids=["grey.npz", "colour.npz", "grey folder", "colour folder", "idx"],
+    ids=["grey.npz", "colour.npz", "grey folder", "grey RGB folder", "colour folder", "one coloured", "idx"],
 )
 def test_auto_goes_by_channels_for_images_from_anywhere(tmp_path, write, policy):
     write(path := tmp_path / "data.npz")

@@ -7,7 +7,17 @@ import torch
 
 from contrastive import Settings
 from contrastive.methods import Logged, Method
-from contrastive.report.pretraining import conclusion, logged, same_class_share, training_sentence
+from contrastive.report.pretraining import (
+    conclusion,
+    logged,
+    neighbours_sentence,
+    same_class_share,
+    training_sentence,
+)
+
+SHARES = {"random encoder": 40.0, "pretrained encoder": 90.0}  # of neighbours
+PAIRED = {"random encoder": 12.5, "pretrained encoder": 75.0}  # of views
+MNIST = SimpleNamespace(name="mnist")
 
 
 class Own(Method):
@@ -49,28 +59,54 @@ def test_neighbours_of_the_same_class_are_counted_without_the_image_itself():
 
 
 def test_the_conclusion_of_one_seed_has_no_spread_over_seeds():
-    images = SimpleNamespace(name="mnist")
-    answer, numbers, spread = conclusion(Own(), [run_of(1.0, found=0.5, spread=0.5)], images, 40.0, 90.0, 100)
+    run = run_of(1.0, found=0.5, spread=0.5)
+    answer, numbers, spread = conclusion(Own(), [run], MNIST, SHARES, PAIRED, 100)
     assert answer == (
         "Ours trained on 512 images of mnist for 4 epochs. Of a test image's seven nearest neighbours, 90.0 % now "
         "share its class; with random weights 40.0 % did. No label was used."
     )
     assert numbers[0] == ("50.0 %", "", "found, in the last epoch (% of anchors)")
     assert numbers[1] == ("90.0 %", "± 5.9", "neighbours of the same class, pretrained encoder")
-    assert numbers[-1] == ("12 s", "", "of training, at 1,234 images/s")
+    assert numbers[2] == ("40.0 %", "± 9.6", "neighbours of the same class, random encoder")
+    assert numbers[3:] == [("12 s", "", "of training, at 1,234 images/s")]
     assert spread == "of neighbours, 95 % interval from 100 test images, one seed"
 
 
 def test_the_conclusion_of_several_seeds_tells_their_spread():
     runs = [run_of(1.0, found=found, spread=0.5) for found in (0.5, 0.7)]
-    _, numbers, spread = conclusion(Own(), runs, SimpleNamespace(name="mnist"), 40.0, 90.0, 100)
+    _, numbers, spread = conclusion(Own(), runs, MNIST, SHARES, PAIRED, 100)
     assert numbers[0][:2] == ("60.0 %", "± 14.1")
     assert numbers[-1][2].startswith("of training a seed, at ")
     assert spread.endswith("; of training, over seeds")
 
 
 def test_a_method_that_read_labels_says_so_and_one_without_a_log_has_no_number_for_it():
-    answer, numbers, _ = conclusion(Silent(), [run_of(1.0)], SimpleNamespace(name="mnist"), 40.0, 90.0, 100)
+    answer, numbers, _ = conclusion(Silent(), [run_of(1.0)], MNIST, SHARES, PAIRED, 100)
     assert answer.startswith("simclr trained on")  # without a title by its name
     assert answer.endswith("It read the labels of these images.")
     assert [value for value, *_ in numbers] == ["90.0 %", "40.0 %", "12 s"]
+
+
+@pytest.mark.parametrize("shares", [None, {}])
+def test_without_labels_the_conclusion_is_about_pairs_of_views(shares):
+    run = run_of(1.0, found=0.5, spread=0.5)
+    answer, numbers, spread = conclusion(Own(), [run], MNIST, shares, PAIRED, 400)
+    assert answer == (
+        "Ours trained on 512 images of mnist for 4 epochs. Of two views of each of 400 images that it never saw, 75.0 "
+        "% are nearest to their partner; with random weights 12.5 % were. No image has a label, so what a classifier "
+        "would get from these features is not known: label the images that are listed below, and this report can tell."
+    )
+    assert numbers[1:3] == [
+        ("75.0 %", "± 4.2", "held-out views that find their partner, pretrained encoder"),
+        ("12.5 %", "± 3.2", "held-out views that find their partner, random encoder"),
+    ]
+    assert spread == "of views, 95 % interval from 400 test images, one seed"
+
+
+def test_neighbours_are_counted_for_each_encoder_where_there_are_labels():
+    assert neighbours_sentence(SHARES) == (
+        "Over all of them, as many of the seven nearest share the image's class: random encoder **40.0 %**, pretrained "
+        "encoder **90.0 %**."
+    )
+    for nothing in (None, {}):
+        assert neighbours_sentence(nothing).startswith("No image has a label that could tell")

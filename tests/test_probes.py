@@ -1,5 +1,7 @@
 """Probes against scikit-learn, and diagnostics of known shapes."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,15 @@ from sklearn.preprocessing import Normalizer
 
 from contrastive import Settings, load_encoder, load_images, pretrain
 from contrastive.data import split
-from contrastive.evaluation.diagnostics import alignment, diagnose, effective_rank, feature_std, uniformity
+from contrastive.evaluation import diagnostics
+from contrastive.evaluation.diagnostics import (
+    alignment,
+    diagnose,
+    effective_rank,
+    feature_std,
+    paired_share,
+    uniformity,
+)
 from contrastive.evaluation.evaluator import most_confused
 from contrastive.evaluation.probes import (
     USUAL_L2,
@@ -160,6 +170,52 @@ def test_diagnostics_are_of_features_and_projections_of_the_methods_own_views():
         assert found[f"feature_std{suffix}"] == pytest.approx(feature_std(x), abs=1e-5)
     for parameters in (dict(augment="none", second_augment="crop"), dict(method="supervised")):  # which has one view
         assert diagnose(begun(base_channels=2, **parameters).method, images)["alignment"] > 0.01
+
+
+def paired(a, b):
+    """How many of two views of each image, in percent, are nearest to each other, counted one by one in float64."""
+    x = torch.cat([a, b]).double().tolist()
+    length = [math.sqrt(math.fsum(v * v for v in row)) for row in x]
+    found = 0
+    for i, row in enumerate(x):
+        cosine = {
+            j: math.fsum(v * w for v, w in zip(row, other, strict=True)) / length[i] / length[j]
+            for j, other in enumerate(x)
+            if j != i
+        }
+        found += max(cosine, key=cosine.get) == (i + len(a)) % len(x)
+    return 100 * found / len(x)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"method": "byol", "augment": "simclr"}, {"method": "supervised"}])
+def test_views_that_find_their_partner_are_counted(parameters):
+    method = begun(base_channels=2, precision="float32", **parameters).method
+    images = load_images("digits").test[:40]
+    found = paired_share(method, images)
+    assert not method.training
+    with torch.no_grad():
+        views = (method.representations(method.encoder(view))["h"] for view in diagnostics._two_views(method, images))
+        assert found == pytest.approx(paired(*views))
+    assert 0 < found < 100  # else anything would do
+    assert paired_share(method, images) == found
+    state = torch.get_rng_state()
+    paired_share(method, images)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_views_that_are_alike_find_each_other_and_those_of_one_image_only_do_not():
+    method, images = begun(base_channels=2, augment="none", precision="float32").method, load_images("digits").test[:30]
+    assert paired_share(method, images) == 100
+    assert paired_share(method, images[:1]) == 100
+    # Where all images are the same, every view is as near: at most two find their own
+    assert paired_share(method, images[:1].repeat(30, 1, 1, 1)) <= 100 * 2 / 60 + 1e-4
+
+
+def test_trained_and_untrained_are_shown_the_same_views():
+    images = load_images("digits").test[:8]
+    one, other = (begun(base_channels=width, precision="float32").method for width in (2, 3))
+    for a, b in zip(diagnostics._two_views(one, images), diagnostics._two_views(other, images), strict=True):
+        assert torch.equal(a, b)
 
 
 # --- What choices are made by -------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What a report says of how it was made: the same command makes the same run again."""
 
+import dataclasses
 import shlex
 import subprocess
 from pathlib import Path
@@ -8,10 +9,18 @@ import pytest
 
 from contrastive import Settings, load_images, resolve
 from contrastive.__main__ import given_parameters, parser
-from contrastive.data import split
+from contrastive.data import Account, split
+from contrastive.data.images import make_images
 from contrastive.report import describe_data, origins, provenance
 from contrastive.report.origins import ONLY, changed, command
 from contrastive.settings import digest
+
+
+def first_of(images, n_train):
+    """A data set of the first images of another, of which as many are to train on."""
+    pixels = [images.train[:n_train].numpy(), images.test.numpy()]
+    labels = [images.train_labels[:n_train].numpy(), images.test_labels.numpy()]
+    return make_images("sklearn_digits", [pixels[0], labels[0], pixels[1], labels[1]])
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +54,24 @@ def test_what_was_found_by_itself_is_not_part_of_the_request():
     assert command(settings) == "contrastive report --preset smoke --dataset sklearn_digits"
     asked, _ = resolve(Settings(preset="smoke", method="byol", epochs=9, budgets=(50,)))
     assert changed(asked) == {"method": "byol", "epochs": 9, "budgets": (50,)}
+
+
+@pytest.mark.parametrize("n_train", [60, 1000])
+def test_numbers_that_shrank_are_no_part_of_the_request_and_asked_ones_are_even_if_the_preset_has_the_same(n_train):
+    few = first_of(load_images("digits"), n_train)
+    settings, _ = resolve(Settings(preset="smoke"), few)
+    assert (settings.optimiser.batch_size < 128) == (n_train == 60)
+    assert changed(settings) == {}
+    # Without these words the command would ask for a smaller batch.
+    asked = Settings(preset="smoke", n_images=40, batch_size=40, budgets=(10, 40), ablation_labels=30, epochs=4)
+    assert changed(resolve(asked, few)[0]) == {
+        "n_images": 40, "batch_size": 40, "epochs": 4, "budgets": (10, 40), "ablation_labels": 30,
+    }  # fmt: skip
+    if n_train == 1000:
+        same, _ = resolve(Settings(preset="smoke", n_images=300, batch_size=128), few)
+        assert command(same).endswith("-p n_images=300 -p batch_size=128")
+        again = Settings(**given_parameters(parser().parse_args(shlex.split(command(same))[1:])))
+        assert resolve(again, few)[0] == same
 
 
 def test_the_command_names_its_notebooks_where_they_are_not_all(monkeypatch):
@@ -101,6 +128,20 @@ def test_data_are_described_by_checksum_and_counts():
         "sha256": images.sha256,
         "pretrain": 512,
         "train": len(images.train),
+        "labels": 1437,
         "validation": len(parts.validation),
         "test": 360,
     }
+
+
+def test_a_description_counts_labels_and_what_was_left_out_and_has_the_note():
+    images = load_images("digits")
+    few = images.train_labels.clone()
+    few[100:] = -1
+    account = Account(left_out=(("train", "damaged", 2), ("", "no images", 3)))
+    some = dataclasses.replace(images, train_labels=few, account=account, note="Some.")
+    said = describe_data(some, split(some, 512, 0))
+    assert (said["labels"], said["left_out"], said["note"]) == (100, 5, "Some.")
+    # That something was done to pictures, and nothing left out, is said, too
+    done = dataclasses.replace(images, account=Account(done=(("turned", 4),)))
+    assert describe_data(done, split(done, 512, 0))["left_out"] == 0

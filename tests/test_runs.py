@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from contrastive import Settings, UserError, load_encoder, load_images, pretrain
+from contrastive import Settings, UserError, load_encoder, load_images, pretrain, resolve
 from contrastive.data import forget_images
 from contrastive.losses import LOSSES
 from contrastive.storage.files import DamagedError
 from contrastive.storage.tensors import hash_tensors, read_tensors, write_tensors
-from contrastive.training import load_method, loop, parameter_count
+from contrastive.training import load_method, loop, parameter_count, run_folder
 from contrastive.training.runs import ENCODER, HISTORY
 
 from .trainings import timeless
@@ -236,3 +236,23 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("CONTRASTIVE_RUNS", str(tmp_path / "file"))
     with pytest.raises(UserError, match="Set CONTRASTIVE_RUNS"):
         pretrain(TINY, progress=False)
+
+
+def test_a_run_is_found_again_after_its_images_were_moved(fresh_runs, tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = {f"{part}_images": rng.integers(0, 256, (60, 16, 16), np.uint8) for part in ("train", "test")}
+    labels = np.arange(60) % 2
+    (tmp_path / "here").mkdir()
+    np.savez(tmp_path / "here" / "mine.npz", **pixels, train_labels=labels, test_labels=labels)
+    tiny = dict(epochs=1, base_channels=1, batch_size=16, projection_dim=2, warmup_epochs=0)
+    first = pretrain(Settings(dataset=str(tmp_path / "here" / "mine.npz"), **tiny), progress=False)
+    assert first.folder.name.startswith("mine_npz-simclr-cnn-1ep-s0-")
+    trained = (first.folder / "encoder.safetensors").stat().st_mtime_ns
+    (tmp_path / "here" / "mine.npz").rename(tmp_path / "yours.npz")
+    moved = Settings(dataset=str(tmp_path / "yours.npz"), **tiny)
+    assert run_folder(resolve(moved)[0]) == first.folder
+    second = pretrain(moved, progress=False)
+    assert (second.folder, second.history) == (first.folder, first.history)
+    assert (first.folder / "encoder.safetensors").stat().st_mtime_ns == trained
+    assert [path.name for path in fresh_runs.iterdir() if path.is_dir()] == [first.folder.name]
+    assert run_folder(resolve(moved.replace(seed=1))[0]).name.startswith("yours_npz-")

@@ -8,6 +8,8 @@ import torch
 
 from contrastive import Settings, UserError, load_images, resolve
 from contrastive.data import Images, default_budgets, headline_labels, split
+from contrastive.evaluation.soundness import data_checks
+from contrastive.training import check_evaluation
 
 
 def test_splits_are_disjoint_seeded_and_nested():
@@ -66,10 +68,11 @@ def test_too_few_images_of_too_many_classes_are_told_of(tmp_path):
     labels = np.repeat(np.arange(10), [2] * 9 + [30])
     data = {f"{part}_images": np.zeros((len(labels), 28, 28), np.uint8) for part in ("train", "test")}
     np.savez(tmp_path / "rare.npz", **data, train_labels=labels, test_labels=labels)
+    settings, images = resolve(Settings(dataset=str(tmp_path / "rare.npz"), batch_size=8))
     with pytest.raises(
-        UserError, match=r"rare has 48 training images of 10 classes, too few .* five of each are enough"
+        UserError, match=r"rare has 48 training images with a label, of 10 classes: too few .* Five of each are enough"
     ):
-        resolve(Settings(dataset=str(tmp_path / "rare.npz"), batch_size=8))
+        check_evaluation(settings, images)
 
 
 def test_a_sample_of_test_images_has_all_classes_though_they_lie_by_class():
@@ -82,9 +85,11 @@ def test_a_sample_of_test_images_has_all_classes_though_they_lie_by_class():
 
 def test_test_images_that_are_training_images_are_counted():
     images = load_images("sklearn_digits")
-    assert images.leaked() == 0
     test = torch.cat([images.test[:5], images.train[[3, 700]], images.test[5:]])
-    assert dataclasses.replace(images, test=test).leaked() == 2
+    (before,), (after,) = data_checks(images), data_checks(dataclasses.replace(images, test=test, sha256="other"))
+    exact = [int(of["seen"].split(", ")[1].split()[0]) for of in (before, after)]
+    assert exact == [0, 2]
+    assert not after["passed"]
 
 
 @pytest.mark.parametrize(("classes", "n"), [(26, 100), (26, 300), (100, 100), (100, 600), (2, 10), (2, 101)])
@@ -129,7 +134,9 @@ def test_resolve_says_what_auto_means():
     assert settings.evaluation.budgets == (100, 718, 1437)
     assert settings.runtime.device != "auto"
     assert settings.runtime.precision in ("float32", "bfloat16")
-    assert resolve(settings) == (settings, images)
+    again, same = resolve(settings)
+    assert again == settings
+    assert same.sha256 == images.sha256
     full, _ = resolve(Settings(dataset="digits", evaluation="full"))
     assert full.evaluation.budgets == (10, 14, 50, 100, 143, 718, 1000, 1437)
 
@@ -139,8 +146,6 @@ def test_resolve_says_what_auto_means():
     [
         ({"n_images": 1158}, "n_images=1158"),
         ({"n_images": 100, "batch_size": 101}, "batch_size=101"),
-        ({"budgets": (2000,)}, "budgets=2000"),
-        ({"budgets": (9,)}, "budgets=9: sklearn_digits has 10 classes"),
         ({"dataset": "digit"}, "Did you mean 'sklearn_digits'?"),
         ({"device": "cuda:99"}, "no such device"),
         ({"view_size": 12}, "view_size=12: encoder cnn needs at least 16 pixels"),
@@ -150,5 +155,16 @@ def test_resolve_says_what_auto_means():
 def test_what_the_data_cannot_serve(given, said):
     with pytest.raises(UserError) as caught:
         resolve(Settings(**{"dataset": "sklearn_digits", **given}))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("budgets", "said"), [((2000,), "budgets=2000"), ((9,), "budgets=9: sklearn_digits has 10 classes")]
+)
+def test_budgets_that_the_data_cannot_serve(budgets, said):
+    settings, images = resolve(Settings(dataset="sklearn_digits", budgets=budgets))
+    with pytest.raises(UserError) as caught:
+        check_evaluation(settings, images)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -6,6 +6,8 @@ import pytest
 from docs.published import recipes_table
 from scipy import stats as scipy_stats
 
+from contrastive.data import Copy
+from contrastive.evaluation import soundness
 from contrastive.evaluation.statistics import summary
 from contrastive.report.tables import (
     answer,
@@ -38,7 +40,7 @@ METRICS = {
     f"{arm}_accuracy@{n}": metric(value)
     for arm, values in FOUND.items()
     for n, value in zip((100, 10_000), values, strict=True)
-}
+} | {"majority_class_accuracy": metric(11.0)}
 TRIED = {"least": 100, "most": 10_000}
 SAVED = {
     "100": {"n": 100, "needed": 1290.0, "low": 900.0, "high": 2000.0, "accuracy": 90.0, **TRIED},
@@ -122,6 +124,20 @@ def test_the_better_of_two_networks_from_scratch_is_what_is_to_be_beaten():
     )
 
 
+@pytest.mark.parametrize(("probe", "worse"), [(10.9, True), (11.0, True), (11.1, False)])
+def test_a_probe_that_is_no_better_than_always_guessing_one_class_saves_no_label(probe, worse):
+    metrics = METRICS | {"linear_accuracy@10000": metric(probe)}
+    said = answer(metrics, COMPARED, SAVED, 100, 10_000, read_labels=True)
+    if worse:
+        assert said == (
+            f"With 10,000 labels, the linear probe on the pretrained encoder gets {probe:.1f} %, no more than always "
+            "guessing the most frequent class (11.0 %). Nothing can be said of labels saved."
+        )
+    else:
+        assert "better than the random encoder" in said
+        assert "guessing" not in said
+
+
 def test_one_seed_says_that_it_does_not_count_what_seeds_would():
     said = differences(METRICS, COMPARED, (100, 10_000, 100), 1).splitlines()
     assert [line.partition(":")[0] for line in said] == [
@@ -152,14 +168,17 @@ def test_what_was_not_measured_has_no_sentence():
         ({}, None),
         ({"frozen": False}, "the encoder stayed frozen"),
         ({"points": -1.0}, "pretrained against raw pixel"),
-        ({"leaked": 3}, "few test images are among the training images"),
+        ({"copied": 3}, "few test images are copies of training images"),
         ({"majority": 99.5}, "better than the majority class"),
     ],
 )
-def test_a_linear_evaluation_is_checked(changes, failed):
-    have = {"frozen": True, "points": 9.0, "leaked": 2, "majority": 11.0} | changes
+def test_a_linear_evaluation_is_checked(changes, failed, monkeypatch):
+    have = {"frozen": True, "points": 9.0, "copied": 2, "majority": 11.0} | changes
     compared = COMPARED | {"linear_accuracy@10000 - raw_pixel_accuracy@10000": difference(have["points"])}
-    images = SimpleNamespace(leaked=lambda: have["leaked"], test=range(2000))
+    images = SimpleNamespace(train=range(1000), test=range(2000), groups=())
+    # Training images are counted first. Of a test image with two copies, one counts; copies within a part do not.
+    copies = [(5, 1000 + i) for i in range(have["copied"])] + [(6, 1000), (1, 2), (1500, 1501)]
+    monkeypatch.setattr(soundness, "copies_of", lambda images: [Copy(a, b, True, 1.0, False) for a, b in copies])
     evaluations = [SimpleNamespace(encoder_unchanged=unchanged) for unchanged in (True, have["frozen"])]
     metrics = METRICS | {"majority_class_accuracy": metric(have["majority"])}
     checks = linear_checks(metrics, compared, 10_000, images, evaluations)

@@ -15,7 +15,7 @@ from contrastive.evaluation import aggregate, evaluate
 from contrastive.evaluation.statistics import standard_error
 from contrastive.report import runner, verify
 from contrastive.report.verify import SHARE, STEP, compare_results, measured_on, spread
-from contrastive.settings import parameters
+from contrastive.settings import grids_folder, parameters
 from contrastive.storage.files import read_json, write_json
 
 SMALL = ["--preset", "smoke", "--only", "02_linear_eval", *["-p", "budgets=50,200", "-p", "supervised_steps=5"]]
@@ -145,6 +145,20 @@ def test_precision_and_device_are_those_that_are_asked_for(made_again):
     assert "0 within spread, 0 OFF" in said
 
 
+def test_a_report_is_asked_for_in_its_own_words_where_they_mean_the_same(made_again):
+    code, said, asked = made_again({})
+    assert set(asked) == {"preset", "dataset", "budgets", "supervised_steps"}
+    # What came of other settings than it had is asked for, too: all of them
+    code, said, asked = made_again({"settings": {"epochs": 3}})
+    assert {"epochs", "n_images", "batch_size", "augment"} <= set(asked)
+    assert (asked["epochs"], asked["n_images"]) == (3, 512)
+    # as is what can be smaller now, although the preset has it
+    code, said, asked = made_again({"settings": {"n_images": 200, "batch_size": 128}})
+    assert (asked["n_images"], asked["batch_size"]) == (200, 128)
+    for broken in (None, 3, {"changed": 3}, {"changed": {"x": 1}}):
+        assert made_again({"provenance": broken})[0] == 0
+
+
 def test_what_was_trained_is_kept_when_a_signal_stops_it(made_again):
     code, said, _ = made_again({}, code=130)
     assert (code, said) == (130, "")
@@ -163,7 +177,8 @@ def test_what_was_trained_is_kept_when_a_signal_stops_it(made_again):
         ({"metrics": {"a": 1}, "notebooks": [], "settings": {"preset": "smoke"}}, "no numbers"),
         ({"preset": "<x>"}, "unknown preset"),
         ({"preset": "smoke", "epochs": "many"}, "epochs"),
-        ({"preset": "smoke", "dataset": "/etc"}, "missing"),
+        ({"preset": "smoke", "dataset": "/gone/images"}, "there is no /gone/images"),
+        ({"preset": "smoke", "dataset": str(grids_folder())}, "there are no images in"),
         ({"preset": "smoke", "method": "gone"}, "unknown method 'gone'"),
         ({"notebooks": ["../x"]}, "unknown notebook"),
         ({"metrics": {"a@x": {"mean": 1.0, "std": 0.0, "n_seeds": 1, "values": [1.0]}}}, "no numbers"),
@@ -252,7 +267,10 @@ def test_other_threads_and_precisions_agree_within_the_spread(fresh_runs, monkey
     def measure(threads, precision):
         monkeypatch.setenv("CONTRASTIVE_RUNS", str(fresh_runs / f"{precision}-{threads}"))
         torch.set_num_threads(threads)
-        small = {"budgets": (200,), "base_channels": 4, "supervised_steps": 10, "n_images": 256, "epochs": 3}
+        small = {
+            "budgets": (200,), "base_channels": 4, "supervised_steps": 10, "n_images": 256, "batch_size": 128,
+            "epochs": 3,
+        }  # fmt: skip
         settings, images = resolve(Settings(preset="smoke", precision=precision, **small))
         return aggregate(evaluate(pretrain(settings, progress=False), images, progress=False).rows)
 

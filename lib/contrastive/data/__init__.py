@@ -9,5 +9,5 @@ from .images import Account, ImageFormat, Images, inert
 from .manifest import counted
 from .picture import Picture, Undecodable
 from .preparation import Preparation
-from .sources import NAMES, USUAL_NAMES, forget_images, find_pictures, load_images, read_images
+from .sources import NAMES, USUAL_NAMES, find_pictures, forget_images, load_images, read_images
 from .splits import Splits, default_budgets, headline_labels, n_unlabelled, split, why_no_evaluation

@@ -98,8 +98,6 @@ def _images(source: Source, m: Manifest, packed: Packed) -> Images:
     parts = [_rows(packed.pixels, places[index]) for index in (train, test)]
     groups, straddling = _groups(m, train, test)
     validation = torch.from_numpy(np.flatnonzero(split[train] == VAL))
-    if labels.max() >= 0:  # without a label they cannot validate anything
-        validation = validation[labels[train][validation] >= 0]
     decisive = [labels[train], labels[test], *(x for x in (validation, groups) if len(x))]
     facts = _facts(packed, [*parts, *decisive], [places[train], places[test]])
     shown = names

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -28,16 +30,21 @@ COLUMNS = {
         "group", "groupid", "patient", "patientid", "subject", "subjectid", "case", "caseid", "lesionid", "study",
         "studyid", "person", "participant", "animal", "slide", "slideid",
     ),
-    "split": ("split", "set", "subset", "partition", "fold", "dataset", "phase", "usage"),
+    "split": ("split", "subset", "partition", "set", "phase", "usage", "fold", "dataset"),
 }  # fmt: skip
-EMPTY = ("", "nan", "-1")  # a label that is none
+SURELY_SPLIT = ("split", "subset", "partition")  # the other headers may mean something else
+EMPTY = ("", "nan", "-1", "na", "n/a", "#n/a", "<na>", "null")  # what stands for no label, in lower case
+# In which people keep labels, and which are not read
+UNREAD = (".xlsx", ".xls", ".ods", ".txt", ".json")
+
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # first bytes of a text that is
 
 Rows = list[dict[str, str]]
 
 
 def find_table(tree: Tree, tables: Sequence[str]) -> str | None:
     """The table that belongs to the images: one named labels, else the only one whose header has a column of images
-    and one that says something of them. Raises: UserError when there are several."""
+    and one of labels. Raises: UserError when there are several."""
     named = [t for t in tables if PurePosixPath(t).stem.casefold() == "labels"]
     fitting = named or [t for t in tables if _fits(_header(tree, t))]
     if len(fitting) > 1:
@@ -61,26 +68,15 @@ def apply_table(tree: Tree, table: str, m: Manifest) -> Manifest:
             f"{where} has the columns {', '.join(header)[:200]}: one named image, with file names, and one named label "
             "are needed (group and split may be there, too)."
         )
-    find = _Finder(m.names)
-    of_image: dict[int, dict[str, str]] = {}
-    missing = 0
-    for row in rows:
-        name = row[columns["image"]].strip()
-        i = find(name, where)
-        if i is None:
-            missing += 1
-            continue
-        said = {kind: row[column].strip() for kind, column in columns.items() if kind != "image"}
-        if of_image.setdefault(i, said) != said:
-            raise UserError(f"{where} has two rows for {name!r} that differ. Keep one.")
-    if not of_image:
-        example = rows[0][columns["image"]] if rows else "nothing"
-        raise UserError(f"{where} names no image that is there: it has {example!r}, and there is {m.names[0]!r}.")
-    if missing:
-        m.remarks.append(f"{counted(missing, 'row names', 'rows name')} an image that is not there ({inert(table)}).")
-    for i, said in of_image.items():
+    if twice := [name for name in columns.values() if header.count(name) > 1]:
+        raise UserError(f"{where} has two columns named {twice[0]!r}. Keep one.")
+    remarks = _drop_other_split(columns, rows)
+    of_image = _rows_of_images(rows, columns, m, where)
+    if missing := len(rows) - sum(n for _, n in of_image.values()):
+        remarks.append(f"{counted(missing, 'row names', 'rows name')} an image that is not there ({inert(table)}).")
+    for i, (said, _) in of_image.items():
         if "label" in said:
-            m.labels[i] = None if said["label"].lower() in EMPTY else _tidy(said["label"])
+            m.labels[i] = said["label"] or None
         if said.get("group"):
             m.groups[i] = said["group"]
         if said.get("split"):
@@ -88,10 +84,62 @@ def apply_table(tree: Tree, table: str, m: Manifest) -> Manifest:
     if "label" in columns:  # what a folder is called is no label then
         for i in set(range(len(m.names))) - of_image.keys():
             m.labels[i] = None
-        labelled = sum(label is not None for label in m.labels)
         m.remarks = [remark for remark in m.remarks if "sub-folders" not in remark and "no label" not in remark]
-        m.remarks.append(f"{inert(table)} gives {labelled:,} of {counted(len(m.names), 'image')} a label.")
+    labelled = sum(label is not None for label in m.labels)
+    used = ", ".join(f"{kind} from {inert(name)!r}" for kind, name in columns.items())
+    said_of = f" gives {labelled:,} of {counted(len(m.names), 'image')} a label" if "label" in columns else " is used"
+    m.remarks += [f"{inert(table)}{said_of} ({used}).", *remarks]
     return m
+
+
+def unread_table(tree: Tree) -> str:
+    """A remark on a file that seems to hold labels and is not read; empty if there is none."""
+    for name in tree.names:
+        own = name.rpartition("/")[2].casefold()
+        if own.startswith("labels.") and own.removeprefix("labels") in UNREAD:
+            return f"{inert(name)} is not read: save it as labels.csv."
+    return ""
+
+
+def _drop_other_split(columns: dict[str, str], rows: Rows) -> list[str]:
+    """Leave a column that may tell splits, by its name, and does not, by its values. Returns remarks."""
+    name = columns.get("split")
+    if name is None or _plain(name) in SURELY_SPLIT:
+        return []
+    if all(row[name].strip().casefold() in ("", *SPLITS, *UNLABELLED) for row in rows):
+        return []
+    del columns["split"]
+    return [f"Its column {inert(name)!r} is not used: it holds other words than train, val and test."]
+
+
+def _rows_of_images(
+    rows: Rows, columns: dict[str, str], m: Manifest, where: str
+) -> dict[int, tuple[dict[str, str], int]]:
+    """Image -> what the table says of it, and in how many rows. Raises: UserError when these differ, or no row names an
+    image."""
+    find, found = _Finder(m.names), dict[int, tuple[dict[str, str], int]]()
+    for row in rows:
+        name = row[columns["image"]].strip()
+        i = find(name, where)
+        if i is None:
+            continue
+        said = {kind: value(row[column], kind) for kind, column in columns.items() if kind != "image"}
+        before, n = found.get(i, (said, 0))
+        if before != said:
+            raise UserError(f"{where} has two rows for {name!r} that differ. Keep one.")
+        found[i] = said, n + 1
+    if not found:
+        example = rows[0][columns["image"]] if rows else "nothing"
+        raise UserError(f"{where} names no image that is there: it has {example!r}, and there is {m.names[0]!r}.")
+    return found
+
+
+def value(text: str, kind: str = "label") -> str:
+    """What a cell says; empty for nothing. Numbers without `.0`, which spreadsheets and pandas add."""
+    text = text.strip()
+    if whole := re.fullmatch(r"([+-]?\d+)\.0*", text):
+        text = whole.group(1)
+    return "" if kind != "split" and text.lower() in EMPTY else text
 
 
 def _split(text: str, where: str) -> str:
@@ -103,45 +151,52 @@ def _split(text: str, where: str) -> str:
     return SPLITS[word]
 
 
-def _tidy(label: str) -> str:
-    """A label as a name: whole numbers without `.0`, which spreadsheets add."""
-    try:
-        number = float(label)
-    except ValueError:
-        return label
-    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else label
-
-
 class _Finder:
-    """Names of images as tables have them: with or without folders, with or without the ending."""
+    """Names of images as tables have them: with or without outer folders, with or without the ending; if nothing fits
+    exactly, in other capitals."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
-        self.whole = {name: i for i, name in enumerate(names)}
-        self.known: dict[str, list[int]] = defaultdict(list)
+        self.exact: dict[str, list[int]] = defaultdict(list)
+        self.alike: dict[str, list[int]] = defaultdict(list)
+        self.inner: dict[str, list[int]] = defaultdict(list)
         for i, name in enumerate(names):
-            path = PurePosixPath(name)
-            for form in {path.name, path.stem, str(path.with_suffix(""))} - {name}:
-                self.known[form].append(i)
+            for form in {name, str(PurePosixPath(name).with_suffix(""))}:
+                parts = form.split("/")
+                self.exact[form].append(i)
+                self.alike[_folded(form)].append(i)
+                for k in range(1, len(parts)):
+                    self.inner["/".join(parts[k:])].append(i)
+                    self.alike[_folded("/".join(parts[k:]))].append(i)
 
     def __call__(self, name: str, where: str) -> int | None:
-        """The row of an image, or None. Raises: UserError when the name is that of several."""
-        name = name.replace("\\", "/").removeprefix("./")
-        for form in (name, PurePosixPath(name).name):
-            if form in self.whole:
-                return self.whole[form]
-            rows = self.known.get(form, [])
-            if len(rows) > 1 and form == name:
-                a, b = (self.names[i] for i in rows[:2])
-                raise UserError(f"{where}: {name!r} may be {a} or {b}. Write the folders, too.")
-            if len(rows) == 1:
-                return rows[0]
+        """The row of an image, or None. Raises: UserError when the name may be that of several."""
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+        whole = "/".join(parts)
+        # As it is; without folders that are further out than the images; without folders that the table leaves out
+        for table, forms in ((self.exact, range(len(parts))), (self.inner, [0]), (self.alike, [0])):
+            for k in forms:
+                form = "/".join(parts[k:])
+                rows = table.get(_folded(form) if table is self.alike else form, [])
+                if len(rows) == 1:
+                    return rows[0]
+                if len(rows) > 1:
+                    a, b = (self.names[i] for i in rows[:2])
+                    raise UserError(f"{where}: {whole!r} may be {a!r} or {b!r}. Write the folders, and the ending.")
         return None
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", text).casefold()
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
 
 
 def _columns(header: Sequence[str]) -> dict[str, str]:
     """Kind of column -> its name in the header: of several that fit, the most usual."""
-    plain = {"".join(c for c in name.casefold() if c.isalnum()): name for name in reversed(header)}
+    plain = {_plain(name): name for name in reversed(header)}
     found = {}
     for kind, usual in COLUMNS.items():
         fitting = [plain[word] for word in usual if word in plain]
@@ -168,19 +223,27 @@ def _read(tree: Tree, table: str) -> tuple[list[str], Rows]:
         content = tree.read(table)
         if table.lower().endswith(".parquet"):
             return _parquet(content)
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-16" if content[:2] in UTF_16 else "utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{where} is not in UTF-8. Save it as CSV in UTF-8.") from None
     except ImportError:
         raise UserError(f"{where} needs pyarrow: pip install 'contrastive[parquet]'; or save it as CSV.") from None
     except Exception as error:  # of a broken archive, or whatever pyarrow has
         raise UserError(f"{where} cannot be read ({type(error).__name__}). Save it again, as CSV in UTF-8.") from None
-    first = text.split("\n", 1)[0]
-    delimiter = max("\t,;", key=first.count) if not table.lower().endswith(".tsv") else "\t"
+    first, delimiter = next(iter(text.splitlines()), ""), ""
+    if told := re.fullmatch(r'"?sep=(.)"?', first.strip(), re.IGNORECASE):  # Excel's first line
+        delimiter, text = told.group(1), text[len(first) :].lstrip("\r\n")
+    elif not table.lower().endswith(".tsv"):
+        delimiter = max(",;\t", key=first.count)
     try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        header = [name or "" for name in reader.fieldnames or []]
-        rows = [{name: row.get(name) or "" for name in header} for row in reader]
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter or "\t", strict=True)
+        header = [(name or "").strip() for name in reader.fieldnames or []]
+        reader.fieldnames = header
+        rows = []
+        for row in reader:
+            if any(row.pop(None, ())):  # beyond the header; spreadsheets leave empty ones there
+                raise csv.Error(f"line {reader.line_num} has more cells than the header")
+            rows.append({name: row.get(name) or "" for name in header})
     except csv.Error as error:
         raise UserError(f"{where} cannot be read as a table: {error}. Save it again, as CSV in UTF-8.") from None
     return header, rows

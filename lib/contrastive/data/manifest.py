@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ TRAIN, VAL, TEST = "train", "val", "test"
 TEST_SHARE = 0.2  # of the images with a label, where a source has no test images
 MOST_HELD_OUT = 2000  # images to look at, where nothing has a label
 MAX_CLASSES = 1000
+NAMED_CLASSES = 5  # that a remark names
 
 
 @dataclass
@@ -44,18 +46,20 @@ class Manifest:
         return Manifest(names, labels, groups, splits, self.left_out, self.remarks, places)  # type: ignore[arg-type]
 
     def leave_out(self, rows: np.ndarray, why: str) -> Manifest:
-        """All rows but these (a mask), which are counted by split."""
+        """All rows but these (a mask), which are counted by split and class."""
         for i in np.flatnonzero(rows):
-            self.left_out[self.splits[i] or TRAIN, why] += 1
+            split, label = self.splits[i] or TRAIN, self.labels[i]
+            self.left_out[split if label is None else f"{split}/{label}", why] += 1
         return self.take(np.flatnonzero(~rows))
 
 
 def natural(text: str) -> tuple[int, float, str]:
     """A key to sort names of classes by: numbers by their size, and before words."""
     try:
-        return (0, float(text), text)
+        number = float(text)
     except ValueError:
-        return (1, 0.0, text)
+        number = math.nan
+    return (0, number, text) if math.isfinite(number) else (1, 0.0, text)  # nan cannot be sorted
 
 
 def counted(n: int, one: str, many: str | None = None) -> str:
@@ -78,20 +82,24 @@ def completed(manifest: Manifest, seed: int, where: object) -> Manifest:
     """
     m = _with_classes(manifest, where)
     split = np.array([s or TRAIN for s in m.splits], dtype=object)
+    if not (split == TRAIN).any():
+        raise UserError(f"{where} has {split[0]} images, but none to train on. Put those into train/.")
     labelled = np.array([label is not None for label in m.labels], dtype=bool)
-    if not (split != TEST).any():
-        raise UserError(f"{where} has test images, but none to train on. Put those into train/.")
-    to_learn = labelled & (split == TRAIN)
-    if labelled.any() and not to_learn.any():
+    if labelled.any() and not labelled[split == TRAIN].any():
         m.remarks.append("Only validation or test images have labels, so none is used.")
         m.labels, labelled = [None] * len(m.names), np.zeros(len(m.names), bool)
     if labelled.any() and (useless := (split == TEST) & ~labelled).any():
         m = m.leave_out(useless, "test images without a label")
         split, labelled = split[~useless], labelled[~useless]
+    if labelled.any() and (useless := (split == VAL) & ~labelled).any():
+        n = int(useless.sum())
+        m.remarks.append(f"{counted(n, 'validation image has', 'validation images have')} no label: for pretraining.")
+        split[useless] = TRAIN
     if not (split == TEST).any():
         split, m = _draw_test(m, split, labelled, seed)
     m.splits = split.tolist()
     _compare_classes(m, where)
+    _compare_groups(m)
     return m
 
 
@@ -103,10 +111,28 @@ def _with_classes(m: Manifest, where: object) -> Manifest:
             f"{where} has {len(classes):,} different labels; at most {MAX_CLASSES:,} can be told apart. If they are "
             "patients or the like, they are groups: see the parameter group."
         )
+    labelled = sum(label is not None for label in m.labels)
+    said = ""
     if len(classes) == 1:
-        m.remarks.append(f"All labels are {inert(classes.pop())}: there is nothing to tell apart, so none is used.")
+        said = f"All labels are {inert(classes.pop())}: there is nothing to tell apart, so none is used."
+    elif labelled and len(classes) == labelled:
+        said = f"No two of the {labelled:,} labels are alike, so they are no classes, and none is used."
+    if said:
+        m.remarks.append(said)
         m.labels = [None] * len(m.names)
+        return m
+    alike: dict[str, list[str]] = {}
+    for label in sorted(classes, key=natural):
+        alike.setdefault(" ".join(label.split()).casefold(), []).append(inert(label))
+    if pairs := [" and ".join(names) for names in alike.values() if len(names) > 1]:
+        m.remarks.append(f"Classes that differ only in capitals or blanks are taken for several: {listed(pairs)}.")
     return m
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - NAMED_CLASSES
+    return ", ".join(names[:NAMED_CLASSES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _compare_classes(m: Manifest, where: object) -> None:
@@ -117,12 +143,25 @@ def _compare_classes(m: Manifest, where: object) -> None:
             having[str(split)].add(label)
     for part in (TEST, VAL):
         if unknown := sorted(having[part] - having[TRAIN], key=natural):
+            like = [name for name in having[TRAIN] if name.casefold() == unknown[0].casefold()]
+            hint = f" (there is {like[0]!r})" if like else ""
             raise UserError(
-                f"{where}: class {unknown[0]!r} has {part} images, but none to train on. Add some, or take its "
+                f"{where}: class {unknown[0]!r} has {part} images, but none to train on{hint}. Add some, or take its "
                 f"{part} images away."
             )
-    for label in sorted(having[TRAIN] - having[TEST], key=natural):
-        m.remarks.append(f"Class {inert(label)} has no test images, so how well it is recognised is not measured.")
+    if missing := [inert(label) for label in sorted(having[TRAIN] - having[TEST], key=natural)]:
+        one = len(missing) == 1
+        m.remarks.append(
+            f"{'Class' if one else 'Classes'} {listed(missing)} {'has' if one else 'have'} no test images, so how well "
+            f"{'it is' if one else 'they are'} recognised is not measured."
+        )
+
+
+def _compare_groups(m: Manifest) -> None:
+    """Say whether the source's own validation images are of groups that are trained on."""
+    of = {part: {g for g, s in zip(m.groups, m.splits, strict=True) if g and s == part} for part in (TRAIN, VAL)}
+    if n := len(of[TRAIN] & of[VAL]):
+        m.remarks.append(f"{counted(n, 'group is', 'groups are')} in both training and validation images.")
 
 
 def _draw_test(m: Manifest, split: np.ndarray, labelled: np.ndarray, seed: int) -> tuple[np.ndarray, Manifest]:
@@ -140,19 +179,23 @@ def _draw_test(m: Manifest, split: np.ndarray, labelled: np.ndarray, seed: int) 
                 continue
             chosen.add(names[i])
             wanted -= size[names[i]]
+        if any(m.groups) and not chosen and len(names) > 1:  # all are large
+            chosen.add(min(names, key=lambda name: size[name]))
         drawn = np.array([i for i in pool if groups[i] in chosen], dtype=int)
         said = f"{counted(len(drawn), 'image')}, drawn by seed {seed}, were held out to look at."
     else:
         labels = np.array([str(label) for label in m.labels], dtype=object)
         drawn = _stratified(pool, labels, groups, any(m.groups), rng)
         said = f"There were no test images: {len(drawn):,} of {len(pool):,} labelled images were drawn by seed {seed}."
+    if any(m.groups) and not len(drawn):
+        said = "There were no test images, and none could be drawn: there are too few groups."
     split = split.copy()
     split[drawn] = TEST
     m.remarks.append(said)
     if any(m.groups):
         both = (split != TEST) & np.isin(groups, np.unique(groups[drawn]))
         if both.any():
-            m = m.leave_out(both, "without a label, of a group that is in the test images")
+            m = m.leave_out(both, "of a group that is in the test images")
             split = split[~both]
     return split, m
 
@@ -176,11 +219,17 @@ def grouped_fold(labels: np.ndarray, groups: np.ndarray, rng: np.random.Generato
     only one group."""
     from sklearn.model_selection import StratifiedGroupKFold  # takes seconds to import, so only where it is needed
 
-    n_groups = len(np.unique(groups))
-    if n_groups < 2:
+    n_groups, largest = len(np.unique(groups)), int(np.unique(labels, return_counts=True)[1].max(initial=0))
+    n_folds = min(round(1 / TEST_SHARE), n_groups, largest)
+    if n_folds < 2:
         return np.zeros(0, dtype=np.int64)
-    n_folds, seed = min(round(1 / TEST_SHARE), n_groups), int(rng.integers(2**31))
+    seed = int(rng.integers(2**31))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes with fewer images than folds: as near as can be is what we want
         folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels, groups)
-        return next(iter(folds))[1]
+        held = np.isin(np.arange(len(labels)), next(iter(folds))[1])
+    for label in np.unique(labels):
+        own = labels == label
+        if held[own].all():  # a class of few groups, of which one has to be left to train on
+            held &= groups != groups[own][0]
+    return np.flatnonzero(held)

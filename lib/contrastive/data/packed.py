@@ -17,13 +17,14 @@ import numpy as np
 from tqdm import tqdm
 
 from ..settings import UserError, runs_root
-from ..storage.files import DamagedError, locked, read_json, write_failure, write_json
+from ..storage.files import DamagedError, locked, read_json, say, write_failure, write_json
 from .pictures import NeedsError, Part, Pictures, Plan, Reading, prepare_from
 from .preparation import Preparation
 
 VERSION = 1  # of what decoding and preparing give
 FLUSH_SECONDS = 2.0  # of work that an interruption may lose
 BAR_FROM = 5.0  # seconds of work after which a bar is shown
+BLOCK = 2**20  # bytes that are read at a time
 
 
 @dataclass
@@ -66,25 +67,34 @@ def pack(pictures: Pictures, reading: Reading) -> Packed:
         raise UserError(f"cannot write to {folder}: {error.strerror}. Set CONTRASTIVE_RUNS.") from None
     with locked(folder, "decoding the images"):
         if (kept := _load(folder, key)) is None:
+            if (folder / "pack.json").exists():
+                say(f"the decoded images in {folder} are damaged. They are made again.")
             _make(folder, key, pictures, reading)
             kept = _load(folder, key)
-    assert kept is not None
+    if kept is None:
+        raise UserError(f"what was written to {folder} was changed at once by something else. Start again.")
     return kept
 
 
 def _load(folder: Path, key: str) -> Packed | None:
+    """What was prepared; None if it was not, or something else wrote into its files."""
     try:
         facts = read_json(folder / "pack.json")
-        shape = tuple(facts["shape"])
-        if facts["key"] != key or (folder / "pixels").stat().st_size != int(np.prod(shape)):
+        if facts["key"] != key or facts["file"] != _state(folder / "pixels"):
             return None
         # Copied where it is written to, so that no caller changes the file
-        pixels = np.memmap(folder / "pixels", np.uint8, "c", shape=shape)
-    except (FileNotFoundError, DamagedError, KeyError):
+        pixels = np.memmap(folder / "pixels", np.uint8, "c", shape=tuple(facts["shape"]))
+    except (OSError, DamagedError, KeyError):
         return None
     damaged = {int(i): why for i, why in facts["damaged"].items()}
     preparation, remarks = Preparation.from_json(facts["preparation"]), Counter(facts["remarks"])
     return Packed(pixels, preparation, damaged, remarks, facts["reason"], facts["digest"])
+
+
+def _state(path: Path) -> list[int]:
+    """Size and time of a file, which change when it is written to."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _in_memory(pictures: Pictures, reading: Reading) -> Packed:
@@ -96,11 +106,16 @@ def _in_memory(pictures: Pictures, reading: Reading) -> Packed:
         except NeedsError as need:
             plan.learn(need)
     pixels = np.concatenate([part.pixels for part in parts])
-    return Packed(pixels, plan.preparation, reason=plan.reason, digest=hashlib.sha256(pixels.data).hexdigest())
+    packed = Packed(pixels, plan.preparation, reason=plan.reason, digest=hashlib.sha256(pixels.data).hexdigest())
+    for part in parts:
+        packed.damaged |= part.damaged
+        packed.remarks.update(part.remarks)
+    return packed
 
 
 def _make(folder: Path, key: str, pictures: Pictures, reading: Reading) -> None:
     """Decode all pictures into a folder's files. Raises: UserError; RunError."""
+    (folder / "pack.json").unlink(missing_ok=True)
     plan, journal = Plan(pictures, reading), _Journal(folder, key)
     journal.recall(plan)
     while True:
@@ -118,11 +133,10 @@ def _make(folder: Path, key: str, pictures: Pictures, reading: Reading) -> None:
             plan.learn(need)
             journal.restart()
     p = plan.preparation
-    with (folder / "pixels").open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     facts = {
         "key": key, "shape": (len(pictures.names), p.channels, p.height, p.width), "preparation": p.as_json(),
-        "damaged": journal.damaged, "remarks": journal.remarks, "reason": plan.reason, "digest": digest,
+        "damaged": journal.damaged, "remarks": journal.remarks, "reason": plan.reason,
+        "digest": journal.digest.hexdigest(), "file": _state(folder / "pixels"),
     }  # fmt: skip
     write_json(folder / "pack.json", facts)
     (folder / "journal").unlink(missing_ok=True)
@@ -138,43 +152,57 @@ class _Journal:
     def restart(self) -> None:
         """Forget what was decoded."""
         self.done, self.damaged, self.remarks = 0, dict[int, str](), Counter[str]()
+        self.digest = hashlib.sha256()
 
     def recall(self, plan: Plan) -> None:
         """Go on where an interrupted process was, if it left a journal for these pictures."""
         try:
             kept = read_json(self.path)
-            if kept["key"] == self.key and self.pixels.stat().st_size >= kept["bytes"]:
-                os.truncate(self.pixels, kept["bytes"])
-                plan.restore(kept["plan"])
-                self.done, self.remarks = kept["done"], Counter(kept["remarks"])
-                self.damaged = {int(i): why for i, why in kept["damaged"].items()}
+            if kept["key"] != self.key or self.pixels.stat().st_size < kept["bytes"]:
+                return
+            os.truncate(self.pixels, kept["bytes"])
+            with self.pixels.open("rb") as file:
+                while block := file.read(BLOCK):
+                    self.digest.update(block)
         except (OSError, DamagedError, KeyError):
-            pass
+            return self.restart()
+        plan.restore(kept["plan"])
+        self.done, self.remarks = kept["done"], Counter(kept["remarks"])
+        self.damaged = {int(i): why for i, why in kept["damaged"].items()}
 
     @contextmanager
     def writing(self, plan: Plan) -> Iterator[None]:
         """Have the file of pixels open; what was added is kept when it is left. Raises: RunError."""
-        try:
+        with self._told():
             if self.done == 0:
                 self.path.unlink(missing_ok=True)
                 self.pixels.unlink(missing_ok=True)  # it may be mapped by another process
-            self._file, self._plan, self._flushed = self.pixels.open("ab"), plan.as_json(), time.monotonic()
-        except OSError as error:
-            raise write_failure(self.pixels, error) from None
+            self._file = self.pixels.open("ab", buffering=0)
+        self._plan, self._flushed = plan.as_json(), time.monotonic()
         try:
-            yield
+            try:
+                yield
+            except KeyboardInterrupt:
+                self._flush()
+                raise
             self._flush()
-        except KeyboardInterrupt:
-            self._flush()
-            raise
-        except OSError as error:
-            raise write_failure(self.pixels, error) from None
         finally:
             self._file.close()
 
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise write_failure(self.pixels, error) from None
+
     def add(self, part: Part) -> None:
-        """Keep some more pictures. Raises: OSError."""
-        self._file.write(part.pixels.data)
+        """Keep some more pictures. Raises: RunError."""
+        rest = part.pixels.data.cast("B")
+        self.digest.update(rest)
+        with self._told():
+            while rest:  # a disk that fills takes only some of it
+                rest = rest[self._file.write(rest) :]
         self.done += len(part.pixels)
         self.damaged |= part.damaged
         self.remarks.update(part.remarks)
@@ -182,8 +210,8 @@ class _Journal:
             self._flush()
 
     def _flush(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._told():
+            os.fsync(self._file.fileno())
         kept = {"key": self.key, "plan": self._plan, "done": self.done, "bytes": self._file.tell()}
         write_json(self.path, {**kept, "damaged": self.damaged, "remarks": self.remarks})
         self._flushed = time.monotonic()

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from torch.utils.data import DataLoader
 
 from ..settings import UserError
 from .decode import decode, shape_of
 from .picture import Picture, Undecodable
 from .preparation import Preparation
+from .processes import in_processes
+from .quiet import quiet
 from .trees import Tree
 
 LARGEST_SIDE = 64  # of images that nobody gave a size: larger ones take a small network minutes to hours on a CPU
 STEP = 8  # sizes that are chosen are multiples of it
-CHUNK = 256  # pictures that a process decodes at a time
+CHUNK, CHUNK_BYTES = 256, 2**23  # pictures that a process prepares at a time, and bytes of pixels: the less of both
 PARALLEL_FROM, PARALLEL_BYTES = 2000, 30_000_000  # fewer and smaller pictures are decoded before processes have started
 WINDOW_SAMPLE = 200  # pictures that a window is found from
 WINDOW_SHARE = 0.1  # percent of the values on each side that the window cuts
@@ -117,19 +117,20 @@ class Plan:
         self.one_shape: tuple[int, int] | None = None  # that all are expected to have
         low, _, high = reading.window.partition(":")
         self.window = None if reading.window == "auto" else (float(low), float(high))
-        first = self._first()
-        self.channels = first.pixels.shape[2]
+        first, shape = self._first()
+        self.channels = first.shape[2]
         if reading.image_size is not None:
             self.size, self.reason = (reading.image_size,) * 2, "asked for by image_size"
         else:
-            self.one_shape = first.pixels.shape[0], first.pixels.shape[1]
-            self.size, self.reason = _limited(*self.one_shape)
+            self.one_shape = first.shape[0], first.shape[1]
+            self.size, self.reason = _limited(*shape)
 
-    def _first(self) -> Picture:
+    def _first(self) -> tuple[np.ndarray, tuple[int, int]]:
+        """The first picture that can be read, and its size: a large JPEG is decoded at a part of it."""
         said = ""
         for i, name in enumerate(self.pictures.names):
             try:
-                return self.pictures.picture(i)
+                return self.pictures.picture(i).pixels, self.pictures.shape(i)
             except Undecodable as error:
                 said = said or f"{name} {error}"
         raise UserError(f"{self.pictures.where}: none of {len(self.pictures.names):,} pictures can be read; {said}.")
@@ -147,8 +148,9 @@ class Plan:
         elif need.what == "window":
             self.window = self._window(need.place)
         else:
-            self.one_shape = None
-            self.size, self.reason = _for_mixed(list(_shapes(self.pictures)))
+            self.one_shape, shapes = None, list(_shapes(self.pictures))
+            # Of one size, a large JPEG and a PNG are decoded to several
+            self.size, self.reason = _limited(*shapes[0]) if len(set(shapes)) == 1 else _for_mixed(shapes)
 
     def _window(self, place: int) -> tuple[float, float]:
         """The values between which nearly all of the deep pictures lie, from a sample of them and one that is known to
@@ -217,41 +219,46 @@ class Part:
 
 
 class _Prepare:
-    """start -> the pictures from there on, prepared; or why the plan does not hold, and for which picture."""
+    """Places -> the pictures there, prepared; or why the plan does not hold, and for which picture."""
 
     def __init__(self, pictures: Pictures, plan: Plan) -> None:
         self.pictures, self.preparation, self.one_shape = pictures, plan.preparation, plan.one_shape
 
-    def __getitem__(self, start: int) -> Part | tuple[str, int]:
-        p, places = self.preparation, range(start, min(start + CHUNK, len(self.pictures.names)))
+    def __call__(self, places: range) -> Part | tuple[str, int]:
+        p = self.preparation
         part = Part(np.zeros((len(places), p.channels, p.height, p.width), np.uint8), {}, Counter())
-        for i in places:
-            try:
-                picture = self.pictures.picture(i)
-            except Undecodable as error:
-                part.damaged[i] = str(error)
-                continue
-            pixels = picture.pixels
-            if self.one_shape is not None and pixels.shape[:2] != self.one_shape:
-                return "sizes", i
-            if pixels.shape[2] > p.channels:
-                return "colour", i
-            if pixels.dtype != np.uint8 and p.window is None:
-                return "window", i
-            part.pixels[i - start] = p(picture)
-            part.remarks.update(picture.remarks)
+        with quiet:  # entered once for all, since that takes long beside decoding a small picture
+            for row, i in enumerate(places):
+                try:
+                    picture = self.pictures.picture(i)
+                except Undecodable as error:
+                    part.damaged[i] = str(error)
+                    continue
+                if need := self._need(picture.pixels):
+                    return need, i
+                part.pixels[row] = p(picture)
+                if picture.remarks:
+                    part.remarks.update(picture.remarks)
         return part
+
+    def _need(self, pixels: np.ndarray) -> str:
+        """What the plan lacks for a picture; empty if it holds."""
+        if self.one_shape is not None and pixels.shape[:2] != self.one_shape:
+            return "sizes"
+        if pixels.shape[2] > self.preparation.channels:
+            return "colour"
+        return "window" if pixels.dtype != np.uint8 and self.preparation.window is None else ""
 
 
 class _Measure:
-    """start -> the sizes of the pictures from there on whose headers can be read."""
+    """Places -> the sizes of the pictures there whose headers can be read."""
 
     def __init__(self, pictures: Pictures) -> None:
         self.pictures = pictures
 
-    def __getitem__(self, start: int) -> list[tuple[int, int]]:
+    def __call__(self, places: range) -> list[tuple[int, int]]:
         found = []
-        for i in range(start, min(start + CHUNK, len(self.pictures.names))):
+        for i in places:
             try:
                 found.append(self.pictures.shape(i))
             except Undecodable:
@@ -260,26 +267,20 @@ class _Measure:
 
 
 def prepare_from(pictures: Pictures, plan: Plan, start: int = 0) -> Iterator[Part]:
-    """All pictures from `start` on, prepared, in order. Raises: NeedsError when one does not fit the plan."""
-    for part in _in_processes(_Prepare(pictures, plan), pictures, start):
+    """All pictures from `start` on, prepared, in order. Raises: NeedsError when one does not fit the plan; RunError."""
+    p, places = plan.preparation, range(start, len(pictures.names))
+    chunk = min(max(CHUNK_BYTES // (p.channels * p.height * p.width), 1), CHUNK)
+    for part in in_processes(_Prepare(pictures, plan), places, chunk, _many(pictures)):
         if isinstance(part, tuple):
             raise NeedsError(*part)
         yield part
 
 
 def _shapes(pictures: Pictures) -> Iterator[tuple[int, int]]:
-    for some in _in_processes(_Measure(pictures), pictures, 0):
+    places = range(len(pictures.names))
+    for some in in_processes(_Measure(pictures), places, CHUNK, _many(pictures)):
         yield from some
 
 
-def _in_processes(work: Any, pictures: Pictures, start: int) -> Iterator[Any]:
-    """The results of work on each chunk, in order, by a process for each core where it is worth starting them."""
-    starts = range(start, len(pictures.names), CHUNK)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    many = len(pictures.names) >= PARALLEL_FROM or pictures.n_bytes >= PARALLEL_BYTES
-    workers = min(cores, len(starts)) if many and cores > 1 else 0
-    yield from DataLoader(work, batch_size=None, sampler=starts, num_workers=workers, collate_fn=_as_it_is)
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
+def _many(pictures: Pictures) -> bool:
+    return len(pictures.names) >= PARALLEL_FROM or pictures.n_bytes >= PARALLEL_BYTES

@@ -38,8 +38,8 @@ class Preparation:
         pixels = as_bytes(picture.pixels, self.window)
         if self.channels == 1 and pixels.shape[2] == 3:
             pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-        pixels = fitted(pixels, self.height, self.width, self.fit)
-        return np.broadcast_to(pixels.transpose(2, 0, 1), (self.channels, self.height, self.width))
+        pixels = fitted(pixels, self.height, self.width, self.fit).transpose(2, 0, 1)
+        return pixels if len(pixels) == self.channels else np.broadcast_to(pixels, (self.channels, *pixels.shape[1:]))
 
     def as_json(self) -> dict[str, Any]:
         """In values that JSON has."""
@@ -82,8 +82,9 @@ def fitted(pixels: np.ndarray, height: int, width: int, fit: str = "crop") -> np
     inner = width, height
     if fit == "crop":
         scale = min(w / width, h / height)
-        left, top = (w - width * scale) / 2, (h - height * scale) / 2
-        box = (left, top, left + width * scale, top + height * scale)
+        cut_w, cut_h = min(width * scale, w), min(height * scale, h)  # rounding may lead beyond the edge
+        left, top = (w - cut_w) / 2, (h - cut_h) / 2
+        box = (left, top, min(left + cut_w, w), min(top + cut_h, h))
     elif fit == "pad":
         scale = max(w / width, h / height)
         inner = max(round(w / scale), 1), max(round(h / scale), 1)

@@ -77,7 +77,7 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def read_picture(content: bytes, kind: str, background: str, at_least: int | None) -> Picture:
     """The picture of a file that Pillow reads. Raises: Undecodable and others."""
     image = opened(content, kind)
-    if at_least and kind == "JPEG":
+    if at_least and kind == "JPEG" and min(image.size) >= 4 * at_least:  # smaller ones cannot be halved
         image.draft(None, (2 * at_least, 2 * at_least))
     orientation = orientation_of(image) if kind == "TIFF" else 1  # Pillow turns a TIFF, and then forgets that it did
     turned = orientation > 1
@@ -140,7 +140,8 @@ def _shallow(image: Image.Image, content: bytes, background: str) -> tuple[np.nd
         image, remarks = image.convert("RGB"), ("CMYK turned into RGB",)
     else:
         image = image.convert("L" if image.mode == "1" else "RGB")
-    return grey_if_it_is(np.asarray(image)), remarks
+    pixels = np.frombuffer(image.tobytes(), np.uint8)  # which np.asarray comes to, by a longer way
+    return grey_if_it_is(pixels.reshape(image.height, image.width, *[3] * (image.mode == "RGB"))), remarks
 
 
 def _opaque(image: Image.Image, content: bytes, background: str) -> tuple[Image.Image, tuple[str, ...]]:

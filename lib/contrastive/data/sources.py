@@ -1,36 +1,30 @@
 """Data sets by name, by path or as arrays -> `Images`. What was understood of them is in `Images.account`."""
 
-import io
 import os
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..settings import DataSettings, Settings, UserError, data_root, did_you_mean, runs_root
-from ..storage.files import atomic_write
+from ..settings import DataSettings, Settings, UserError, data_root, did_you_mean
 from . import arrays, layout
-from .arrays import ArrayPictures
+from .array_files import ARRAY_ENDINGS, ARRAY_NAMES, array_names, arrays_in, idx_arrays, idx_names
 from .assemble import Source, assemble
 from .cifar import read_cifar10
 from .download import NoNetworkError
-from .idx import IDX_FILES, check_idx, read_idx, unpack
 from .images import Images, inert
-from .labels_file import apply_table, find_table
-from .manifest import Manifest
+from .labels_file import apply_table, find_table, unread_table
 from .named import NAMED, SHORT_NAMES, ensure_named, named_note
 from .pictures import FilePictures, Pictures, Reading
 from .trees import Folder, Tree, file_stamp, is_archive, open_tree
 
 NAMES = ("auto", "sklearn_digits", *NAMED)
 USUAL_NAMES = ("auto", "sklearn_digits", *SHORT_NAMES)  # that messages list
-ARRAY_ENDINGS = (".npz", ".npy")
-ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def load_images(dataset: Any = "auto", labels: Any = None, groups: Any = None, **options: Any) -> Images:
@@ -56,10 +50,15 @@ def load_images(dataset: Any = "auto", labels: Any = None, groups: Any = None, *
         if labels is not None or groups is not None:
             raise UserError("labels and groups belong to arrays; of files, a labels.csv says them.")
         return read_images(Settings(dataset=os.fspath(dataset), **options).data)
+    data = Settings(**options).data
+    _check_group(data, "the array")
     given = {"images": dataset, "labels": labels, "groups": groups}
-    named = {name: np.asarray(value) for name, value in given.items() if value is not None}
+    try:
+        named = {name: np.asarray(value) for name, value in given.items() if value is not None}
+    except (ValueError, TypeError, RuntimeError) as error:  # of different shapes, or tensors on another device
+        raise UserError(f"the images are no array: {str(error).splitlines()[0]} Give one array.") from None
     pictures, manifest = arrays.read_arrays(named, "the array")
-    return assemble(Source("array", pictures, manifest), Settings(**options).data)
+    return assemble(Source("array", pictures, manifest), data)
 
 
 def read_images(data: DataSettings) -> Images:
@@ -68,21 +67,32 @@ def read_images(data: DataSettings) -> Images:
     if where in NAMES:
         return _named(data, str(data_root()))
     path = Path(os.path.expanduser(where))
-    if not os.path.exists(path):
-        if os.sep in where or path.is_symlink():
+    if not where or not os.path.exists(path):
+        if os.sep in where or os.path.islink(path):
             raise UserError(f"there is no {path}. Give a folder of images, an archive of them, or an .npz file.")
         raise UserError(
             f"{did_you_mean(where, USUAL_NAMES, 'data set')} A folder of images, or an .npz file, does as well."
         )
-    return _at_path(data, path, _state(data, path))
+    try:
+        return _at_path(data, path, _state(data, path))
+    except UserError as error:  # names of files may hold anything, and a message is one line
+        raise type(error)("".join(c if c.isprintable() else "?" for c in str(error))) from None
 
 
-def _state(data: DataSettings, path: Path) -> str:
-    """What changes when anything does that lies there."""
+@dataclass(frozen=True)
+class _State:
+    """What changes when anything does that lies somewhere; and the folder that was listed to know it, to be taken out
+    and read, rather than listed twice."""
+
+    stamp: str
+    trees: list[Tree] = field(default_factory=list, compare=False)
+
+
+def _state(data: DataSettings, path: Path) -> _State:
     if path.is_dir():
         tree = Folder(path, data.follow_links)
-        return tree.stamp(tree.names)
-    return file_stamp(path)
+        return _State(tree.stamp(tree.names), [tree])
+    return _State(file_stamp(path))
 
 
 @lru_cache(maxsize=2)
@@ -91,8 +101,8 @@ def _named(data: DataSettings, root: str) -> Images:
 
 
 @lru_cache(maxsize=2)
-def _at_path(data: DataSettings, path: Path, state: str) -> Images:
-    return assemble(_path_source(data, path), data)
+def _at_path(data: DataSettings, path: Path, state: _State) -> Images:
+    return assemble(_path_source(data, path, tree=state.trees.pop() if state.trees else None), data)
 
 
 def forget_images() -> None:
@@ -158,20 +168,14 @@ def _named_source(name: str, root: Path) -> Source:
         )
     known = NAMED["mnist" if name == "auto" else name]
     if known.kind == "cifar10":
-        named = dict(
-            zip(("train_images", "train_labels", "test_images", "test_labels"), read_cifar10(path), strict=True)
-        )
+        named = dict(zip(ARRAY_NAMES, read_cifar10(path), strict=True))
         stamp = ""
     elif known.kind == "idx":
-        named, stamp = _idx_arrays(path), ""
+        named, stamp = idx_arrays(path), ""
     else:
         named, stamp = arrays.read_npz(path), file_stamp(path)
     found, manifest = arrays.read_arrays(named, known.title, stamp)
     return Source(known.name, found, manifest, named_note(known.name, path), known.classes, known.name == "mnist")
-
-
-def _idx_arrays(folder: Path) -> dict[str, np.ndarray]:
-    return {name: read_idx(folder / file) for name, file in zip(ARRAY_NAMES, IDX_FILES, strict=True)}
 
 
 def _digits(note: str = "") -> Source:
@@ -195,75 +199,48 @@ def _digits(note: str = "") -> Source:
 # --- By path ------------------------------------------------------------------------------------------------------
 
 
-def _path_source(data: DataSettings, path: Path, reading: Reading | None = None) -> Source:
+def _path_source(data: DataSettings, path: Path, reading: Reading | None = None, tree: Tree | None = None) -> Source:
     name = _path_name(path)
     if path.is_file() and path.suffix.lower() in ARRAY_ENDINGS:
+        _check_group(data, path)
         found, manifest = arrays.read_arrays(arrays.read_npz(path), path, file_stamp(path))
         return Source(name, found, manifest)
-    if path.is_file() and not is_archive(path):
+    if not (path.is_dir() or (path.is_file() and is_archive(path))):
         raise UserError(f"{path} is no data set: give a folder, a .zip or .tar, or an .npz or .npy file.")
-    tree = open_tree(path, data.follow_links)
+    tree = tree or open_tree(path, data.follow_links)
     images, tables, left_out = layout.sorted_out(tree)
-    if not images:
-        found, manifest = _arrays_in(tree, left_out)
+    if not images or idx_names(tree):
+        _check_group(data, path)
+        found, manifest = arrays_in(tree)
+        if others := len(tree.names) - len(array_names(tree)):
+            manifest.left_out["", "beside the arrays"] = others
         return Source(name, found, manifest)
     table = find_table(tree, tables)
-    manifest = layout.read_layout(images, path)
+    manifest = layout.read_layout(images, path, table is not None)
     manifest.left_out.update(left_out)
     if table is not None:
         manifest = apply_table(tree, table, manifest)
+    elif said := unread_table(tree):
+        manifest.remarks.append(said)
     if others := len(tables) - (table is not None):
-        manifest.left_out["", "tables that were not asked for"] += others
+        manifest.left_out["", "tables that are not used"] += others
     if data.group:
         layout.apply_groups(manifest, data.group, path)
     return Source(name, FilePictures(tree, manifest.names, reading or asked_reading(data)), manifest)
 
 
+def _check_group(data: DataSettings, where: object) -> None:
+    """Raises: UserError when groups are to be found in names of files, and there are none."""
+    if data.group:
+        raise UserError(
+            f"parameter group={data.group!r} is looked for in names of files, and {where} holds arrays. Give an array "
+            "named groups (for splits train_groups, val_groups)."
+        )
+
+
 def asked_reading(data: DataSettings) -> Reading:
     """How pictures are to be prepared, as settings have it."""
     return Reading(data.image_size, data.fit, data.background, data.window)
-
-
-def _arrays_in(tree: Tree, left_out: Counter[tuple[str, str]]) -> tuple[ArrayPictures, Manifest]:
-    """The arrays in a tree without image files: IDX files, or one .npz or .npy. Raises: UserError."""
-    plain = {PurePosixPath(name).name: name for name in tree.names if not layout.junk(name)}
-    some_idx = [name for name in IDX_FILES if name in plain or f"{name}.gz" in plain]
-    if some_idx:
-        folder = tree.where
-        if not (isinstance(tree, Folder) and all((folder / name).is_file() for name in some_idx)):
-            folder = _unpacked(tree, {n: plain.get(n, plain.get(f"{n}.gz", "")) for n in some_idx})
-        check_idx(folder, folder)
-        stamp = tree.stamp([plain.get(name) or plain[f"{name}.gz"] for name in some_idx])
-        return arrays.read_arrays(_idx_arrays(folder), tree.where, stamp)
-    packed = [name for name in plain.values() if name.lower().endswith(ARRAY_ENDINGS)]
-    if len(packed) != 1:
-        raise layout.nothing_found(tree, left_out)
-    folder = tree.where if isinstance(tree, Folder) else _unpacked(tree, {PurePosixPath(packed[0]).name: packed[0]})
-    file = folder / (packed[0] if isinstance(tree, Folder) else PurePosixPath(packed[0]).name)
-    return arrays.read_arrays(arrays.read_npz(file), tree.where / packed[0], tree.stamp(packed))
-
-
-def _unpacked(tree: Tree, names: dict[str, str]) -> Path:
-    """A folder among the caches that holds some files of a tree, without their own compression: new name -> name there.
-
-    Raises: UserError.
-    """
-    folder = runs_root() / "cache" / f"unpacked-{tree.stamp([name for name in names.values() if name])[:16]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for new, name in names.items():
-            if not name or (folder / new).exists():
-                continue
-            content = tree.read(name)
-            if name.endswith(".gz"):
-                content = unpack(io.BytesIO(content), None)
-            atomic_write(folder / new, content)
-    except UserError:
-        raise
-    except Exception as error:  # archives can be broken in many ways
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise UserError(f"{tree.where} cannot be unpacked into {folder} ({reason}). Unpack it by hand.") from None
-    return folder
 
 
 def _path_name(path: Path) -> str:

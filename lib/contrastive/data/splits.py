@@ -75,8 +75,8 @@ def split(images: Images, n_images: int, seed: int, draw: int = 0, balanced: boo
     elif draw > 0:
         rng = np.random.default_rng([seed, 0xD4A3, draw])
         validation, rest = (part[_balanced_order(labels[part], rng)[0]] for part in (validation, rest))
-    parts = (torch.from_numpy(part) for part in (pretrain, validation, rest))
-    return Splits(*parts, len(images.classes), balanced)
+    parts = [torch.from_numpy(part) for part in (pretrain, validation, rest)]
+    return Splits(parts[0], parts[1], parts[2], len(images.classes), balanced)
 
 
 def n_unlabelled(images: Images, seed: int) -> int:
@@ -108,23 +108,20 @@ def _parts(images: Images, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
     order, turn = _balanced_order(labels[known], rng)
     order = known[order]
     if len(images.validation):
-        validation = order[np.isin(order, images.validation.numpy())] if len(known) else images.validation.numpy()
+        validation = images.validation.numpy()
+        validation = _by_turns(order[np.isin(order, validation)], labels) if len(known) else validation
     elif not len(known):
         n = min(MOST_VALIDATION, len(labels) // 5)
         validation = _whole_groups(groups, n, rng) if len(groups) else rng.permutation(everything)[:n]
     elif len(groups):
         validation = _grouped_validation(images, known, rng)
-        validation = order[np.isin(order, validation)]
+        validation = _by_turns(order[np.isin(order, validation)], labels)
     else:
         validation = order[turn < _spared(labels[known])[labels[order]]][: _n_validation(images)]
     apart = np.isin(everything, validation)
     # No image of their groups may be pretrained on
     of_groups = np.isin(groups, groups[validation]) if len(groups) else apart
-    kept = ~apart[order]
-    # Balanced again: the turns of each class are counted from the first of its images that is left.
-    used = labels[validation][labels[validation] >= 0]
-    turn = turn - np.bincount(used, minlength=labels.max(initial=-1) + 2)[labels[order]]
-    rest = order[kept][np.argsort(turn[kept], kind="stable")]
+    rest = _by_turns(order[~apart[order]], labels)
     return validation, rest, everything[(labels < 0) & ~of_groups]
 
 
@@ -170,6 +167,15 @@ def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> tuple[np.nd
         turn[of_class] = np.arange(len(of_class))
     order = np.lexsort((rng.random(len(labels)), turn))  # of those with the same turn a random one
     return shuffled[order], turn[order]
+
+
+def _by_turns(index: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Some images in an order in which every prefix is balanced, as long as no class runs out; within a class, and
+    within a turn, in the order in which they come."""
+    own, turn = labels[index], np.empty(len(index), dtype=np.int64)
+    for c in np.unique(own):
+        turn[own == c] = np.arange((own == c).sum())
+    return index[np.argsort(turn, kind="stable")]
 
 
 def default_budgets(n_labels: int, n_classes: int, n_images: int, full: bool) -> tuple[int, ...]:

@@ -7,15 +7,21 @@ import os
 import stat
 import tarfile
 import zipfile
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Protocol
+from functools import cached_property
+from itertools import chain
+from pathlib import Path, PurePath
+from typing import Protocol, TypeVar
 
 from ..settings import UserError
 from .guards import fit_memory
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 BIGGEST_FILE = 2**31  # bytes, of one file in an archive
+BLOCK = 2**20  # bytes that are read at a time
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # first bytes of a .tar that is, whatever its name
+Entry = TypeVar("Entry")
 
 
 class Tree(Protocol):
@@ -49,39 +55,57 @@ class Folder:
     def __init__(self, where: Path, follow_links: bool = False) -> None:
         self.where, self.irregular = where, 0
         self._root, self._follow, self._seen = where.resolve(), follow_links, {where.resolve()}
-        found = sorted(self._walk(str(where), ""))
-        self.names = [name for name, *_ in found]
         # With the time of the entry's own last change, which cannot be set by hand: no replaced file goes unnoticed
-        self._facts = {name: facts for name, *facts in found}
+        self._facts = dict(self._walk())
+        self.names = sorted(self._facts)
 
     def stamp(self, names: Sequence[str]) -> str:
         """What changes when any of these files does."""
-        return _stamp(self._root, (f"{name}\0{self._facts[name]}\n" for name in names))
+        return self._stamp_of_all if names == self.names else self._stamp_of(names)
 
-    def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, int, int, int]]:
-        try:
-            entries = list(os.scandir(folder))
-        except OSError as error:
-            raise UserError(f"{folder} cannot be read: {error.strerror}. Make it readable, or move it away.") from None
-        for entry in entries:
-            name = prefix + entry.name
+    @cached_property
+    def _stamp_of_all(self) -> str:
+        return self._stamp_of(self.names)
+
+    def _stamp_of(self, names: Sequence[str]) -> str:
+        facts = array("q", chain.from_iterable(self._facts[name] for name in names))
+        return _stamp(self._root, os.fsencode("\0".join(names)), facts.tobytes())
+
+    def _walk(self) -> Iterator[tuple[str, tuple[int, int, int]]]:
+        folders = [""]  # a list of what is to be done: a folder may lie deeper than calls can be nested
+        while folders:
+            prefix = folders.pop()
+            folder = os.path.join(self.where, prefix)
             try:
-                if entry.is_symlink() and not self._may_follow(Path(entry.path)):
-                    continue
-                if entry.is_dir():
-                    yield from self._walk(entry.path, name + "/")
-                    continue
-                status = entry.stat()
+                entries = list(os.scandir(folder))
             except OSError as error:
-                raise UserError(f"{entry.path} cannot be read: {error.strerror}. Mend or remove it.") from None
-            if stat.S_ISREG(status.st_mode):
-                yield name, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-            else:
-                self.irregular += 1
+                raise UserError(
+                    f"{folder} cannot be read: {error.strerror}. Make it readable, or move it away."
+                ) from None
+            for entry in entries:
+                name = prefix + entry.name
+                try:
+                    if entry.is_symlink():
+                        if any(part.startswith(".") for part in name.split("/")):  # of a tool, and not read anyway
+                            self.irregular += 1
+                            continue
+                        if not self._may_follow(Path(entry.path)):
+                            self.irregular += 1
+                            continue
+                    if entry.is_dir():
+                        folders.append(name + "/")
+                        continue
+                    status = entry.stat()
+                except OSError as error:
+                    raise UserError(f"{entry.path} cannot be read: {error.strerror}. Mend or remove it.") from None
+                if stat.S_ISREG(status.st_mode):
+                    yield name, (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+                else:
+                    self.irregular += 1
 
     def _may_follow(self, link: Path) -> bool:
-        """Whether to follow a link: not to what is read anyway, or to itself. Raises: UserError for one that leads out
-        of the folder."""
+        """Whether to follow a link: not to a folder that is read anyway. Raises: UserError for one that leads out of
+        the root."""
         try:
             target = link.resolve(strict=True)
         except (OSError, RuntimeError) as error:  # missing; a loop of links
@@ -92,16 +116,28 @@ class Folder:
                 f"{link} is a link that leads out of {self.where}. Put what it leads to there, or set "
                 "follow_links=true."
             )
-        if target.is_dir():
-            if target in self._seen or self._root.is_relative_to(target):
-                return False
-            self._seen.add(target)
+        if not target.is_dir():
+            return True
+        inside = target.is_relative_to(self._root)
+        hidden = inside and any(part.startswith(".") for part in target.relative_to(self._root).parts)
+        if target in self._seen or self._root.is_relative_to(target) or (inside and not hidden):
+            return False
+        self._seen.add(target)
         return True
 
     def read(self, name: str, most: int = -1) -> bytes:
         """A file's content, or its first bytes. Raises: OSError."""
-        with open(self.where / name, "rb") as file:
-            return file.read(most)
+        # Without what `open` does beside it, which would take a tenth as long as decoding a small picture
+        descriptor = os.open(f"{self.where}/{name}", os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            if most >= 0:
+                return os.read(descriptor, most)
+            content = os.read(descriptor, self._facts[name][0] + 1)
+            while more := os.read(descriptor, BLOCK):  # it has grown, or is larger than can be read at once
+                content += more
+            return content
+        finally:
+            os.close(descriptor)
 
     def size(self, name: str) -> int:
         """A file's size in bytes."""
@@ -118,10 +154,15 @@ class ZipTree:
             entries = [entry for entry in self._archive().infolist() if not entry.is_dir()]
         except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
             raise _broken(where, error) from None
-        self._entries = {entry.filename: entry for entry in sorted(entries, key=lambda e: e.filename)}
-        self.names = _checked_names(where, list(self._entries))
+        files = [entry for entry in entries if not stat.S_ISLNK(entry.external_attr >> 16)]
+        self.irregular += len(entries) - len(files)
+        self._entries = _by_name(where, ((entry.filename, entry) for entry in files))
+        self.names = list(self._entries)
         if any(entry.flag_bits & 1 for entry in entries):
             raise UserError(f"{where} is encrypted. Unpack it, and give the folder.")
+        if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
+            # Others than these unpack without bounds
+            raise UserError(f"{where} is compressed in an unusual way. Unpack it, and give the folder.")
 
     def stamp(self, names: Sequence[str]) -> str:
         """What changes when any of these files does."""
@@ -140,8 +181,8 @@ class ZipTree:
         """A file's content, or its first bytes. Raises: OSError, ValueError, zipfile.BadZipFile and the like."""
         if self._entries[name].file_size > BIGGEST_FILE:
             raise ValueError("is larger than 2 GB")
-        with self._archive().open(name) as file:
-            return file.read(most)
+        with self._archive().open(self._entries[name]) as file:
+            return file.read(self._entries[name].file_size if most < 0 else most)  # never all that a bomb unpacks to
 
     def size(self, name: str) -> int:
         """A file's size in bytes."""
@@ -154,26 +195,32 @@ class TarTree:
 
     def __init__(self, where: Path) -> None:
         self.where, self.irregular = where, 0
-        self._places: dict[str, tuple[int, int]] = {}
-        self._contents: dict[str, bytes] | None = None if where.suffix == ".tar" else {}
+        found: list[tuple[str, tuple[int, int]]] = []
+        contents: dict[tuple[int, int], bytes] = {}
+        n_bytes = 0
         try:
-            with tarfile.open(where) as archive:
+            with where.open("rb") as file:
+                compressed = file.read(6).startswith(COMPRESSED)
+            with tarfile.open(where, "r" if compressed else "r:") as archive:
                 for member in archive:
-                    if not member.isfile():
+                    if not member.isfile() or member.issparse():
                         self.irregular += not member.isdir()
                         continue
-                    name = member.name.removeprefix("./")
-                    self._places[name] = member.offset_data, member.size
-                    if self._contents is not None:
-                        fit_memory(sum(size for _, size in self._places.values()), where)
-                        file = archive.extractfile(member)
-                        assert file is not None
-                        self._contents[name] = file.read()
+                    place = member.offset_data, member.size
+                    found.append((member.name, place))
+                    if compressed:
+                        n_bytes += member.size
+                        fit_memory(n_bytes, where)
+                        content = archive.extractfile(member)
+                        assert content is not None
+                        contents[place] = content.read()
         except UserError:
             raise
         except Exception as error:  # each compression has its own
             raise _broken(where, error) from None
-        self.names = _checked_names(where, sorted(self._places))
+        self._places = _by_name(where, found)
+        self.names = list(self._places)
+        self._contents = contents if compressed else None
 
     def stamp(self, names: Sequence[str]) -> str:
         """What changes when any of these files does."""
@@ -181,9 +228,10 @@ class TarTree:
 
     def read(self, name: str, most: int = -1) -> bytes:
         """A file's content, or its first bytes. Raises: OSError, ValueError."""
-        if self._contents is not None:
-            return self._contents[name] if most < 0 else self._contents[name][:most]
         offset, size = self._places[name]
+        if self._contents is not None:
+            content = self._contents[offset, size]
+            return content if most < 0 else content[:most]
         with self.where.open("rb") as file:
             file.seek(offset)
             content = file.read(size if most < 0 else min(size, most))
@@ -196,7 +244,7 @@ class TarTree:
         return self._places[name][1]
 
 
-def is_archive(path: Path) -> bool:
+def is_archive(path: PurePath) -> bool:
     """Whether a file's name is that of an archive of files."""
     return path.name.lower().endswith(ARCHIVES)
 
@@ -208,12 +256,16 @@ def open_tree(path: Path, follow_links: bool = False) -> Tree:
     return ZipTree(path) if path.name.lower().endswith(".zip") else TarTree(path)
 
 
-def _checked_names(where: Path, names: list[str]) -> list[str]:
-    """Raises: UserError when an archive's names lead out of it, as no honest one's do."""
-    for name in names:
-        if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
+def _by_name(where: Path, entries: Iterable[tuple[str, Entry]]) -> dict[str, Entry]:
+    """An archive's entries by their names, with `/` between the parts, sorted; of several with one name the last, as
+    unpacking gives. Raises: UserError when a name leads out of the archive, as no honest one's do."""
+    found = {}
+    for name, entry in entries:
+        parts = name.replace("\\", "/").split("/")
+        if parts[0] == "" or ".." in parts:
             raise UserError(f"{where} holds a file whose name leads out of it, {name!r}. Do not use it.")
-    return names
+        found["/".join(part for part in parts if part not in ("", "."))] = entry
+    return dict(sorted(found.items()))
 
 
 def _broken(where: Path, error: Exception) -> UserError:
@@ -221,14 +273,11 @@ def _broken(where: Path, error: Exception) -> UserError:
     return UserError(f"{where} cannot be read as an archive ({reason}). Pack it again, or give the folder.")
 
 
-def _stamp(root: Path, lines: Iterable[str]) -> str:
-    digest = hashlib.sha256(os.fsencode(root) + b"\n")
-    for line in lines:
-        digest.update(os.fsencode(line))
-    return digest.hexdigest()
+def _stamp(root: Path, *facts: bytes) -> str:
+    return hashlib.sha256(b"\n".join([os.fsencode(root), *facts])).hexdigest()
 
 
 def file_stamp(path: Path) -> str:
     """What changes when a file does, or is replaced."""
     status = path.stat()
-    return _stamp(path.resolve(), [f"{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"])
+    return _stamp(path.resolve(), f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}".encode())

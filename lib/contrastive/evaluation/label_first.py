@@ -1,5 +1,6 @@
 """Which images to label first, where nothing or little has a label: a choice that differs as much as the images do."""
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,7 @@ def choose_to_label(features: Tensor, n: int, seed: int) -> list[Choice]:
 
     Args:
         features: float32 N x D, of the images that have no label.
-        n: how many to choose; all, if there are fewer.
+        n: how many to choose; all, if there are fewer. Of images that are alike, one is enough.
         seed: of k-means, and of the sample of MOST images where there are more.
 
     Returns:
@@ -38,7 +39,9 @@ def choose_to_label(features: Tensor, n: int, seed: int) -> list[Choice]:
     x = F.normalize(features[places.to(features.device)].cpu().double(), dim=1)
     if len(x) <= n:
         return [Choice(int(i), 1) for i in places]
-    groups = torch.from_numpy(KMeans(n, n_init=1, random_state=seed).fit_predict(x.numpy())).long()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of fewer different images than groups: then there are fewer groups
+        groups = torch.from_numpy(KMeans(n, n_init=1, random_state=seed).fit_predict(x.numpy())).long()
     found = []
     for group in groups.unique():
         own = (groups == group).nonzero().flatten()

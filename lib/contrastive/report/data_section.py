@@ -71,16 +71,16 @@ def show_copies(images: Images) -> Picture | None:
     found = sorted(copies_of(images), key=lambda copy: (not copy.a < n_train <= copy.b, copy.exact, copy.a, copy.b))
     if not found:
         return None
-    shown = found[:SHOWN_COPIES]
+    n = min(len(found), SHOWN_COPIES)
+    shown = found[: n // PER_ROW * PER_ROW or n]  # whole rows
     everything = [copy for pair in shown for copy in (pair.a, pair.b)]
     pixels = torch.stack([_image(images, i) for i in everything])
     rows, titles = [], []
     for start in range(0, len(shown), PER_ROW):
         some = range(start, min(start + PER_ROW, len(shown)))
-        padded = [*some, *[some[-1]] * (min(PER_ROW, len(shown)) - len(some))]
         for side in (0, 1):
-            rows.append([2 * i + side for i in padded])
-            titles.append([_title(images, (shown[i].a, shown[i].b)[side], shown[i], side) for i in padded])
+            rows.append([2 * i + side for i in some])
+            titles.append([_title(images, (shown[i].a, shown[i].b)[side], shown[i], side) for i in some])
     alt = f"{len(shown)} of {len(found)} pairs of copies, one above the other."
     picture = plots.image_rows(pixels, rows, titles, alt, f"{alt} Those across splits come first.", name="copies")
     return picture.with_rows([_pair(images, copy) for copy in found])
@@ -104,8 +104,9 @@ def file_name(images: Images, i: int) -> str:
 
 
 def inert_path(name: str) -> str:
-    """A file's name that spreadsheets do not take for a formula."""
-    return f"./{name}" if name[:1] in "=+-@\t" else name
+    """A file's name that spreadsheets do not take for a formula, and that can be written as UTF-8."""
+    name = name.encode("utf-8", "replace").decode()
+    return f"./{name}" if name.startswith(tuple("=+-@\t\r\n")) else name
 
 
 def _pair(images: Images, copy: Copy) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import torch
 
 from ..data import Images, Splits
 from ..evaluation import measuring_version
-from ..settings import Settings, checkout, digest, plugins
+from ..settings import Settings, as_text, checkout, digest, plugins
+from ..training import FITTED
 
 PACKAGES = (
     "torch",
@@ -51,7 +52,7 @@ def provenance(settings: Settings) -> dict[str, Any]:
         "seeds": [runtime.seed + i for i in range(settings.report.n_seeds)],
         "start": _started.isoformat(timespec="seconds"),
         "end": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "changed": {name: _word(value) for name, value in changed(settings).items()},
+        "changed": {name: as_text(value) for name, value in changed(settings).items()},
         "command": command(settings),
     }
 
@@ -69,21 +70,30 @@ def _git(*words: str) -> str:
     if root is None:
         return ""
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(root), *words],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=10,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()
 
 
 def changed(settings: Settings) -> dict[str, Any]:
-    """Each value that was asked for and differs from the preset's."""
+    """Each value that was asked for and differs from the preset's, or might differ from what the preset's becomes."""
     chosen = {"encoder": settings.encoder.name, "method": settings.method.name}
     usual = {**Settings(preset=settings.preset, **chosen).flat(), "encoder": "cnn", "method": "simclr"}
     # What was found for these data and this machine is no part of the request.
     return {
         name: value
         for name, value in settings.flat().items()
-        if name in settings.asked and name not in ("preset", "dataset") and value != usual[name]
+        if name in settings.asked
+        and name not in ("preset", "dataset")
+        and (value != usual[name] or (name in FITTED and value is not None))
     }
 
 
@@ -94,12 +104,8 @@ def command(settings: Settings) -> str:
     for notebook in filter(None, os.environ.get(ONLY, "").split(",")):
         words += ["--only", notebook]
     for name, value in changed(settings).items():
-        words += ["-p", f"{name}={_word(value)}"]
+        words += ["-p", f"{name}={as_text(value)}"]
     return shlex.join(words)
-
-
-def _word(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def describe_data(images: Images, splits: Splits) -> dict[str, Any]:

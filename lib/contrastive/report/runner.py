@@ -19,7 +19,7 @@ from ..data import NAMES, Images, forget_images, why_no_evaluation
 from ..settings import RunError, Settings, UserError, checkout, data_root, did_you_mean, runs_root
 from ..storage.files import atomic_write, locked, printable, say, tell, write_json
 from ..storage.signals import Stop
-from ..training import check_evaluation, resolve
+from ..training import check_evaluation, check_report, resolve
 from .execute import execute_notebook
 from .index import write_index
 from .origins import ONLY
@@ -126,8 +126,10 @@ def with_what_they_need(
 ) -> tuple[list[Path], str]:
     """The notebooks for which there are labels enough, and what to say of the others.
 
-    Raises: UserError when others were asked for by name, or what was asked of the evaluation cannot be.
+    Raises: UserError when others were asked for by name, when what was asked of the evaluation cannot be, or when there
+    are too few images for a report.
     """
+    check_report(settings, images)
     need = [path for path in notebooks if nbformat.read(path, as_version=4).metadata.get(NEEDS) == ["labels"]]
     why = why_no_evaluation(images)
     if need and (not why or only):

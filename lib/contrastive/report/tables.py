@@ -34,8 +34,8 @@ def budgets_sentence(settings: Settings) -> str:
     if settings.evaluation.budget_draw == "random":
         return "Labels were drawn at random (`budget_draw=random`), so rare classes have few or none in small budgets."
     return (
-        "Labels were drawn so that all classes have as many, as long as none runs out. Somebody who has yet to label the "
-        "images cannot draw so: `budget_draw=random` takes them as they come."
+        "Labels were drawn so that all classes have as many, as long as none runs out. Somebody who has yet to label "
+        "the images cannot draw so: `budget_draw=random` takes them as they come."
     )
 
 

@@ -13,7 +13,7 @@ from ..evaluation import Key, format_metric
 from ..evaluation.statistics import standard_error
 from ..settings import Settings, UserError, parameters, runs_root
 from ..storage.files import BROKEN, printable, read_json, tell
-from ..training import resolve
+from ..training import FITTED, resolve
 from .runner import FORMAT, reports_root, run_report
 
 MACHINE = ("precision", "device")  # what is taken from this machine, unless something is asked for
@@ -51,6 +51,7 @@ def make_again(report: Path, changes: dict[str, Any], out: str | None = None, ti
         raise UserError(f"--out {out} is the report that is verified, and would be replaced. Choose another folder.")
     given, notebooks = _request(path, old, changes)
     resolved, _ = resolve(Settings(**given))
+    given = _in_its_words(old, given, changes, resolved)
     if said := _other_machine(old["settings"], resolved.flat()):
         tell(printable(said))
     name = path.absolute().parent.name
@@ -93,10 +94,25 @@ def _request(path: Path, old: Mapping[str, Any], changes: Mapping[str, Any]) -> 
     preset = settings.get("preset", "quick")
     chosen = {name: settings[name] for name in ("encoder", "method") if name in settings}
     usual = Settings(preset=preset, **chosen).as_json()
-    given = {n: v for n, v in settings.items() if n not in MACHINE and (n in chosen or v != usual.get(n))}
+    # What a preset's numbers had become is asked for, or an asked one could shrink that had not.
+    kept = {*chosen, *(name for name in FITTED if settings.get(name) is not None)}
+    given = {n: v for n, v in settings.items() if n not in MACHINE and (n in kept or v != usual.get(n))}
     given = {"preset": preset, **given, **changes}
     Settings(**given)
     return given, notebooks
+
+
+def _in_its_words(
+    old: Mapping[str, Any], given: dict[str, Any], changes: Mapping[str, Any], resolved: Settings
+) -> dict[str, Any]:
+    """Only those of the parameters that the report itself was asked for, which its page shows, if the others still come
+    of themselves; else all."""
+    try:
+        said = {"preset", "dataset", *old["provenance"]["changed"], *changes}
+        fewer = {name: value for name, value in given.items() if name in said}
+        return fewer if resolve(Settings(**fewer))[0] == resolved else given
+    except (UserError, *BROKEN):  # a stranger's file may hold anything
+        return given
 
 
 def _other_machine(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

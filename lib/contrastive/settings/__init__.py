@@ -16,7 +16,7 @@ from .components import (
     ViewSettings,
 )
 from .errors import RunError, UserError, did_you_mean, one_of
-from .model import Settings, decisive_parameters, notebook_settings, parameters, rebased
+from .model import Settings, as_text, decisive_parameters, notebook_settings, parameters, rebased
 from .paths import absolute, checkout, data_root, grid_names, grids_folder, runs_root
 from .presets import PRESETS
 from .registry import ENCODERS, METHODS, OPTIMISERS, SPELLERS, plugins

@@ -22,6 +22,14 @@ def _split(value: Any) -> Any:
     return [part for part in value.replace(" ", "").split(",") if part] if isinstance(value, str) else value
 
 
+def _data_set(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # as file names can be; a page could not show it
+        raise ValueError("a path in UTF-8 is needed: rename it, or give a link to it") from None
+    return "sklearn_digits" if value == "digits" else value
+
+
 Int = Annotated[int, BeforeValidator(_number)]
 Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 
@@ -90,7 +98,7 @@ class DataSettings(Component):
     @field_validator("dataset")
     @classmethod
     def _long_name(cls, value: str) -> str:
-        return "sklearn_digits" if value == "digits" else value
+        return _data_set(value)
 
     @field_validator("window")
     @classmethod
@@ -220,14 +228,14 @@ class EvaluationSettings(Component):
     @field_validator("transfer")
     @classmethod
     def _long_name(cls, value: str | None) -> str | None:
-        return "sklearn_digits" if value == "digits" else value
+        return value and _data_set(value)
 
 
 class ReportSettings(Component):
     """What a report is made of."""
 
     n_seeds: Int = Field(1, ge=1, le=100, description="pretraining runs, with seeds seed, seed+1, ...")
-    label_first: Int = Field(24, ge=1, le=1000, description="images to propose for labelling, where some have no label")
+    label_first: Int = Field(50, ge=1, le=1000, description="images to propose for labelling, where some have no label")
 
 
 class AblationSettings(Component):
@@ -241,7 +249,7 @@ class AblationSettings(Component):
         12, ge=1, le=1024, description="base_channels of each point of 03_ablations, where its encoder has them"
     )
     ablation_labels: Int = Field(
-        1000, ge=20, description="labels of each of the probes that judge a point of 03_ablations"
+        1000, ge=2, description="labels of each of the probes that judge a point of 03_ablations"
     )
     ablation_seeds: Int = Field(2, ge=1, le=100, description="seeds of each point of 03_ablations")
     ablation_jobs: Int = Field(

@@ -127,14 +127,19 @@ def parameters() -> dict[str, str]:
     return found
 
 
+def as_text(value: Any) -> str:
+    """A value as `-p` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
 def decisive_parameters() -> set[str]:
-    """The parameters that decide a run's weights."""
+    """The parameters that decide a run's weights; those of the images do it by what these come to be."""
     return {
         leaf
         for component in DECISIVE
         for cls in _all_classes(component)
         for leaf, field in cls.leaves(component).items()
-        if field not in cls.LOOSE or leaf == "dataset"
+        if field not in cls.LOOSE or component == "data"
     }
 
 

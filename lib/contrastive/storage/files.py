@@ -40,10 +40,12 @@ def say(message: str) -> None:
 
 
 def tell(text: str, stream: TextIO | None = None, end: str = "\n") -> None:
-    """Print a line at once. When nobody reads the stream (standard output) any more, that is no reason to stop."""
+    """Print a line at once. When nobody reads the stream (standard output) any more, that is no reason to stop; what a
+    terminal cannot show is written as a Python escape."""
     stream = stream or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        print(text, file=stream, end=end, flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, end=end, flush=True)
     except OSError:
         mute(stream.fileno())
 

@@ -3,15 +3,14 @@
 import statistics
 import sys
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from ..data import read_images, split
 from ..settings import Settings, UserError, runs_root
 from ..storage.files import printable, say, tell, write_json
-from ..training import begin_epoch, run_folder, start
+from ..training import begin_epoch, resolve, run_folder, start
 from ..training.loop import take_step
-from .grids import Grid, Point, grid_points
+from .grids import Grid, Point, grid_points, settings_of, with_labels_that_are_there
 from .runner import Job, grid_jobs, run_grid
 from .verdicts import GridResult, finding, untrained_sentence
 
@@ -28,8 +27,7 @@ def state_of(settings: Settings) -> str:
 
 def dry_run(grid: Grid, jobs: int, reports: bool = False) -> None:
     """Print a grid's runs and how long they would take, by the time of a few training steps; nothing is started."""
-    points = grid_points(grid, reports)
-    tell_note(grid, points)
+    grid, points = checked(grid, reports)
     runs: dict[str, Job] = {}
     for job in grid_jobs(grid, points):
         runs.setdefault(job[1].run_name, job)  # reports may share one
@@ -49,11 +47,17 @@ def dry_run(grid: Grid, jobs: int, reports: bool = False) -> None:
         tell(f"with {jobs} jobs at best {_clock(seconds / max(min(jobs, n), 1))}, on as many cores")
 
 
-def tell_note(grid: Grid, points: Mapping[str, Point]) -> None:
-    """Say what a reader must know of the data, such as that they are not MNIST's."""
-    asked = Settings(**{**grid.base, **next(iter(points.values())).varied})  # not yet resolved, so maybe auto
-    if note := read_images(asked.data).note:
-        say(note)
+def checked(grid: Grid, reports: bool = False) -> tuple[Grid, dict[str, Point]]:
+    """The grid, with no more labels than there are, and its points. Says what a reader must know of the data, such as
+    that they are not MNIST's, and what is smaller than the grid's own numbers. Raises: UserError."""
+    fitting = grid if reports else with_labels_that_are_there(grid)
+    points = grid_points(fitting, reports)
+    _, images = resolve(settings_of(grid, next(iter(points.values())).varied))
+    if images.note:
+        say(images.note)
+    if fitting.labels != grid.labels:
+        say(f"There are few labels, so each probe has labels={fitting.labels}, rather than {grid.labels}.")
+    return fitting, points
 
 
 def _seconds_of_epoch(settings: Settings, costs: dict[tuple, float]) -> float:
@@ -91,7 +95,7 @@ def _clock(seconds: float) -> str:
 def sweep(grid: Grid, jobs: int) -> int:
     """Run a grid, print what came out and write it to `$CONTRASTIVE_RUNS/sweeps/<name>.json`, whose path is the last
     line. Returns the exit code: 1 when a run failed."""
-    tell_note(grid, grid_points(grid))  # after a check of the whole grid: a mistake is to leave no folder behind
+    grid, _ = checked(grid)  # the whole of it, before a folder is made: a mistake is to leave none behind
     path = runs_root() / "sweeps" / f"{grid.name}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..data import read_images, split, why_no_evaluation
+from ..data import read_images, why_no_evaluation
 from ..settings import (
     EvaluationSettings,
     Settings,
@@ -24,7 +24,8 @@ from ..settings import (
     parameters,
     rebased,
 )
-from ..training import resolve
+from ..storage.tensors import hash_tensors
+from ..training import n_labels_beside_validation, resolve
 
 MAX_RUNS = 10_000  # more is a mistake
 JUDGED_ON = "judged_on"  # in a side of a claim: h or z
@@ -55,7 +56,7 @@ class Grid(BaseModel):
     question: str = ""
     base: dict[str, Value] = {}
     seeds: Annotated[int, Field(ge=1, le=100)] = 3
-    labels: Annotated[int, Field(ge=20)] = 1000
+    labels: Annotated[int, Field(ge=2)] = 1000
     features: tuple[Literal["h", "z"], ...] = ("h",)
     vary: dict[str, Annotated[list[Value], Field(min_length=1)]] = {}
     points: list[dict[str, Value]] = []
@@ -66,7 +67,8 @@ class Grid(BaseModel):
     line: str = ""  # of lines: the setting that has one each
     names: dict[str, str] = {}  # what a value is called, where its setting's name and itself would not tell a reader
     claims: tuple[Claim, ...] = ()
-    asked: frozenset[str] = frozenset()  # what the user gave, so that it is refused rather than made smaller
+    # what the user gave, so that it is refused rather than made smaller
+    asked: Annotated[frozenset[str], Field(exclude=True)] = frozenset()
 
     @property
     def varied(self) -> set[str]:
@@ -111,9 +113,10 @@ def load_grid(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no grid: it needs title, and vary or points.")
+    parts = [name for name in Grid.model_fields if name != "asked"]
     for name in content:
-        if name not in Grid.model_fields:
-            raise UserError(f"{path}: {did_you_mean(name, Grid.model_fields, 'part of a grid')}")
+        if name not in parts:
+            raise UserError(f"{path}: {did_you_mean(name, parts, 'part of a grid')}")
     changes = dict(overrides or {})
     base = content.get("base") or {}
     own_file = path.parent != (grids_folder() if checkout() else None)
@@ -171,15 +174,16 @@ def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
         raise UserError(f"grid {grid.name} varies {min(idle)}, which changes nothing of its points.{hint}")
     different: dict[tuple[str, ...], Point] = {}
     left_out: list[dict[str, Value]] = []
+    same_images: set[str] = set()
     why = ""
     for varied in grid.combinations:
         name = ", ".join(
             grid.names.get(word(value), f"{key.replace('_', ' ')} {word(value)}") for key, value in varied.items()
         )
         try:
-            asked = _settings(grid, varied)  # a mistake in the grid, whatever the data
+            asked = settings_of(grid, varied)  # a mistake in the grid, whatever the data
             try:
-                settings, _ = resolve(asked)
+                settings, images = resolve(asked)
             except UserError as mistake:
                 if not grid.optional:
                     raise
@@ -188,11 +192,13 @@ def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
                 continue
         except UserError as mistake:
             raise UserError(f"grid {grid.name}, point {name}: {mistake}") from None
+        of_images = {name: getattr(images, name) for name in ("train_labels", "validation", "groups")}
+        same_images.add(hash_tensors(of_images))
         same = settings.identity, *(str(settings.flat()[name]) for name in (REPORTED if reports else ()))
         different.setdefault(same, Point(name, varied, settings))
     found = {point.name: point for point in different.values()}
-    if len({point.settings.data.dataset for point in found.values()}) > 1:
-        raise UserError(f"grid {grid.name}: all points have to be of one data set, since they are compared.")
+    if len({point.settings.data.dataset for point in found.values()}) > 1 or len(same_images) > 1:
+        raise UserError(f"grid {grid.name}: all points have to be of the same images, since they are compared.")
     if not found:
         raise UserError(f"grid {grid.name}: the data can serve none of its points: {why}")
     for claim in grid.claims:
@@ -210,24 +216,27 @@ def _labels_to_judge(settings: Settings) -> int:
     images = read_images(settings.data)
     if why := why_no_evaluation(images):
         raise UserError(f"{why} A grid's points are judged by labels.")
-    return len(split(images, settings.data.n_images or 0, settings.runtime.seed).rest)
+    return n_labels_beside_validation(settings, images)
 
 
 def with_labels_that_are_there(grid: Grid) -> Grid:
     """The grid; with fewer labels, if its own number is more than there are and nobody asked for it."""
-    if "labels" in grid.asked or not grid.combinations:
-        return grid
-    try:
-        settings, _ = resolve(_settings(grid, grid.combinations[0]))
-        n_rest = _labels_to_judge(settings)
-    except UserError:  # which is told where all points are looked at
-        return grid
-    return grid if grid.labels <= n_rest else grid.model_copy(update={"labels": n_rest})
+    for varied in () if "labels" in grid.asked else grid.combinations:
+        try:
+            n_rest = _labels_to_judge(resolve(settings_of(grid, varied))[0])
+        except UserError:  # which is told where all points are looked at
+            continue
+        return grid if grid.labels <= n_rest else grid.model_copy(update={"labels": n_rest})
+    return grid
 
 
-def _settings(grid: Grid, varied: Mapping[str, Value]) -> Settings:
+def settings_of(grid: Grid, varied: Mapping[str, Value]) -> Settings:
     """The settings of a point, not yet resolved: what the grid alone says may shrink to what there is."""
-    return Settings(**{**grid.base, **varied}).asking({*grid.asked, *varied})
+    settings = Settings(**{**grid.base, **varied, "n_seeds": grid.seeds})
+    asked = {*grid.asked, *varied}
+    if "n_images" in varied and settings.optimiser.batch_size <= (settings.data.n_images or 0):
+        asked.add("batch_size")  # the same for all numbers of images, or their steps could not be compared
+    return settings.asking(asked)
 
 
 def word(value: Value) -> str:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from ..evaluation import measuring_version
-from ..settings import RunError, Settings, UserError, digest
+from ..settings import RunError, Settings, UserError, as_text, digest
 from ..storage.cache import memo
 from ..storage.files import BROKEN, DamagedError, printable, read_json, tell
-from .command import tell_note
-from .grids import Grid, grid_points
+from ..training import FITTED
+from .command import checked
+from .grids import Grid, Point, grid_points
 
 NOTEBOOKS = ("01_pretrain", "02_linear_eval")
 DONE_BEFORE = "done before"
@@ -26,8 +27,7 @@ DONE_BEFORE = "done before"
 def report_grid(grid: Grid, jobs: int, folder: Path) -> int:
     """Run the notebooks for each point of a grid, each in a process of its own, into a folder of its own below
     `folder`. What is there and whole, of the same data and settings, is not made again. Returns the exit code."""
-    points = grid_points(grid, reports=True)
-    tell_note(grid, points)
+    grid, points = checked(grid, reports=True)
     runner = _ReportRunner(max(1, torch.get_num_threads() // jobs))
     failed = 0
     with ThreadPoolExecutor(jobs) as pool:  # of threads that wait for processes
@@ -36,7 +36,7 @@ def report_grid(grid: Grid, jobs: int, folder: Path) -> int:
             own = folder / _slug(name)
             if [_slug(other) for other in points].count(own.name) > 1:
                 own = folder / f"{own.name}-{i}"
-            command = report_command({**grid.base, **point.varied, "n_seeds": grid.seeds}, own)
+            command = report_command(_given(grid, point), own)
             futures[pool.submit(runner.report, point.settings.replace(n_seeds=grid.seeds), own, command)] = name
         try:
             for i, future in enumerate(as_completed(futures), 1):
@@ -115,7 +115,7 @@ class _ReportRunner:
             nonlocal made
             made = True
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
                 env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
             )  # fmt: skip
             self.running.append(process)
@@ -136,8 +136,15 @@ class _ReportRunner:
             process.terminate()
 
 
+def _given(grid: Grid, point: Point) -> dict[str, Any]:
+    """The parameters of a point's report: what the grid alone says, as it came to be with these images."""
+    given, came_to_be = {**grid.base, **point.varied, "n_seeds": grid.seeds}, point.settings.as_json()
+    shrunk = [name for name in FITTED if name in given and name not in {*grid.asked, *point.varied}]
+    return given | {name: came_to_be[name] for name in shrunk}
+
+
 def report_command(given: Mapping[str, Any], folder: Path) -> list[str]:
     """What makes a report with these parameters in that folder, without ablations of its own."""
-    words = [word for key, value in given.items() if value is not None for word in ("-p", f"{key}={value}")]
+    words = [word for key, value in given.items() if value is not None for word in ("-p", f"{key}={as_text(value)}")]
     only = [word for notebook in NOTEBOOKS for word in ("--only", notebook)]
     return [sys.executable, "-m", "contrastive", "report", "--out", str(folder), *only, *words]

@@ -161,7 +161,7 @@ def ablation_overrides(name: str, settings: Settings) -> dict[str, Any]:
     """What 03_ablations changes of a grid: data, seeds and labels, and the size of each run where the grid leaves it
     alone."""
     grid = load_grid(name)
-    n_images, own = settings.data.n_images, settings.ablations
+    own = settings.ablations
     changes: dict[str, Any] = {
         **settings.data.model_dump(),
         "encoder": settings.encoder.name,
@@ -170,7 +170,6 @@ def ablation_overrides(name: str, settings: Settings) -> dict[str, Any]:
         "seed": settings.runtime.seed,
         "precision": settings.runtime.precision,
         "device": settings.runtime.device,
-        "batch_size": min(int(grid.base.get("batch_size", 128) or 128), n_images or 128),
     }
     if hasattr(settings.encoder, "base_channels"):
         changes["base_channels"] = own.ablation_base_channels

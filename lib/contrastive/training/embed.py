@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
+from ..data import find_pictures
 from ..data.picture import Picture
 from ..data.pictures import Reading
-from ..data import find_pictures
 from ..encoders import Encoder
 from ..encoders.transform import Entry, at_least, features_of, picture_batches, some_of
 from ..settings import Settings, UserError

@@ -1,5 +1,6 @@
 """What settings mean for these images and this machine."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ from ..augment import AUTO, automatic_policy
 from ..data import (
     NAMES,
     Images,
+    counted,
     default_budgets,
     load_images,
     n_unlabelled,
@@ -14,19 +16,22 @@ from ..data import (
     split,
     why_no_evaluation,
 )
+from ..data.splits import LEAST_TEST
 from ..encoders import check_view
-from ..settings import ENCODERS, Settings, UserError, absolute
+from ..settings import ENCODERS, METHODS, Settings, UserError, absolute, as_text
 from .devices import choose_device, choose_precision
 
 USUAL_N_IMAGES = 5000
 STEPS_OF_EPOCH = 4  # at least, where nobody asked for a batch size
-LEAST_LABELS = 20  # of a probe that judges a point of a grid
+LEAST_STEPS = 300  # of a training for which nobody asked for epochs: fewer leave even its checks undecided
+# What follows the data, unless it was asked for
+FITTED = ("n_images", "batch_size", "epochs", "view_size", "budgets", "ablation_labels")
 
 
 def resolve(settings: Settings, images: Images | None = None) -> tuple[Settings, Images]:
     """The settings with every `auto` and None replaced by what it means here; and the images.
 
-    Numbers that nobody asked for shrink to what there is. That nothing can be evaluated is no mistake here: see
+    Numbers that nobody asked for fit what there is. That nothing can be evaluated is no mistake here: see
     `check_evaluation`.
 
     Args:
@@ -57,43 +62,70 @@ def resolve(settings: Settings, images: Images | None = None) -> tuple[Settings,
         transfer = absolute(transfer)
     policy, _ = automatic_policy(images)
     device = choose_device(settings.runtime.device)
+    labelled = not why_no_evaluation(images)
     found: dict[str, Any] = dict(
         transfer=transfer,
         dataset=images.name if settings.data.dataset in NAMES else absolute(settings.data.dataset),
         n_images=n_images,
         batch_size=batch_size,
+        epochs=_epochs(settings, n_images, batch_size),
         view_size=_view_size(settings, images),
         augment=policy if settings.views.augment == AUTO else settings.views.augment,
         second_augment=policy if settings.views.second_augment == AUTO else settings.views.second_augment,
-        ablation_labels=max(min(settings.ablations.ablation_labels, _n_rest(images)), LEAST_LABELS),
-        budgets=_budgets(settings, images, n_images),
+        ablation_labels=_ablation_labels(settings, images) if labelled else settings.ablations.ablation_labels,
+        budgets=_budgets(settings, images, n_images) if labelled else settings.evaluation.budgets,
         device=device,
         precision=choose_precision(settings.runtime.precision, device),
     )
     resolved = settings.found(images.sha256, **found)
-    said = _shrunk(settings, resolved, bool(why_no_evaluation(images)))
+    said = _fitted(settings, resolved, images)
     if said and said not in images.note:
         images = replace(images, note=f"{images.note} {said}".strip())
     return resolved, images
 
 
 def _n_images(settings: Settings, images: Images) -> int:
-    """How many images to pretrain on. Raises: UserError."""
-    first = settings.runtime.seed
-    seeds = range(first, first + max(settings.report.n_seeds, settings.ablations.ablation_seeds))
-    # With groups, how many are kept for validation depends on the seed.
-    pool = min(n_unlabelled(images, seed) for seed in (seeds if len(images.groups) else seeds[:1]))
-    if pool < 2:
-        raise UserError(f"{images.name} has {len(images.train):,} training images: too few to pretrain on.")
+    """How many images to pretrain on, with any of the seeds. Raises: UserError."""
     asked = settings.data.n_images
-    if asked is None:
-        return min(USUAL_N_IMAGES, pool)
-    return asked if "n_images" in settings.asked else min(asked, pool)
+    if asked is not None and settings.data_sha256 == images.sha256:  # resolved before, perhaps with other seeds, too
+        return asked
+    pools = {seed: n_unlabelled(images, seed) for seed in _seeds(settings, images)}
+    least = min(pools, key=lambda seed: pools[seed])
+    if pools[least] < 2:
+        raise UserError(f"{images.name} has {len(images.train):,} training images: too few to pretrain on.")
+    if asked is not None and "n_images" in settings.asked:
+        split(images, asked, least)  # raises where they are not that many
+        return asked
+    return min(asked or USUAL_N_IMAGES, pools[least])
 
 
-def _n_rest(images: Images) -> int:
-    """Labels that are not kept for validation, about."""
-    return images.n_labels - images.n_labels // 5
+def _seeds(settings: Settings, images: Images) -> range:
+    """The seeds with which different numbers of images are kept for validation: with groups all of them, else one."""
+    n = max(settings.report.n_seeds, settings.ablations.ablation_seeds) if len(images.groups) else 1
+    return range(settings.runtime.seed, settings.runtime.seed + n)
+
+
+def _epochs(settings: Settings, n_images: int, batch_size: int) -> int:
+    """The preset's epochs; of few images more, until there are LEAST_STEPS steps, or as many as the preset has of more
+    images."""
+    if "epochs" in settings.asked:
+        return settings.optimiser.epochs
+    usual = Settings(preset=settings.preset)
+    steps = (usual.data.n_images or USUAL_N_IMAGES) // usual.optimiser.batch_size * usual.optimiser.epochs
+    needed = math.ceil(min(steps, LEAST_STEPS) / max(n_images // batch_size, 1))
+    return max(settings.optimiser.epochs, needed)
+
+
+def _ablation_labels(settings: Settings, images: Images) -> int:
+    """How many labels a probe that judges a point of a grid has: a preset's, as far as there are some beside those of
+    the validation images."""
+    own = settings.ablations.ablation_labels
+    return own if "ablation_labels" in settings.asked else min(own, n_labels_beside_validation(settings, images))
+
+
+def n_labels_beside_validation(settings: Settings, images: Images) -> int:
+    """How many labels there are, with any of the seeds, beside those of the validation images."""
+    return min(len(split(images, 0, seed).rest) for seed in _seeds(settings, images))
 
 
 def _view_size(settings: Settings, images: Images) -> int | None:
@@ -111,26 +143,26 @@ def _view_size(settings: Settings, images: Images) -> int | None:
 def _budgets(settings: Settings, images: Images, n_images: int) -> tuple[int, ...] | None:
     """Numbers of labels to evaluate with: those asked for; a preset's, as far as there are labels; else by the data."""
     budgets, n_classes = settings.evaluation.budgets, len(images.classes)
-    if why_no_evaluation(images) or (budgets and "budgets" in settings.asked):
+    if budgets and "budgets" in settings.asked:
         return budgets
     fitting = tuple(n for n in budgets or () if n_classes <= n <= images.n_labels)
     return fitting or default_budgets(images.n_labels, n_classes, n_images, settings.evaluation.level == "full")
 
 
-def _shrunk(before: Settings, after: Settings, no_labels: bool) -> str:
-    """Which of the preset's numbers are smaller here, in a sentence; empty if none is."""
+def _fitted(before: Settings, after: Settings, images: Images) -> str:
+    """Which of the preset's numbers are others here, and why, in sentences; empty if none is."""
     values, now = before.flat(), after.flat()
-    names = ("n_images", "batch_size", "view_size", *(() if no_labels else ("budgets", "ablation_labels")))
-    changed = [f"{name}={_word(now[name])}" for name in names if values[name] not in (None, now[name])]
-    return f"There are few images, so some numbers of the preset are smaller: {', '.join(changed)}." if changed else ""
-
-
-def _word(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    changed = [name for name in FITTED if values[name] not in (None, now[name])]
+    others = ", ".join(f"{name}={as_text(now[name])}" for name in changed if name != "view_size")
+    said = [f"There are few images, so some numbers of the preset are others: {others}."] if others else []
+    if "view_size" in changed:
+        size = "x".join(map(str, images.format.shape[1:]))
+        said.append(f"The preset's view_size={values['view_size']} does not suit images of {size}: views are as large.")
+    return " ".join(said)
 
 
 def check_images(settings: Settings, images: Images) -> None:
-    """Raises: UserError when these images are too small for the encoder."""
+    """Raises: UserError when these images are too small for the encoder, or lack labels that the method needs."""
     encoder, (_, height, width) = settings.encoder, images.format.shape
     smallest = ENCODERS[encoder.name].SMALLEST
     if min(height, width) < smallest:
@@ -138,6 +170,24 @@ def check_images(settings: Settings, images: Images) -> None:
             f"the images of {images.name} have {height}x{width} pixels: encoder {encoder.name} needs at least "
             f"{smallest}x{smallest}. Larger ones are made of them by image_size={smallest}."
         )
+    lacking = len(images.train) - images.n_labels
+    if METHODS[settings.method.name].NEEDS_LABELS and lacking:
+        raise UserError(
+            f"method={settings.method.name} learns from labels, and {lacking:,} of {len(images.train):,} images"
+            f" of {images.name} to train on have none. Choose another method."
+        )
+
+
+def check_report(settings: Settings, images: Images) -> None:
+    """Raises: UserError when there are too few images for a report to show anything."""
+    n, n_test = settings.data.n_images or 0, len(images.test)
+    if n_test < LEAST_TEST:
+        raise UserError(
+            f"{images.name} has {counted(n_test, 'test image')}: a report needs at least {LEAST_TEST} to show. Where "
+            "there is no test/, a fifth of the images that have a label are taken, or of all if none has one."
+        )
+    if n < LEAST_TEST:
+        raise UserError(f"a report needs at least {LEAST_TEST} images to pretrain on; n_images is {n}.")
 
 
 def check_evaluation(settings: Settings, images: Images) -> None:
@@ -151,6 +201,12 @@ def check_evaluation(settings: Settings, images: Images) -> None:
     if budgets and budgets[0] < len(images.classes):
         raise UserError(
             f"parameter budgets={budgets[0]}: {images.name} has {len(images.classes)} classes, and each needs a label."
+        )
+    labels = settings.ablations.ablation_labels
+    if labels > (n_rest := n_labels_beside_validation(settings, images)):
+        raise UserError(
+            f"parameter ablation_labels={labels}: {images.name} has {n_rest:,} training labels beside those of its "
+            f"validation images. Ask for at most {n_rest}."
         )
     if transfer is None:
         return

@@ -1,0 +1,171 @@
+"""Which notebooks the runner executes, where it writes, and with which Python."""
+
+import json
+import re
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+
+from contrastive import Settings, load_images, resolve
+from contrastive.__main__ import main
+from contrastive.report import runner
+from contrastive.report.execute import execute_notebook
+from contrastive.report.runner import all_notebooks, notebook_folder, with_what_they_need
+from contrastive.settings import UserError
+from contrastive.storage.files import read_json
+
+from .cells import without_kernels
+from .conftest import NOTEBOOKS
+from .few_images import images_of
+
+SMALL = ["--preset", "smoke", "-p", "epochs=8", "-p", "base_channels=4"]
+
+
+@pytest.fixture(scope="module")
+def digits_npz(tmp_path_factory):
+    """Digits without a label, in a file."""
+    path = tmp_path_factory.mktemp("data") / "scans.npz"
+    digits = load_images("digits")
+    np.savez(path, train_images=digits.train[:, 0].numpy(), test_images=digits.test[:, 0].numpy())
+    return path
+
+
+# --- What needs labels ---------------------------------------------------------------------------------------------
+
+
+def test_notebooks_say_that_they_need_labels():
+    needs = {path.stem: nbformat.read(path, 4).metadata.get("needs") for path in all_notebooks(notebook_folder())}
+    assert needs == {"01_pretrain": None, "02_linear_eval": ["labels"], "03_ablations": ["labels"]}
+
+
+def test_a_report_on_images_without_labels_is_without_what_needs_them(
+    digits_npz, tmp_path, fresh_runs, monkeypatch, capsys
+):
+    without_kernels(monkeypatch, tmp_path / "reports")
+    code = main(["report", "--dataset", str(digits_npz), *SMALL, "-p", "label_first=9", "--out", str(tmp_path / "out")])
+    shown, said = capsys.readouterr()
+    assert code == 0, shown + said
+    left_out = (
+        "No image of scans has a label that can be used. So this report is without 02_linear_eval and 03_ablations."
+    )
+    assert said.startswith("NOTE: ")
+    assert left_out in said
+    results = read_json(tmp_path / "out" / "results.json")
+    assert results["notebooks"] == ["01_pretrain"]
+    assert results["dataset"]["labels"] == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "01_pretrain.html", "01_pretrain.ipynb", "results.json",
+    }  # fmt: skip
+    page = (tmp_path / "out" / "01_pretrain.html").read_text()
+    assert left_out in page
+    assert "1,437 training images have no label. The 9 below" in page
+    assert "02_linear_eval.html" not in page
+    answer = results["answers"]["01_pretrain"]
+    assert "of 360 images that it never saw" in answer["answer"]
+    assert [what for _, _, what in map(dict.values, answer["numbers"])][1:3] == [
+        "held-out views that find their partner, pretrained encoder",
+        "held-out views that find their partner, random encoder",
+    ]
+    # Nobody asked for this notebook only: once there are labels, the command makes the whole report.
+    assert "--only" not in results["provenance"]["command"]
+    assert results["provenance"]["changed"] == {"epochs": "8", "label_first": "9", "base_channels": "4"}
+
+
+@pytest.mark.parametrize("only", ["02_linear_eval", "03_ablations"])
+def test_what_needs_labels_cannot_be_asked_for_by_name_without_any(digits_npz, tmp_path, fresh_runs, capsys, only):
+    words = ["--dataset", str(digits_npz), "--only", "01_pretrain", "--only", only, "--out", str(tmp_path / "out")]
+    assert main(["report", *SMALL, *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: No image of scans has a label that can be used.")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert not fresh_runs.exists() or not list(fresh_runs.glob("*-simclr-*"))
+
+
+def chosen(images, only=(), **given):
+    settings, images = resolve(Settings(preset="smoke", **given), images)
+    named = [path for path in all_notebooks(notebook_folder()) if path.stem in (only or NOTEBOOKS)]
+    found, said = with_what_they_need(named, settings, images, only)
+    return [path.stem for path in found], said
+
+
+def test_all_notebooks_are_executed_where_there_are_labels():
+    assert chosen(images_of()) == ([*NOTEBOOKS], "")
+    assert chosen(images_of(), ["02_linear_eval"]) == (["02_linear_eval"], "")
+
+
+def test_of_too_few_labels_it_is_said_why():
+    names, said = chosen(images_of(labelled=9))
+    assert names == ["01_pretrain"]
+    assert said.startswith("mine has 9 training images with a label, of 2 classes: too few")
+    assert said.endswith("So this report is without 02_linear_eval and 03_ablations.")
+    assert chosen(images_of(labelled=0), ["01_pretrain"]) == (["01_pretrain"], "")
+
+
+def test_budgets_are_checked_where_they_are_of_use_only():
+    assert chosen(images_of(), ["01_pretrain"], budgets="100,600", ablation_labels=999) == (["01_pretrain"], "")
+    assert chosen(images_of(labelled=0), budgets="100,600")[0] == ["01_pretrain"]
+    for only in ((), ["02_linear_eval"], ["01_pretrain", "03_ablations"]):
+        with pytest.raises(UserError, match="parameter budgets=600: mine has 60 training labels"):
+            chosen(images_of(), only, budgets="100,600")
+
+
+def test_pretraining_alone_asks_for_no_budget(digits_npz, fresh_runs, capsys):
+    words = ["--dataset", str(digits_npz), "--preset", "smoke", "-p", "epochs=1", "-p", "base_channels=1"]
+    assert main(["pretrain", *words, "-p", "budgets=5,1000000"]) == 0
+    folder = capsys.readouterr().out.strip().splitlines()[-1]
+    assert json.loads((fresh_runs / folder / "settings.json").read_text())["budgets"] == [5, 1_000_000]
+
+
+# --- Where and with what ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_reports(tmp_path, monkeypatch):
+    """A checkout in which no report can be written, whoever tries: its folder would have to be in a file."""
+    (tmp_path / "checkout").write_text("")
+    without_kernels(monkeypatch, tmp_path / "checkout" / "reports")
+    return tmp_path / "checkout"
+
+
+def test_a_report_goes_elsewhere_from_a_checkout_that_can_only_be_read(no_reports, tmp_path, fresh_runs, capsys):
+    words = ["report", *SMALL, "--only", "01_pretrain"]
+    assert main([*words, "--out", str(tmp_path / "elsewhere")]) == 0
+    shown = capsys.readouterr().out
+    assert f"Report: {tmp_path / 'elsewhere' / '01_pretrain.html'}" in shown
+    assert "Index:" not in shown
+    assert read_json(tmp_path / "elsewhere" / "results.json")["status"] == "ok"
+    assert no_reports.read_text() == ""
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(
+        rf"error: cannot write to {re.escape(str(no_reports))}/reports/.*Choose another folder\.\n", said
+    )
+
+
+def test_a_reports_folder_that_can_be_written_has_an_index(tmp_path, fresh_runs, monkeypatch, capsys):
+    without_kernels(monkeypatch, tmp_path / "reports")
+    monkeypatch.setattr(runner, "execute_notebook", lambda path, given, timeout: (nbformat.read(path, 4), None, 0))
+    main(["report", *SMALL, "--only", "01_pretrain", "--out", str(tmp_path / "elsewhere")])
+    assert f"Index:  {tmp_path / 'reports' / 'index.html'}" in capsys.readouterr().out
+    assert (tmp_path / "reports" / "index.html").is_file()
+
+
+def test_notebooks_run_with_this_python_whatever_else_is_called_python3(tmp_path, monkeypatch):
+    fake = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    fake.parent.mkdir(parents=True)
+    fake.write_text(json.dumps({"argv": ["false"], "display_name": "Another Python", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    assert KernelSpecManager(ensure_native_kernel=False).get_kernel_spec("python3").argv == ["false"]
+    cells = [
+        nbformat.v4.new_code_cell("preset = None", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("import sys\nprint(sys.executable, preset)"),
+    ]
+    python = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=python), tmp_path / "01_x.ipynb")
+    notebook, error, interrupted = execute_notebook(tmp_path / "01_x.ipynb", {"preset": "smoke"}, timeout=60)
+    assert (error, interrupted) == (None, 0)
+    assert notebook.cells[-1].outputs[0].text == f"{sys.executable} smoke\n"

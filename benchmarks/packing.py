@@ -10,10 +10,12 @@ right only where nothing else runs; and of the time that cores were busy, in all
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -26,8 +28,6 @@ from PIL import Image
 
 from contrastive.data import forget_images, load_images
 from contrastive.data.processes import cores
-
-from .worker import Worker
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 
@@ -60,16 +60,15 @@ def bare(paths: list[str]) -> tuple[float, float]:
     return (time.perf_counter() - start) / len(paths), (busy() - worked) / len(paths)
 
 
-def ours(source: str, runs: str) -> dict[str, float]:
-    """Seconds of `load_images`, at first and again, and images."""
-    os.environ["CONTRASTIVE_RUNS"] = runs
+def ours(source: str) -> None:
+    """Print seconds of `load_images`, at first and again, and how many images there are, as JSON."""
     figures: dict[str, float] = {}
     for turn in ("first", "again"):
         forget_images()
         start, worked = time.perf_counter(), busy()
         images = load_images(source)
         figures[turn], figures[f"{turn}, busy"] = time.perf_counter() - start, busy() - worked
-    return {**figures, "images": len(images.train) + len(images.test)}
+    print(json.dumps({**figures, "images": len(images.train) + len(images.test)}))
 
 
 class Memory(threading.Thread):
@@ -107,12 +106,17 @@ def turn(source: Path, runs: Path, sample: list[str]) -> dict[str, float]:
     """One turn of each: a bare loop, and ours in a process of its own."""
     shutil.rmtree(runs, ignore_errors=True)
     seconds, worked = bare(sample)
-    with Worker() as process:
-        memory = Memory(process(os.getpid))
+    command = [sys.executable, "-c", "import sys; from benchmarks.packing import ours; ours(sys.argv[1])", str(source)]
+    environment = {**os.environ, "CONTRASTIVE_RUNS": str(runs)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        memory = Memory(process.pid)
         memory.start()
-        figures = process(ours, str(source), str(runs))
+        told, _ = process.communicate()
         memory.ended.set()
         memory.join()
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    figures = json.loads(told)
     n = figures["images"]
     return {
         **figures,

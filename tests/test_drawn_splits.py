@@ -28,9 +28,11 @@ def manifest(labels, groups=None, splits=None):
     return Manifest([f"{i}.png" for i in range(n)], *columns, places=list(range(n)))
 
 
-def drawn(labels, groups=None, seed=0, splits=None):
-    """The rows that are left, and those of them that are test images."""
-    m = completed(manifest(labels, groups, splits), seed, "here")
+def drawn(labels, groups=None, seed=0, splits=None, copies=None):
+    """The rows that are left, and those of them that are test images. copies: a number for each row; by default no row
+    is a copy of another."""
+    numbers = np.arange(len(labels)) if copies is None else np.asarray(copies)
+    m = completed(manifest(labels, groups, splits), seed, "here", lambda places: numbers[list(places)])
     kept = [int(name.removesuffix(".png")) for name in m.names]
     return kept, [i for i, s in zip(kept, m.splits, strict=True) if s == TEST], m
 
@@ -45,6 +47,38 @@ def images_of(labels, groups=(), validation=()):
         "x", pixels, labels, pixels[: len(test)], test, names, (0.5,), (0.5,), "",
         groups=of(groups, dtype=torch.int64), validation=of(validation, dtype=torch.int64),
     )  # fmt: skip
+
+
+# --- Copies -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("patients", [False, True])
+@pytest.mark.parametrize("labelled", [0, 60, 100])
+def test_copies_are_on_one_side_of_a_drawn_split(seed, patients, labelled):
+    rng = np.random.default_rng(seed)
+    copies = rng.integers(0, 60, 100)  # most images have one
+    labels = [None if i >= labelled else "ab"[i % 2] for i in range(100)]
+    groups = (copies // 3).astype(str).tolist() if patients else None  # copies are of one patient
+    kept, test, m = drawn(labels, groups, seed, copies=copies)
+    train = sorted({*kept} - {*test})
+    assert test
+    assert not {copies[i] for i in test} & {copies[i] for i in train}
+    if patients:
+        assert not {groups[i] for i in test} & {groups[i] for i in train}
+    elif labelled:
+        assert 0.05 < len(test) / labelled < 0.4
+    gone = 100 - len(kept)
+    assert gone == sum(n for _, n in m.left_out.items())
+    assert labelled == 60 or patients or not gone
+
+
+def test_given_test_images_are_not_searched_for_copies():
+    def never(places):
+        raise AssertionError
+
+    m = completed(manifest(list("abab"), splits=[TRAIN, TRAIN, TEST, TEST]), 0, "here", never)
+    assert m.splits == [TRAIN, TRAIN, TEST, TEST]
 
 
 # --- Test images ----------------------------------------------------------------------------------------------------

@@ -271,3 +271,17 @@ def test_links_out_of_the_folder_are_followed_if_that_is_asked_for(folder, tmp_p
     assert "follow_links" in error
     assert run_main(capsys, *words, "--follow-links")[0] == 0
     assert len(table(tmp_path / "x.npz")[0]) == 2
+
+
+def test_what_an_image_is_labelled_plays_no_part(tmp_path, encoder, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
+    np.savez(
+        tmp_path / "minus.npz", train_images=images, train_labels=np.array([-1, 1, -1, 1, 1])
+    )  # refused by a report
+    assert main(["embed", str(tmp_path / "minus.npz"), "--run", str(RUN), "--out", str(tmp_path / "a.npz")]) == 0
+    assert np.allclose(table(tmp_path / "a.npz")[1], encoder.transform(images), atol=1e-5)
+    (tmp_path / "scans").mkdir()
+    Image.fromarray(images[0]).save(tmp_path / "scans" / "0.png")
+    (tmp_path / "scans" / "labels.csv").write_text("nonsense\n")
+    assert main(["embed", str(tmp_path / "scans"), "--run", str(RUN), "--out", str(tmp_path / "b.csv")]) == 0
+    assert table(tmp_path / "b.csv")[0] == ["0.png"]

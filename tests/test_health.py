@@ -1,18 +1,22 @@
 """What tells a collapse: of BYOL without what keeps it from it, and of SimCLR at a rate that is far too high."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from contrastive import Settings, load_images, pretrain
-from contrastive.evaluation import health, loss_drop
+from contrastive.data import Copy
+from contrastive.evaluation import health, loss_drop, soundness
 from contrastive.evaluation.soundness import collapse_checks, history_checks
 from contrastive.methods import Logged, Output
 from contrastive.methods.byol import BYOL
 from contrastive.methods.simclr import SimCLR
 from contrastive.settings import METHODS
 
+from .few_images import images_of
 from .trainings import begun
 
 SHORT = dict(preset="smoke", batch_size=64, precision="float32")
@@ -100,3 +104,37 @@ def test_both_a_point_and_a_few_dimensions_are_a_collapse():
         assert [item["passed"] for item in found] == [sound] * 2, found
     # Features of many dimensions may lie as close as ReLU puts them, projections may not
     assert [item["passed"] for item in collapse_checks(Made(encoder, point + 0.02 * noise), images)] == [True, False]
+
+
+def test_of_a_handful_of_images_no_collapse_can_be_told():
+    method, images = begun(base_channels=2).method, load_images("digits").test
+    assert [item["name"] for item in collapse_checks(method, images[:8])] == [
+        "no collapse of the features", "no collapse of the projections",
+    ]  # fmt: skip
+    for n in (7, 1, 0):
+        assert collapse_checks(method, images[:n]) == []
+
+
+@pytest.mark.parametrize(("n_copied", "straddling", "failed"), [
+    (1, 0, []), (2, 0, ["few test images are copies of training images"]),
+    (0, 1, ["no group has both training and test images"]),
+])  # fmt: skip
+def test_copies_and_groups_on_both_sides_fail_a_check(monkeypatch, n_copied, straddling, failed):
+    images = dataclasses.replace(images_of(groups=range(60)), straddling=straddling)
+    copies = [Copy(i, 60 + i, False, 0.9, False) for i in range(n_copied)]
+    monkeypatch.setattr(soundness, "copies_of", lambda images: copies)
+    checks = soundness.data_checks(images)
+    assert [item["name"] for item in checks if not item["passed"]] == failed
+    assert (checks[0]["seen"], checks[1]["seen"]) == (n_copied, f"{straddling} have both")
+    assert checks[0]["expected"].startswith("at most 1 of 40;")
+    # Of data without groups there is nothing to say
+    assert len(soundness.data_checks(dataclasses.replace(images, groups=images.groups[:0]))) == 1
+
+
+def test_copies_that_were_made_are_found_by_the_check():
+    digits = load_images("digits")
+    test = digits.test.clone()
+    test[:5] = digits.train[10:15]
+    images = dataclasses.replace(digits, test=test, sha256="of digits with five copies")
+    assert soundness.data_checks(images)[0]["seen"] >= 5
+    assert not soundness.data_checks(images)[0]["passed"]

@@ -119,7 +119,8 @@ CASES = [
     Case("a class in validation only", FOUR | {"val/emu": 4}, "class 'emu' has val images, but none to train on"),
     Case("a class in other capitals in test", {"train/Cat": 5, "train/dog": 5, "test/cat": 2, "test/dog": 2},
          r"class 'cat' has test images, but none to train on \(there is 'Cat'\)"),
-    Case("test only", {"test/cat": 4, "test/dog": 4}, "has test images, but none to train on. Put those into train/"),
+    Case("test only", {"test/cat": 5, "test/dog": 5}, {"train": {"cat": 4, "dog": 4}, "test": {"cat": 1, "dog": 1}},
+         remarks=("test images only, so they are divided anew", "2 of 10 labelled images were drawn")),
     Case("val and test only", {"val/cat": 4, "test/cat": 4}, "images, but none to train on"),
     # Files
     Case("what systems leave behind",

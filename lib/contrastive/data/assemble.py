@@ -14,7 +14,7 @@ from torch import Tensor
 from ..settings import DataSettings, UserError
 from ..storage.cache import memo_record
 from .arrays import ArrayPictures
-from .copied import copied_to_test
+from .copied import copied_to_test, copies_among
 from .guards import fit_memory
 from .images import Account, Images, as_original, digest_of, inert, names_of_classes, statistics
 from .manifest import TEST, TRAIN, VAL, Manifest, completed, counted, natural
@@ -51,7 +51,13 @@ def assemble(source: Source, data: DataSettings) -> Images:
     packed = _prepared(source, Reading(data.image_size, data.fit, data.background, data.window))
     if packed.damaged:
         m = _without_damaged(m, packed, source, data.skip_damaged)
-    m = completed(m, data.split_seed, source.pictures.where)
+
+    def alike(places: Sequence[int]) -> np.ndarray:
+        return copies_among(torch.from_numpy(np.require(packed.pixels, requirements=["W"])), packed.digest)[
+            list(places)
+        ]
+
+    m = completed(m, data.split_seed, source.pictures.where, alike)
     images = _images(source, m, packed)
     if data.drop_copies and (copied := copied_to_test(images)):
         train = np.flatnonzero([split != TEST for split in m.splits])
@@ -158,7 +164,7 @@ def _account(source: Source, m: Manifest, packed: Packed, shown: dict[str, str])
         if counts[split, label] or (label is not None and split != VAL)
     )
     left_out = tuple((inert(where), why, n) for (where, why), n in sorted(m.left_out.items()) if n)
-    prepared = packed.preparation.in_words() + (f"; {packed.reason}" if packed.reason else "")
+    prepared = packed.preparation.in_words(fitted=bool(packed.reason)) + (f"; {packed.reason}" if packed.reason else "")
     done = tuple(sorted(packed.remarks.items()))
     damaged = tuple((inert(source.pictures.names[i]), inert(why)) for i, why in packed.damaged.items())
     return Account(rows, left_out, tuple(m.remarks), done, prepared, damaged)

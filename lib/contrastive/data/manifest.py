@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,7 +67,10 @@ def counted(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
-def completed(manifest: Manifest, seed: int, where: object) -> Manifest:
+Alike = Callable[[Sequence[int]], np.ndarray]  # places -> a number for each, equal for copies of each other
+
+
+def completed(manifest: Manifest, seed: int, where: object, alike: Alike) -> Manifest:
     """The manifest with a split for each row: a missing test split is drawn, and what cannot be used is left out.
 
     With labels, all test images have one; without any label, some images are held out to look at.
@@ -76,12 +79,16 @@ def completed(manifest: Manifest, seed: int, where: object) -> Manifest:
         manifest: as the source has it.
         seed: of the draw of the test images.
         where: the source, for messages.
+        alike: which images are copies of each other, which a drawn split keeps on one side.
 
     Raises:
         UserError: when there are no images to train on, or the classes of the splits do not fit together.
     """
     m = _with_classes(manifest, where)
     split = np.array([s or TRAIN for s in m.splits], dtype=object)
+    if (split == TEST).all():
+        m.remarks.append("There are test images only, so they are divided anew.")
+        split[:] = TRAIN
     if not (split == TRAIN).any():
         raise UserError(f"{where} has {split[0]} images, but none to train on. Put those into train/.")
     labelled = np.array([label is not None for label in m.labels], dtype=bool)
@@ -96,7 +103,7 @@ def completed(manifest: Manifest, seed: int, where: object) -> Manifest:
         m.remarks.append(f"{counted(n, 'validation image has', 'validation images have')} no label: for pretraining.")
         split[useless] = TRAIN
     if not (split == TEST).any():
-        split, m = _draw_test(m, split, labelled, seed)
+        split, m = _draw_test(m, split, labelled, seed, alike(m.places))
     m.splits = split.tolist()
     _compare_classes(m, where)
     _compare_groups(m)
@@ -164,12 +171,16 @@ def _compare_groups(m: Manifest) -> None:
         m.remarks.append(f"{counted(n, 'group is', 'groups are')} in both training and validation images.")
 
 
-def _draw_test(m: Manifest, split: np.ndarray, labelled: np.ndarray, seed: int) -> tuple[np.ndarray, Manifest]:
+def _draw_test(
+    m: Manifest, split: np.ndarray, labelled: np.ndarray, seed: int, copies: np.ndarray
+) -> tuple[np.ndarray, Manifest]:
     """Test images, drawn from the training images: a fifth of each class, groups whole; or, where nothing has a label,
-    a fifth of all."""
+    a fifth of all. Copies of them are on their side, or left out."""
     rng = np.random.default_rng([seed, 0x7E57])
     pool = np.flatnonzero((split == TRAIN) & (labelled if labelled.any() else True))
     groups = np.array([group or f"\0{i}" for i, group in enumerate(m.groups)], dtype=object)
+    if any(m.groups) or not labelled.any():
+        groups = _joined(groups, copies)
     if not labelled.any():
         names = list(dict.fromkeys(groups[pool]))  # in order, so that the draw is the same every time
         size = Counter(groups[pool])
@@ -186,18 +197,40 @@ def _draw_test(m: Manifest, split: np.ndarray, labelled: np.ndarray, seed: int) 
     else:
         labels = np.array([str(label) for label in m.labels], dtype=object)
         drawn = _stratified(pool, labels, groups, any(m.groups), rng)
+        if not any(m.groups):
+            drawn = _with_copies(drawn, pool, copies)
         said = f"There were no test images: {len(drawn):,} of {len(pool):,} labelled images were drawn by seed {seed}."
     if any(m.groups) and not len(drawn):
         said = "There were no test images, and none could be drawn: there are too few groups."
     split = split.copy()
     split[drawn] = TEST
     m.remarks.append(said)
-    if any(m.groups):
-        both = (split != TEST) & np.isin(groups, np.unique(groups[drawn]))
-        if both.any():
-            m = m.leave_out(both, "of a group that is in the test images")
-            split = split[~both]
-    return split, m
+    of_groups, of_copies = (
+        (split != TEST) & np.isin(kind, np.unique(kind[split == TEST])) for kind in (groups, copies)
+    )
+    of_copies &= ~of_groups
+    m = m.leave_out(of_groups, "of a group that is in the test images") if of_groups.any() else m
+    m = m.leave_out(of_copies[~of_groups], "copies of test images") if of_copies.any() else m
+    return split[~(of_groups | of_copies)], m
+
+
+def _joined(groups: np.ndarray, copies: np.ndarray) -> np.ndarray:
+    """A number for each row, equal for rows of one group, for copies, and for what these lead on to."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    a, b = (np.unique(kinds, return_inverse=True)[1] for kinds in (groups, copies))
+    n = int(a.max(initial=-1)) + 1
+    size = n + int(b.max(initial=-1)) + 1
+    graph = coo_array((np.ones(len(a), np.int8), (a, n + b)), shape=(size, size))
+    return connected_components(graph, directed=False)[1][a]
+
+
+def _with_copies(drawn: np.ndarray, pool: np.ndarray, copies: np.ndarray) -> np.ndarray:
+    """The rows drawn from a pool, such that copies go where the first of them went."""
+    first = dict(zip(copies[pool[::-1]].tolist(), pool[::-1].tolist(), strict=True))
+    chosen = set(drawn.tolist())
+    return np.array([i for i in pool.tolist() if first[copies[i]] in chosen], dtype=np.int64)
 
 
 def _stratified(

@@ -184,7 +184,7 @@ def _limited(height: int, width: int) -> tuple[tuple[int, int], str]:
     """The size for pictures that all have this one, and the reason."""
     scale = LARGEST_SIDE / min(height, width)
     if scale >= 1:
-        return (height, width), "as all of them are"
+        return (height, width), ""  # nothing to explain
     smaller = max(round(height * scale), 1), max(round(width * scale), 1)
     reason = (
         f"all are larger than {LARGEST_SIDE} pixels, with which a small network would take long on a CPU; "

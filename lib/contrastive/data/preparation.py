@@ -51,11 +51,11 @@ class Preparation:
         window = values["window"]
         return cls(**{**values, "window": None if window is None else (float(window[0]), float(window[1]))})
 
-    def in_words(self) -> str:
-        """For people: what is done, in a sentence without its full stop."""
+    def in_words(self, fitted: bool = True) -> str:
+        """For people: what is done, in a sentence without its full stop. fitted: whether there are other shapes."""
         how = {"crop": "cut about the centre", "pad": "padded with black", "stretch": "stretched"}[self.fit]
         kind = "grey" if self.channels == 1 else "colour"
-        said = f"{kind}, {self.height}x{self.width} pixels, other shapes {how}"
+        said = f"{kind}, {self.height}x{self.width} pixels" + (f", other shapes {how}" if fitted else "")
         return (
             said if self.window is None else f"{said}, values from {self.window[0]:g} to {self.window[1]:g} as 0 to 255"
         )

@@ -118,10 +118,15 @@ def find_pictures(where: str, reading: Reading, data: DataSettings) -> Pictures:
         return _named_source(where, data_root()).pictures
     if not path.exists():
         raise UserError(f"there is no {path}. Give an image, a folder of images, an archive of them, or an .npz file.")
-    if path.is_file() and not is_archive(path) and path.suffix.lower() not in ARRAY_ENDINGS:
-        tree: Tree = OneFile(path)
-        return FilePictures(tree, tree.names, reading)
-    return _path_source(data, path, reading).pictures
+    if path.is_file() and path.suffix.lower() in ARRAY_ENDINGS:
+        parts, _ = arrays.by_part(arrays.read_npz(path), path)
+        return arrays.read_arrays({f"{part}_images": kinds["image"] for part, kinds in parts.items()}, path)[0]
+    if path.is_file() and not is_archive(path):
+        one = OneFile(path)
+        return FilePictures(one, one.names, reading)
+    tree = open_tree(path, data.follow_links)
+    images, *_ = layout.sorted_out(tree)
+    return FilePictures(tree, images, reading) if images else arrays_in(tree)[0]
 
 
 class OneFile:
@@ -199,7 +204,7 @@ def _digits(note: str = "") -> Source:
 # --- By path ------------------------------------------------------------------------------------------------------
 
 
-def _path_source(data: DataSettings, path: Path, reading: Reading | None = None, tree: Tree | None = None) -> Source:
+def _path_source(data: DataSettings, path: Path, tree: Tree | None = None) -> Source:
     name = _path_name(path)
     if path.is_file() and path.suffix.lower() in ARRAY_ENDINGS:
         _check_group(data, path)
@@ -226,7 +231,7 @@ def _path_source(data: DataSettings, path: Path, reading: Reading | None = None,
         manifest.left_out["", "tables that are not used"] += others
     if data.group:
         layout.apply_groups(manifest, data.group, path)
-    return Source(name, FilePictures(tree, manifest.names, reading or asked_reading(data)), manifest)
+    return Source(name, FilePictures(tree, manifest.names, asked_reading(data)), manifest)
 
 
 def _check_group(data: DataSettings, where: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import sys
 import time
 from collections import Counter
@@ -24,7 +25,6 @@ from .preparation import Preparation
 VERSION = 1  # of what decoding and preparing give
 FLUSH_SECONDS = 2.0  # of work that an interruption may lose
 BAR_FROM = 5.0  # seconds of work after which a bar is shown
-BLOCK = 2**20  # bytes that are read at a time
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Packed:
     """Pictures of one shape.
 
     pixels: uint8 N x C x H x W, mapped from a file; zeros where a picture is damaged. damaged: place -> what is wrong
-    with it. remarks: what was done to how many. reason: why they have this size. digest: of the pixels.
+    with it. remarks: what was done to how many. reason: why they have this size. digest: changes with the pixels.
     """
 
     pixels: np.ndarray
@@ -80,10 +80,11 @@ def _load(folder: Path, key: str) -> Packed | None:
     """What was prepared; None if it was not, or something else wrote into its files."""
     try:
         facts = read_json(folder / "pack.json")
-        if facts["key"] != key or facts["file"] != _state(folder / "pixels"):
+        path = folder / facts["file"]
+        if facts["key"] != key or facts["state"] != _state(path):
             return None
         # Copied where it is written to, so that no caller changes the file
-        pixels = np.memmap(folder / "pixels", np.uint8, "c", shape=tuple(facts["shape"]))
+        pixels = np.memmap(path, np.uint8, "c", shape=tuple(facts["shape"]))
     except (OSError, DamagedError, KeyError):
         return None
     damaged = {int(i): why for i, why in facts["damaged"].items()}
@@ -105,8 +106,8 @@ def _in_memory(pictures: Pictures, reading: Reading) -> Packed:
             break
         except NeedsError as need:
             plan.learn(need)
-    pixels = np.concatenate([part.pixels for part in parts])
-    packed = Packed(pixels, plan.preparation, reason=plan.reason, digest=hashlib.sha256(pixels.data).hexdigest())
+    packed = Packed(np.concatenate([part.pixels for part in parts]), plan.preparation, reason=plan.reason)
+    packed.digest = hashlib.sha256(packed.pixels.data).hexdigest()
     for part in parts:
         packed.damaged |= part.damaged
         packed.remarks.update(part.remarks)
@@ -125,9 +126,9 @@ def _make(folder: Path, key: str, pictures: Pictures, reading: Reading) -> None:
                 tqdm(total=len(pictures.names), initial=journal.done, desc="decoding images", unit="image",
                      delay=BAR_FROM, mininterval=1, file=sys.stderr, dynamic_ncols=True) as bar,
             ):  # fmt: skip
-                for part in prepare_from(pictures, plan, journal.done):
+                for part in journal.told(prepare_from(pictures, plan, journal.done, journal.taker)):
                     journal.add(part)
-                    bar.update(len(part.pixels))
+                    bar.update(part.n)
             break
         except NeedsError as need:
             plan.learn(need)
@@ -136,48 +137,69 @@ def _make(folder: Path, key: str, pictures: Pictures, reading: Reading) -> None:
     facts = {
         "key": key, "shape": (len(pictures.names), p.channels, p.height, p.width), "preparation": p.as_json(),
         "damaged": journal.damaged, "remarks": journal.remarks, "reason": plan.reason,
-        "digest": journal.digest.hexdigest(), "file": _state(folder / "pixels"),
+        "digest": journal.digest, "file": journal.file, "state": _state(folder / journal.file),
     }  # fmt: skip
     write_json(folder / "pack.json", facts)
     (folder / "journal").unlink(missing_ok=True)
 
 
+class _Writer:
+    """Takes pixels, writes them to where they belong in a file, and gives a checksum of them."""
+
+    def __init__(self, path: Path, n_bytes: int) -> None:
+        self.path, self.n_bytes = path, n_bytes  # of a picture
+
+    def __call__(self, pixels: np.ndarray, start: int) -> str:
+        rest = pixels.data.cast("B")
+        checksum = hashlib.sha256(rest).hexdigest()
+        with self.path.open("r+b", buffering=0) as file:
+            file.seek(start * self.n_bytes)
+            while rest:  # a disk that fills takes only some of it
+                rest = rest[file.write(rest) :]
+        return checksum
+
+
 class _Journal:
-    """What was decoded so far, and how: the file of pixels, and beside it what is known of those in it."""
+    """What was decoded so far, and how: a file of pixels, and beside it what is known of those in it.
+
+    The file has a name of its own, so that what a process may write whose parent was killed, under another plan, does
+    not come into it.
+    """
 
     def __init__(self, folder: Path, key: str) -> None:
-        self.path, self.pixels, self.key = folder / "journal", folder / "pixels", key
+        self.folder, self.path, self.key = folder, folder / "journal", key
         self.restart()
 
     def restart(self) -> None:
         """Forget what was decoded."""
         self.done, self.damaged, self.remarks = 0, dict[int, str](), Counter[str]()
-        self.digest = hashlib.sha256()
+        self.file, self.digest = f"pixels-{secrets.token_hex(4)}", ""
 
     def recall(self, plan: Plan) -> None:
         """Go on where an interrupted process was, if it left a journal for these pictures."""
         try:
             kept = read_json(self.path)
-            if kept["key"] != self.key or self.pixels.stat().st_size < kept["bytes"]:
+            if kept["key"] != self.key or (self.folder / kept["file"]).stat().st_size < kept["bytes"]:
                 return
-            os.truncate(self.pixels, kept["bytes"])
-            with self.pixels.open("rb") as file:
-                while block := file.read(BLOCK):
-                    self.digest.update(block)
         except (OSError, DamagedError, KeyError):
-            return self.restart()
+            return
         plan.restore(kept["plan"])
-        self.done, self.remarks = kept["done"], Counter(kept["remarks"])
+        self.file, self.done, self.digest = kept["file"], kept["done"], kept["digest"]
+        self.remarks = Counter(kept["remarks"])
         self.damaged = {int(i): why for i, why in kept["damaged"].items()}
 
     @contextmanager
     def writing(self, plan: Plan) -> Iterator[None]:
         """Have the file of pixels open; what was added is kept when it is left. Raises: RunError."""
+        path, p = self.folder / self.file, plan.preparation
+        self.taker = _Writer(path, p.channels * p.height * p.width)
         with self._told():
             if self.done == 0:
                 self.path.unlink(missing_ok=True)
-                self.pixels.unlink(missing_ok=True)  # it may be mapped by another process
-            self._file = self.pixels.open("ab", buffering=0)
+            for other in self.folder.glob("pixels*"):
+                if other != path:
+                    other.unlink(missing_ok=True)
+            self._open = path.open("ab")
         self._plan, self._flushed = plan.as_json(), time.monotonic()
         try:
             try:
@@ -187,23 +209,24 @@ class _Journal:
                 raise
             self._flush()
         finally:
-            self._file.close()
+            self._open.close()
 
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise write_failure(self.pixels, error) from None
+            raise write_failure(self.folder / self.file, error) from None
+
+    def told(self, parts: Iterator[Part]) -> Iterator[Part]:
+        """The same parts. Raises: RunError when one could not be written."""
+        with self._told():
+            yield from parts
 
     def add(self, part: Part) -> None:
-        """Keep some more pictures. Raises: RunError."""
-        rest = part.pixels.data.cast("B")
-        self.digest.update(rest)
-        with self._told():
-            while rest:  # a disk that fills takes only some of it
-                rest = rest[self._file.write(rest) :]
-        self.done += len(part.pixels)
+        """Take note of some more pictures, whose pixels are in the file. Raises: RunError."""
+        self.done += part.n
+        self.digest = hashlib.sha256((self.digest + part.pixels).encode()).hexdigest()
         self.damaged |= part.damaged
         self.remarks.update(part.remarks)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
@@ -211,7 +234,10 @@ class _Journal:
 
     def _flush(self) -> None:
         with self._told():
-            os.fsync(self._file.fileno())
-        kept = {"key": self.key, "plan": self._plan, "done": self.done, "bytes": self._file.tell()}
-        write_json(self.path, {**kept, "damaged": self.damaged, "remarks": self.remarks})
+            os.fsync(self._open.fileno())
+        kept = {
+            "key": self.key, "plan": self._plan, "file": self.file, "done": self.done, "digest": self.digest,
+            "bytes": self.done * self.taker.n_bytes, "damaged": self.damaged, "remarks": self.remarks,
+        }  # fmt: skip
+        write_json(self.path, kept)
         self._flushed = time.monotonic()

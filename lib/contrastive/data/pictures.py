@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -210,23 +210,33 @@ def _for_mixed(shapes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]
 
 @dataclass
 class Part:
-    """Some pictures: uint8 n x C x H x W, zeros where one is damaged; what is wrong with which; what was done to how
-    many."""
+    """Some pictures.
 
-    pixels: np.ndarray
+    n: how many. pixels: uint8 n x C x H x W, zeros where one is damaged; or what a `Taker` gave for them. damaged:
+    place -> what is wrong with it. remarks: what was done to how many.
+    """
+
+    n: int
+    pixels: Any
     damaged: dict[int, str]
     remarks: Counter[str]
 
 
+# Takes pixels, and the place of the first of them, in the process that has prepared them: less to hand over
+Taker = Callable[[np.ndarray, int], Any]
+
+
 class _Prepare:
-    """Places -> the pictures there, prepared; or why the plan does not hold, and for which picture."""
+    """Places -> the pictures there, prepared; or why the plan does not hold, and for which picture; or why they could
+    not be taken."""
 
-    def __init__(self, pictures: Pictures, plan: Plan) -> None:
+    def __init__(self, pictures: Pictures, plan: Plan, taker: Taker | None) -> None:
         self.pictures, self.preparation, self.one_shape = pictures, plan.preparation, plan.one_shape
+        self.taker = taker
 
-    def __call__(self, places: range) -> Part | tuple[str, int]:
+    def __call__(self, places: range) -> Part | tuple[str, int] | OSError:
         p = self.preparation
-        part = Part(np.zeros((len(places), p.channels, p.height, p.width), np.uint8), {}, Counter())
+        part = Part(len(places), np.zeros((len(places), p.channels, p.height, p.width), np.uint8), {}, Counter())
         with quiet:  # entered once for all, since that takes long beside decoding a small picture
             for row, i in enumerate(places):
                 try:
@@ -239,6 +249,11 @@ class _Prepare:
                 part.pixels[row] = p(picture)
                 if picture.remarks:
                     part.remarks.update(picture.remarks)
+        if self.taker is not None:
+            try:
+                part.pixels = self.taker(part.pixels, places.start)
+            except OSError as error:  # returned, since one that is raised loses its number on the way
+                return error
         return part
 
     def _need(self, pixels: np.ndarray) -> str:
@@ -266,13 +281,18 @@ class _Measure:
         return found
 
 
-def prepare_from(pictures: Pictures, plan: Plan, start: int = 0) -> Iterator[Part]:
-    """All pictures from `start` on, prepared, in order. Raises: NeedsError when one does not fit the plan; RunError."""
+def prepare_from(pictures: Pictures, plan: Plan, start: int = 0, taker: Taker | None = None) -> Iterator[Part]:
+    """All pictures from `start` on, prepared, in order.
+
+    Raises: NeedsError when one does not fit the plan; RunError when a process is killed; OSError of the taker.
+    """
     p, places = plan.preparation, range(start, len(pictures.names))
     chunk = min(max(CHUNK_BYTES // (p.channels * p.height * p.width), 1), CHUNK)
-    for part in in_processes(_Prepare(pictures, plan), places, chunk, _many(pictures)):
+    for part in in_processes(_Prepare(pictures, plan, taker), places, chunk, _many(pictures)):
         if isinstance(part, tuple):
             raise NeedsError(*part)
+        if isinstance(part, OSError):
+            raise part
         yield part
 
 

@@ -131,7 +131,10 @@ def test_data_are_described_by_checksum_and_counts():
         "labels": 1437,
         "validation": len(parts.validation),
         "test": 360,
-    }
+        "preparation": {
+            "height": 28, "width": 28, "channels": 1, "fit": "crop", "background": "white", "window": None,
+        },
+    }  # fmt: skip
 
 
 def test_a_description_counts_labels_and_what_was_left_out_and_has_the_note():
@@ -141,7 +144,8 @@ def test_a_description_counts_labels_and_what_was_left_out_and_has_the_note():
     account = Account(left_out=(("train", "damaged", 2), ("", "no images", 3)))
     some = dataclasses.replace(images, train_labels=few, account=account, note="Some.")
     said = describe_data(some, split(some, 512, 0))
-    assert (said["labels"], said["left_out"], said["note"]) == (100, 5, "Some.")
-    # That something was done to pictures, and nothing left out, is said, too
-    done = dataclasses.replace(images, account=Account(done=(("turned", 4),)))
-    assert describe_data(done, split(done, 512, 0))["left_out"] == 0
+    assert (said["labels"], said["note"]) == (100, "Some.")
+    assert said["left_out"] == {"train: damaged": 2, "no images": 3}
+    window = dataclasses.replace(images.preparation, window=(10.0, 4095.0))
+    deep = dataclasses.replace(images, preparation=window)
+    assert describe_data(deep, split(deep, 512, 0))["preparation"]["window"] == [10.0, 4095.0]

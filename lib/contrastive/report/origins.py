@@ -113,7 +113,7 @@ def describe_data(images: Images, splits: Splits) -> dict[str, Any]:
     said: dict[str, Any] = {"name": images.name, "sha256": images.sha256}
     said |= {"pretrain": len(splits.pretrain), "train": len(images.train), "labels": images.n_labels}
     said |= {"validation": len(splits.validation), "test": len(images.test)}
-    account = images.account
-    if account.left_out or account.done:
-        said["left_out"] = sum(n for *_, n in account.left_out)
+    said["preparation"] = images.preparation.as_json()  # with the window, where there is one
+    if images.account.left_out:
+        said["left_out"] = {f"{where}: {why}".removeprefix(": "): n for where, why, n in images.account.left_out}
     return said | ({"note": images.note} if images.note else {})

@@ -115,18 +115,25 @@ def test_of_a_handful_of_images_no_collapse_can_be_told():
         assert collapse_checks(method, images[:n]) == []
 
 
-@pytest.mark.parametrize(("n_copied", "straddling", "failed"), [
-    (1, 0, []), (2, 0, ["few test images are copies of training images"]),
-    (0, 1, ["no group has both training and test images"]),
-])  # fmt: skip
-def test_copies_and_groups_on_both_sides_fail_a_check(monkeypatch, n_copied, straddling, failed):
+@pytest.mark.parametrize(
+    ("n_near", "n_exact", "straddling", "failed"),
+    [
+        (0, 1, 0, None), (5, 1, 0, None), (6, 0, 0, "copies"), (4, 2, 0, "copies"), (0, 0, 1, "group"),
+    ],
+)  # fmt: skip
+def test_copies_and_groups_on_both_sides_fail_a_check(monkeypatch, n_near, n_exact, straddling, failed):
     images = dataclasses.replace(images_of(groups=range(60)), straddling=straddling)
-    copies = [Copy(i, 60 + i, False, 0.9, False) for i in range(n_copied)]
-    monkeypatch.setattr(soundness, "copies_of", lambda images: copies)
+    images = dataclasses.replace(images, test=images.test.repeat(30, 1, 1, 1)[:1100])
+    near = [Copy(i, 60 + i, False, 0.9, False) for i in range(n_near)]
+    exact = [Copy(i, 460 + i, True, 1.0, False) for i in range(n_exact)]
+    of_one = near[:1] and [Copy(50, 60, False, 0.9, False)]  # a second copy of the same test image
+    within = [Copy(1, 2, True, 1.0, False), Copy(700, 701, True, 1.0, False)]
+    monkeypatch.setattr(soundness, "copies_of", lambda images: [*near, *exact, *of_one, *within])
     checks = soundness.data_checks(images)
-    assert [item["name"] for item in checks if not item["passed"]] == failed
-    assert (checks[0]["seen"], checks[1]["seen"]) == (n_copied, f"{straddling} have both")
-    assert checks[0]["expected"].startswith("at most 1 of 40;")
+    assert [failed in item["name"] for item in checks if not item["passed"]] == ([True] if failed else [])
+    assert checks[0]["seen"] == f"{n_near + n_exact}, {n_exact} of them exact"
+    assert checks[0]["expected"].startswith("at most 5 of 1,100, 1 exact;")
+    assert checks[1]["seen"] == f"{straddling} have both"
     # Of data without groups there is nothing to say
     assert len(soundness.data_checks(dataclasses.replace(images, groups=images.groups[:0]))) == 1
 
@@ -136,5 +143,6 @@ def test_copies_that_were_made_are_found_by_the_check():
     test = digits.test.clone()
     test[:5] = digits.train[10:15]
     images = dataclasses.replace(digits, test=test, sha256="of digits with five copies")
-    assert soundness.data_checks(images)[0]["seen"] >= 5
-    assert not soundness.data_checks(images)[0]["passed"]
+    (found,) = soundness.data_checks(images)
+    assert not found["passed"]
+    assert found["seen"].endswith(", 5 of them exact")

@@ -89,10 +89,8 @@ def test_the_first_screen_answers(opened, report):
     for number in found["numbers"]:
         assert number["value"] in text
         assert number["spread"] in text
-    assert (
-        "digits: 512 images to pretrain on, without their labels; 1,437 training images have one, "
-        f"{said['dataset']['validation']} serve to validate, 360 to test" in text
-    )
+    n = said["dataset"]["validation"]
+    assert f"digits: 512 images without labels to pretrain on, 1,437 with labels, {n} to validate, 360 to test" in text
     assert "base_channels 4" in text  # a setting that is not the preset's
     assert f"{len(said['checks'])} of {len(said['checks'])} passed" in text
     assert said["provenance"]["command"] in text

@@ -187,28 +187,35 @@ def test_the_list_names_files_in_order_and_what_they_stand_for():
     without = (images.train_labels < 0).nonzero().flatten()
     picture = show_label_first(images, without, [Choice(7, 30), Choice(0, 12), Choice(49, 8)])
     assert rows_of(picture) == [
-        {"rank": "1", "image": "17.png", "stands for": "30", "label": ""},
-        {"rank": "2", "image": "10.png", "stands for": "12", "label": ""},
-        {"rank": "3", "image": "59.png", "stands for": "8", "label": ""},
+        {"rank": "1", "image": "17.png", "split": "train", "stands for": "30", "label": ""},
+        {"rank": "2", "image": "10.png", "split": "train", "stands for": "12", "label": ""},
+        {"rank": "3", "image": "59.png", "split": "train", "stands for": "8", "label": ""},
     ]
-    assert picture.alt == "The first 3 of 3 images to label, in order."
+    assert picture.alt == "Images to label first, in order, the first of 3."
     shown = picture.light.figure.axes[0].images[0].get_array()
     assert np.array_equal(np.asarray(shown).squeeze(), images.train[17, 0].numpy())
 
 
-@pytest.mark.parametrize(("n", "shown"), [(1, 1), (7, 7), (8, 8), (13, 8), (50, 40)])
+@pytest.mark.parametrize(("n", "shown"), [(1, 1), (7, 7), (8, 8), (13, 8), (50, 24)])
 def test_a_picture_has_whole_rows_and_the_table_has_all(n, shown):
-    images = images_of(labelled=0)
-    picture = show_label_first(images, torch.arange(60), [Choice(i, 1) for i in range(n)])
+    images = images_of(labelled=10)
+    picture = show_label_first(images, torch.arange(10, 60), [Choice(i, 1) for i in range(n)])
     assert len(picture.light.figure.axes) == shown
     assert len(rows_of(picture)) == n
 
 
-def test_the_sentence_says_how_many_have_no_label():
-    named = dataclasses.replace(images_of(labelled=10), train_names=tuple(map(str, range(60))))
-    assert label_first_sentence(named, 24).startswith("50 training images have no label. The 24 below")
-    assert "with their file names" in label_first_sentence(named, 24)
-    assert "file names" not in label_first_sentence(images_of(labelled=10), 24)
+def test_where_nothing_has_a_label_as_many_are_drawn_to_test_on():
+    images = images_of(labelled=0)
+    images = dataclasses.replace(images, test_names=tuple(f"held/{i}.png" for i in range(len(images.test))))
+    picture = show_label_first(images, torch.arange(60), [Choice(i, 1) for i in range(8)])
+    rows = [row for row in rows_of(picture) if row["split"] == "test"]
+    drawn = [f"held/{i}.png" for i in images.test_sample(8).tolist()]
+    assert [row["image"] for row in rows] == drawn
+    assert len(picture.light.figure.axes) == 16
+    assert "drawn at random, to test on" in label_first_sentence(images, 8)
+    some = label_first_sentence(images_of(labelled=10), 8)
+    assert some.startswith("50 training images have no label that can be used. The 8 below")
+    assert "at random" not in some
     assert label_first_sentence(images_of(), 0).startswith("*Every training image has a label")
 
 
@@ -227,11 +234,13 @@ def test_the_table_filled_in_labels_the_images(tmp_path):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    expected = {name: "ab"[i % 2] for i, name in enumerate(images.train_names)}
     again = load_images(tmp_path)
+    # What was held out, and drawn at random, is what is tested on
+    assert set(again.test_names) == set(images.test_names)
+    expected = {row["image"].removeprefix("./"): row["label"] for row in rows}
     labelled = zip([*again.train_names, *again.test_names], [*again.train_labels, *again.test_labels], strict=True)
     assert {name: again.classes[label] for name, label in labelled if label >= 0} == expected
-    assert set(odd) & set(expected)
+    assert set(odd) <= set(expected)
 
 
 def test_names_of_classes_and_files_are_harmless():

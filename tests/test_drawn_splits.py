@@ -49,38 +49,6 @@ def images_of(labels, groups=(), validation=()):
     )  # fmt: skip
 
 
-# --- Copies -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("patients", [False, True])
-@pytest.mark.parametrize("labelled", [0, 60, 100])
-def test_copies_are_on_one_side_of_a_drawn_split(seed, patients, labelled):
-    rng = np.random.default_rng(seed)
-    copies = rng.integers(0, 60, 100)  # most images have one
-    labels = [None if i >= labelled else "ab"[i % 2] for i in range(100)]
-    groups = (copies // 3).astype(str).tolist() if patients else None  # copies are of one patient
-    kept, test, m = drawn(labels, groups, seed, copies=copies)
-    train = sorted({*kept} - {*test})
-    assert test
-    assert not {copies[i] for i in test} & {copies[i] for i in train}
-    if patients:
-        assert not {groups[i] for i in test} & {groups[i] for i in train}
-    elif labelled:
-        assert 0.05 < len(test) / labelled < 0.4
-    gone = 100 - len(kept)
-    assert gone == sum(n for _, n in m.left_out.items())
-    assert labelled == 60 or patients or not gone
-
-
-def test_given_test_images_are_not_searched_for_copies():
-    def never(places):
-        raise AssertionError
-
-    m = completed(manifest(list("abab"), splits=[TRAIN, TRAIN, TEST, TEST]), 0, "here", never)
-    assert m.splits == [TRAIN, TRAIN, TEST, TEST]
-
-
 # --- Test images ----------------------------------------------------------------------------------------------------
 
 
@@ -288,3 +256,9 @@ def test_a_label_more_leaves_the_pixels(tmp_path):
          for x, name in zip(part, names, strict=True)} for d in (before, after)
     ]  # fmt: skip
     assert pixels[0] == pixels[1]
+
+
+def test_one_group_to_train_on_leaves_none_to_validate(tmp_path):
+    images = images_of([0, 1] * 30, groups=[0] * 60)
+    assert "too few to spare" in why_no_evaluation(images)
+    assert why_no_evaluation(images_of([0, 1] * 30, groups=np.arange(60) // 4)) == ""

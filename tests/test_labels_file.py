@@ -248,3 +248,19 @@ def test_too_many_classes(tmp_path):
     text = table(*[f"{i:02}.png,{i % 1001}" for i in range(1202)])
     (tmp_path / "labels.csv").write_text(text)
     refused(tmp_path, "has 1,001 different labels; at most 1,000 can be told apart. .*parameter group")
+
+
+def test_a_table_for_some_images_leaves_the_classes_of_folders(tmp_path):
+    put(tmp_path, {"cat": 10, "dog": 10, "unlabeled": 4})
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "unlabeled").iterdir())
+    (tmp_path / "labels.csv").write_text("image,label\n" + f"{names[0]},cat\n{names[1]},dog\n")
+    images = load_images(tmp_path)
+    assert images.classes == ("cat", "dog")
+    assert images.n_labels + len(images.test) == 22
+    # Other words than the folders': these are no classes then, but cameras, say
+    (tmp_path / "labels.csv").write_text(
+        "image,label\n" + "".join(f"{name},{'xy'[i % 2]}\n" for i, name in enumerate(names))
+    )
+    images = load_images(tmp_path)
+    assert images.classes == ("x", "y")
+    assert images.n_labels + len(images.test) == 4

@@ -95,6 +95,12 @@ def caches(runs):
     return sorted(runs.glob("cache/images-*"))
 
 
+def kept_pixels(cache):
+    """The one file of pixels in the folder of a cache."""
+    (path,) = cache.glob("pixels-*")
+    return path
+
+
 # --- One shape for all --------------------------------------------------------------------------------------------
 
 
@@ -103,7 +109,6 @@ def test_pictures_of_one_shape_stay_as_they_are(tmp_path):
     found = pack(save(tmp_path / "a", arrays))
     np.testing.assert_array_equal(found.pixels, np.stack(arrays).transpose(0, 3, 1, 2))
     assert found.reason == ""
-    assert found.digest == hashlib.sha256(np.ascontiguousarray(np.stack(arrays).transpose(0, 3, 1, 2))).hexdigest()
 
 
 # What most are, the one that is not like them, and side and channels of what all become
@@ -125,7 +130,8 @@ def test_one_picture_unlike_the_others_is_found_wherever_it_is(mixture, place, t
 
 
 @pytest.mark.parametrize("place", [0, 1, 10, N - 1])
-def test_one_deep_picture_among_others_gets_a_window_wherever_it_is(place, tmp_path, few_at_a_time):
+def test_one_deep_picture_among_others_gets_a_window_wherever_it_is(place, tmp_path, few_at_a_time, monkeypatch):
+    monkeypatch.setattr(pictures, "WINDOW_SAMPLE", 2)  # in which it may not be
     deep = np.random.default_rng(0).integers(500, 3000, (24, 24)).astype(np.uint16)
     arrays = scenes(N - 1, channels=1)
     arrays.insert(place, deep)
@@ -313,8 +319,7 @@ def test_the_number_of_processes_changes_nothing(tmp_path, monkeypatch):
         assert found[n].remarks == {"transparent: laid over white": 2}
     for n in (1, 2):
         np.testing.assert_array_equal(found[0].pixels, found[n].pixels)
-        assert (found[0].digest, found[0].reason) == (found[n].digest, found[n].reason)
-        assert found[0].preparation == found[n].preparation
+        assert (found[0].preparation, found[0].reason) == (found[n].preparation, found[n].reason)
 
 
 @pytest.fixture
@@ -374,7 +379,8 @@ def test_a_second_time_nothing_is_decoded(tmp_path, decoded, fresh_runs):
     assert decoded() == before
     np.testing.assert_array_equal(first.pixels, second.pixels)
     assert (first.preparation, first.digest, first.reason) == (second.preparation, second.digest, second.reason)
-    assert {path.name for path in caches(fresh_runs)[0].iterdir()} == {"pack.json", "pixels"}
+    cache = caches(fresh_runs)[0]
+    assert {path.name for path in cache.iterdir()} == {"pack.json", kept_pixels(cache).name}
 
 
 def test_another_way_to_prepare_them_is_kept_apart(tmp_path, fresh_runs):
@@ -412,7 +418,7 @@ def test_an_interrupted_run_goes_on(kind, tmp_path, decoded, few_at_a_time, monk
     monkeypatch.setenv("CONTRASTIVE_RUNS", str(tmp_path / "elsewhere"))
     whole = pack(folder)
     np.testing.assert_array_equal(found.pixels, whole.pixels)
-    assert (found.digest, found.reason, found.preparation) == (whole.digest, whole.reason, whole.preparation)
+    assert (found.reason, found.preparation) == (whole.reason, whole.preparation)
 
 
 def test_what_was_found_before_an_interruption_is_not_forgotten(tmp_path, decoded, few_at_a_time):
@@ -510,11 +516,9 @@ def test_files_that_come_and_go_are_noticed(tmp_path):
     assert fewer == {name: pixels for name, pixels in more.items() if name != "000.png"}
 
 
-def spoil_pixels(folder, content):
-    def spoil(whole):
-        (folder / "pixels").write_bytes(content(whole))
-
-    spoil((folder / "pixels").read_bytes())
+def spoil_pixels(cache, content):
+    path = kept_pixels(cache)
+    path.write_bytes(content(path.read_bytes()))
 
 
 DAMAGES = {
@@ -522,7 +526,7 @@ DAMAGES = {
     "garbage of another size": lambda folder: spoil_pixels(folder, lambda _: b"garbage" * 100),
     "garbage of the same size": lambda folder: spoil_pixels(folder, lambda whole: b"x" * len(whole)),
     "longer": lambda folder: spoil_pixels(folder, lambda whole: whole + b"x"),
-    "without pixels": lambda folder: (folder / "pixels").unlink(),
+    "without pixels": lambda folder: kept_pixels(folder).unlink(),
     "without facts": lambda folder: (folder / "pack.json").unlink(),
     "no JSON": lambda folder: (folder / "pack.json").write_text("{"),
     "empty facts": lambda folder: (folder / "pack.json").write_text(""),
@@ -535,9 +539,12 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_cache_is_made_again(damage, tmp_path, fresh_runs):
     folder = save(tmp_path / "a", scenes())
-    pack(folder)
+    first = pack(folder)
     DAMAGES[damage](caches(fresh_runs)[0])
-    np.testing.assert_array_equal(pack(folder).pixels, np.stack(scenes()).transpose(0, 3, 1, 2))
+    second = pack(folder)
+    np.testing.assert_array_equal(second.pixels, np.stack(scenes()).transpose(0, 3, 1, 2))
+    assert second.digest != first.digest  # what was computed of the damaged ones is not theirs
+    assert pack(folder).digest == second.digest
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated pixels", "another key"])
@@ -549,7 +556,7 @@ def test_a_damaged_journal_is_not_believed(damage, tmp_path, fresh_runs, decoded
     decoded.before = lambda: None
     cache = caches(fresh_runs)[0]
     if damage == "truncated pixels":
-        os.truncate(cache / "pixels", 100)
+        os.truncate(kept_pixels(cache), 100)
     else:
         kept = json.loads((cache / "journal").read_text())
         (cache / "journal").write_text("garbage" if damage == "garbage" else json.dumps({**kept, "key": "x"}))
@@ -560,7 +567,7 @@ def test_writing_into_the_images_does_not_change_the_file(tmp_path, fresh_runs):
     folder = save(tmp_path / "a", scenes())
     images = load_images(folder)
     kept = images.train.clone()
-    file = caches(fresh_runs)[0] / "pixels"
+    file = kept_pixels(caches(fresh_runs)[0])
     before = file.read_bytes()
     images.train.fill_(7)
     images.test.zero_()
@@ -581,17 +588,25 @@ class FullDisk:
     def write(self, data):
         if self.room <= 0:
             raise OSError(errno.ENOSPC, "No space left on device")
-        n = self.file.write(data[: min(self.room, 1000)])
+        n = self.file.write(data[: min(self.room, 700)])
         self.room -= n
         return n
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
 
     def __getattr__(self, name):
         return getattr(self.file, name)
 
 
-@pytest.mark.parametrize("how", ["write", "fsync"])
-def test_a_full_disk_is_one_line_and_with_space_it_goes_on(how, tmp_path, monkeypatch, few_at_a_time):
+@pytest.mark.parametrize("how", ["write", "write in another process", "fsync"])
+def test_a_full_disk_is_one_line_and_with_space_it_goes_on(how, request, tmp_path, monkeypatch, few_at_a_time, decoded):
     folder = save(tmp_path / "a", scenes())
+    if how == "write in another process":
+        request.getfixturevalue("two_processes")
     original = Path.open
 
     def full(*_):
@@ -599,14 +614,15 @@ def test_a_full_disk_is_one_line_and_with_space_it_goes_on(how, tmp_path, monkey
 
     def open_full(path, mode="r", *args, **options):
         file = original(path, mode, *args, **options)
-        return FullDisk(file, 20_000) if path.name == "pixels" and "a" in mode else file
+        full_now = path.name.startswith("pixels") and mode == "r+b" and sum(decoded().values()) > 8
+        return FullDisk(file, 2000) if full_now else file
 
     with monkeypatch.context() as patch:
-        if how == "write":
-            patch.setattr(Path, "open", open_full)
-        else:
+        if how == "fsync":
             patch.setattr(os, "fsync", full)
-        with pytest.raises(RunError, match=r"the disk that holds .* is full .*pixels could not be written") as error:
+        else:
+            patch.setattr(Path, "open", open_full)
+        with pytest.raises(RunError, match=r"the disk that holds .* is full .*pixels-\w+ could not be") as error:
             pack(folder)
     assert "\n" not in str(error.value)
     np.testing.assert_array_equal(pack(folder).pixels, np.stack(scenes()).transpose(0, 3, 1, 2))

@@ -16,7 +16,7 @@ from contrastive.report.pretraining import (
 )
 
 SHARES = {"random encoder": 40.0, "pretrained encoder": 90.0}  # of neighbours
-PAIRED = {"random encoder": 12.5, "pretrained encoder": 75.0}  # of views
+PAIRED = {"random encoder": [12.5], "pretrained encoder": [75.0]}  # of views
 MNIST = SimpleNamespace(name="mnist")
 
 
@@ -93,8 +93,9 @@ def test_without_labels_the_conclusion_is_about_pairs_of_views(shares):
     answer, numbers, spread = conclusion(Own(), [run], MNIST, shares, PAIRED, 400)
     assert answer == (
         "Ours trained on 512 images of mnist for 4 epochs. Of two views of each of 400 images that it never saw, 75.0 "
-        "% are nearest to their partner; with random weights 12.5 % were. No image has a label, so what a classifier "
-        "would get from these features is not known: label the images that are listed below, and this report can tell."
+        "% are nearest to their partner; with random weights 12.5 % were. No image has a label that can be used, so "
+        "what a classifier would get from these features is not known: label the images that are listed below, and "
+        "this report can tell."
     )
     assert numbers[1:3] == [
         ("75.0 %", "± 4.2", "held-out views that find their partner, pretrained encoder"),

@@ -276,3 +276,10 @@ def test_a_report_needs_some_images_to_show(given, images, said):
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
     check_report(*resolve(Settings(preset="smoke", n_images=8), images_of()))
+
+
+@pytest.mark.parametrize("change", [{"image_size": 16}, {"split_seed": 3}, {"group": "x"}, {"dataset": "other"}])
+def test_other_images_are_not_known_before_they_are_seen(change):
+    settings, _ = resolve(Settings(preset="smoke", dataset="mine"), images_of())
+    assert settings.replace(**change).data_sha256 == ""
+    assert settings.replace(seed=3, n_images=20).data_sha256 == settings.data_sha256

@@ -61,7 +61,7 @@ def test_a_report_on_images_without_labels_is_without_what_needs_them(
     }  # fmt: skip
     page = (tmp_path / "out" / "01_pretrain.html").read_text()
     assert left_out in page
-    assert "1,437 training images have no label. The 9 below" in page
+    assert "1,437 training images have no label that can be used. The 9 below" in page
     assert "02_linear_eval.html" not in page
     answer = results["answers"]["01_pretrain"]
     assert "of 360 images that it never saw" in answer["answer"]

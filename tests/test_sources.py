@@ -229,3 +229,33 @@ def test_the_checksum_is_of_what_is_seen_wherever_it_lies(folder, tmp_path):
 def test_names_from_outside_are_inert():
     assert inert("<b>'\"&`$\\[x](y)\u202e\n\x1b") == "_b________x_(y)___"
     assert inert("Röntgen 3.1 (left), 日本") == "Röntgen 3.1 (left), 日本"
+
+
+@pytest.mark.parametrize("labels", [None, [0, 1] * 20])
+def test_a_colour_array_of_ones_own(labels):
+    array = np.random.default_rng(0).integers(0, 256, (40, 20, 16, 3), np.uint8)  # which can be written to
+    images = load_images(array, labels=labels)
+    assert len(images.train) + len(images.test) == 40
+    assert images.train.shape[1:] == (3, 20, 16)
+    place = int(images.train_names[0].rpartition(" ")[2])
+    assert np.array_equal(images.train[0].permute(1, 2, 0).numpy(), array[place])
+
+
+def test_what_an_encoder_will_do_to_other_pictures_names_its_run():
+    array = np.random.default_rng(0).integers(0, 256, (40, 16, 16), np.uint8)
+    checksums = {load_images(array, **options).sha256 for options in ({}, {"fit": "pad"}, {"background": "black"})}
+    assert len(checksums) == 3
+    deep = np.round(array / 255 * 4000).astype(np.uint16)
+    deep[0, 0, :2] = 0, 4000
+    assert load_images(deep, window="0:4000").sha256 != load_images(array).sha256
+
+
+def test_options_are_parameters_of_data():
+    with pytest.raises(UserError, match="unknown parameter of data 'epochs'"):
+        load_images("digits", epochs=3)
+
+
+def test_what_was_loaded_is_known_by_another_name_of_its_path(tmp_path, monkeypatch):
+    put(tmp_path / "some", {"a": 10, "b": 10})
+    monkeypatch.chdir(tmp_path)
+    assert load_images("some") is load_images(tmp_path / "some") is load_images("some/../some", n_images=5)

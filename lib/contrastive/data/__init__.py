@@ -4,7 +4,7 @@
 Within: sources (where) -> manifest (a row an image) -> pictures, packed (pixels) -> assemble (`Images`) -> splits.
 """
 
-from .copied import Copy, copies_of
+from .copied import Copy, across_splits, copies_of
 from .images import Account, ImageFormat, Images, inert
 from .manifest import counted
 from .picture import Picture, Undecodable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from torch import Tensor
 from ..settings import DataSettings, UserError
 from ..storage.cache import memo_record
 from .arrays import ArrayPictures
-from .copied import copied_to_test, copies_among
+from .copied import across_splits, equal_images
 from .guards import fit_memory
 from .images import Account, Images, as_original, digest_of, inert, names_of_classes, statistics
-from .manifest import TEST, TRAIN, VAL, Manifest, completed, counted, natural
+from .manifest import TEST, TRAIN, VAL, Manifest, compare_splits, completed, counted, natural
 from .packed import Packed, pack
 from .pictures import LARGEST_SIDE, Pictures, Reading
 from .preparation import Preparation
@@ -53,17 +54,17 @@ def assemble(source: Source, data: DataSettings) -> Images:
         m = _without_damaged(m, packed, source, data.skip_damaged)
 
     def alike(places: Sequence[int]) -> np.ndarray:
-        return copies_among(torch.from_numpy(np.require(packed.pixels, requirements=["W"])), packed.digest)[
-            list(places)
-        ]
+        return equal_images(packed.pixels[list(places)])
 
     m = completed(m, data.split_seed, source.pictures.where, alike)
     images = _images(source, m, packed)
-    if data.drop_copies and (copied := copied_to_test(images)):
+    if data.drop_copies and len(copied := across_splits(images)[0]):
         train = np.flatnonzero([split != TEST for split in m.splits])
         dropped = np.zeros(len(m.names), bool)
         dropped[train[copied]] = True
-        images = _images(source, m.leave_out(dropped, "copies of test images (drop_copies)"), packed)
+        m = m.leave_out(dropped, "copies of test images (drop_copies)")
+        compare_splits(m, source.pictures.where)
+        images = _images(source, m, packed)
     return images
 
 
@@ -142,16 +143,23 @@ def _groups(m: Manifest, train: np.ndarray, test: np.ndarray) -> tuple[Tensor, i
 def _facts(packed: Packed, parts: Sequence[Tensor], places: Sequence[np.ndarray]) -> dict[str, Any]:
     """Checksum, mean and standard deviation, computed once for pixels that are kept in a file."""
 
+    p = packed.preparation
+    # What an encoder will have to do to other pictures is part of what it was trained on; the usual leaves no trace.
+    usual = Preparation(p.height, p.width, p.channels)
+    unusual = "" if p == usual else json.dumps(p.as_json(), sort_keys=True)
+
     def compute() -> dict[str, Any]:
         train, test, train_labels, test_labels, *others = parts
         digest = digest_of((train, train_labels, test, test_labels, *others))
+        digest.update(unusual.encode())
         mean, std = statistics(train)
         return {"sha256": digest.hexdigest(), "mean": list(mean), "std": list(std)}
 
     if not packed.digest:
         return compute()
     known = digest_of([*parts[2:], *(torch.from_numpy(index) for index in places)]).hexdigest()
-    return memo_record("pixels", {"version": 1, "pixels": packed.digest, "rows": known}, compute, "hashing the images")
+    decisive = {"version": 1, "pixels": packed.digest, "rows": known, "preparation": unusual}
+    return memo_record("pixels", decisive, compute, "hashing the images")
 
 
 def _account(source: Source, m: Manifest, packed: Packed, shown: dict[str, str]) -> Account:

@@ -1,5 +1,6 @@
 """Copies among the images of a data set, searched for once; and which training images are copies of test images."""
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from ..storage.cache import memo_record
 from .copies import Copy, find_copies, groups_of_copies
-from .images import Images, digest_of
+from .images import Images
 
 VERSION = 1  # of what `find_copies` finds
 
@@ -18,11 +19,11 @@ def copies_of(images: Images) -> list[Copy]:
     return _searched(images.sha256, lambda: torch.cat([images.train, images.test]))
 
 
-def copies_among(pixels: Tensor, digest: str = "") -> np.ndarray:
-    """int64 N: a number for each image, equal for images that are copies of each other. digest: of the pixels, where it
-    is known."""
-    digest = digest or digest_of([pixels]).hexdigest()
-    return groups_of_copies(_searched(digest, lambda: pixels), len(pixels))
+def equal_images(pixels: np.ndarray) -> np.ndarray:
+    """int64 N: a number for each of N images, equal for those with the same pixels, whatever computes it."""
+    known: dict[bytes, int] = {}
+    digests = (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels)
+    return np.array([known.setdefault(digest, len(known)) for digest in digests], dtype=np.int64)
 
 
 def _searched(digest: str, pixels: Callable[[], Tensor]) -> list[Copy]:
@@ -36,7 +37,18 @@ def _searched(digest: str, pixels: Callable[[], Tensor]) -> list[Copy]:
     return [Copy(int(a), int(b), bool(exact), likeness, bool(mirrored)) for a, b, exact, mirrored, likeness in rows]
 
 
-def copied_to_test(images: Images) -> list[int]:
-    """The training images of which there is a copy among the test images, in order."""
+def across_splits(images: Images, exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Training images of which there is a copy among the test images, and those test images; copies of copies count.
+
+    Args:
+        images: of a data set.
+        exact: whether near copies do not count.
+
+    Returns:
+        int64 places among the training images, and among the test images.
+    """
     n_train = len(images.train)
-    return sorted({copy.a for copy in copies_of(images) if copy.a < n_train <= copy.b})
+    found = [copy for copy in copies_of(images) if copy.exact or not exact]
+    kind = groups_of_copies(found, n_train + len(images.test))
+    train, test = kind[:n_train], kind[n_train:]
+    return np.flatnonzero(np.isin(train, test)), np.flatnonzero(np.isin(test, train))

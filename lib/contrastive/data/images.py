@@ -150,7 +150,7 @@ def digest_of(parts: Iterable[Tensor]) -> hashlib._Hash:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(f"{part.dtype} {tuple(part.shape)}\n".encode())
-        digest.update(part.numpy().data if part.numel() else b"")
+        digest.update(part.contiguous().numpy().data if part.numel() else b"")
     return digest
 
 

@@ -74,6 +74,7 @@ def apply_table(tree: Tree, table: str, m: Manifest) -> Manifest:
     of_image = _rows_of_images(rows, columns, m, where)
     if missing := len(rows) - sum(n for _, n in of_image.values()):
         remarks.append(f"{counted(missing, 'row names', 'rows name')} an image that is not there ({inert(table)}).")
+    folders = {label for label in m.labels if label is not None}
     for i, (said, _) in of_image.items():
         if "label" in said:
             m.labels[i] = said["label"] or None
@@ -81,9 +82,11 @@ def apply_table(tree: Tree, table: str, m: Manifest) -> Manifest:
             m.groups[i] = said["group"]
         if said.get("split"):
             m.splits[i] = _split(said["split"], where)
-    if "label" in columns:  # what a folder is called is no label then
-        for i in set(range(len(m.names))) - of_image.keys():
-            m.labels[i] = None
+    if "label" in columns:
+        named = {said["label"] for said, _ in of_image.values() if said["label"]}
+        if not named <= folders:  # what a folder is called is no label then
+            for i in set(range(len(m.names))) - of_image.keys():
+                m.labels[i] = None
         m.remarks = [remark for remark in m.remarks if "sub-folders" not in remark and "no label" not in remark]
     labelled = sum(label is not None for label in m.labels)
     used = ", ".join(f"{kind} from {inert(name)!r}" for kind, name in columns.items())

@@ -105,9 +105,17 @@ def completed(manifest: Manifest, seed: int, where: object, alike: Alike) -> Man
     if not (split == TEST).any():
         split, m = _draw_test(m, split, labelled, seed, alike(m.places))
     m.splits = split.tolist()
+    compare_splits(m, where)
+    return m
+
+
+def compare_splits(m: Manifest, where: object) -> None:
+    """Say what is lacking on one side of the splits, or is on both. Raises: UserError when there is nothing to train
+    on, of all or of one class."""
+    if TRAIN not in m.splits:
+        raise UserError(f"{where} has no images to train on that are left. Add some.")
     _compare_classes(m, where)
     _compare_groups(m)
-    return m
 
 
 def _with_classes(m: Manifest, where: object) -> Manifest:
@@ -198,7 +206,7 @@ def _draw_test(
         labels = np.array([str(label) for label in m.labels], dtype=object)
         drawn = _stratified(pool, labels, groups, any(m.groups), rng)
         if not any(m.groups):
-            drawn = _with_copies(drawn, pool, copies)
+            drawn = _with_copies(drawn, pool, copies, labels)
         said = f"There were no test images: {len(drawn):,} of {len(pool):,} labelled images were drawn by seed {seed}."
     if any(m.groups) and not len(drawn):
         said = "There were no test images, and none could be drawn: there are too few groups."
@@ -226,11 +234,15 @@ def _joined(groups: np.ndarray, copies: np.ndarray) -> np.ndarray:
     return connected_components(graph, directed=False)[1][a]
 
 
-def _with_copies(drawn: np.ndarray, pool: np.ndarray, copies: np.ndarray) -> np.ndarray:
-    """The rows drawn from a pool, such that copies go where the first of them went."""
+def _with_copies(drawn: np.ndarray, pool: np.ndarray, copies: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The rows drawn from a pool, such that copies go where the first of them went, and no class goes as a whole."""
     first = dict(zip(copies[pool[::-1]].tolist(), pool[::-1].tolist(), strict=True))
-    chosen = set(drawn.tolist())
-    return np.array([i for i in pool.tolist() if first[copies[i]] in chosen], dtype=np.int64)
+    held = np.isin([first[kind] for kind in copies[pool].tolist()], drawn)
+    for label in set(labels[pool]):
+        own = labels[pool] == label
+        if held[own].all():  # a class of few different images, of which one has to be left to train on
+            held &= copies[pool] != copies[pool][own][0]
+    return pool[held]
 
 
 def _stratified(

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -32,7 +32,8 @@ class Packed:
     """Pictures of one shape.
 
     pixels: uint8 N x C x H x W, mapped from a file; zeros where a picture is damaged. damaged: place -> what is wrong
-    with it. remarks: what was done to how many. reason: why they have this size. digest: changes with the pixels.
+    with it. remarks: what was done to how many. reason: why they have this size. digest: of
+    the pixels, or what is another one whenever they were prepared anew.
     """
 
     pixels: np.ndarray
@@ -89,7 +90,8 @@ def _load(folder: Path, key: str) -> Packed | None:
         return None
     damaged = {int(i): why for i, why in facts["damaged"].items()}
     preparation, remarks = Preparation.from_json(facts["preparation"]), Counter(facts["remarks"])
-    return Packed(pixels, preparation, damaged, remarks, facts["reason"], facts["digest"])
+    digest = hashlib.sha256(f"{key} {path.name}".encode()).hexdigest()
+    return Packed(pixels, preparation, damaged, remarks, facts["reason"], digest)
 
 
 def _state(path: Path) -> list[int]:
@@ -137,26 +139,24 @@ def _make(folder: Path, key: str, pictures: Pictures, reading: Reading) -> None:
     facts = {
         "key": key, "shape": (len(pictures.names), p.channels, p.height, p.width), "preparation": p.as_json(),
         "damaged": journal.damaged, "remarks": journal.remarks, "reason": plan.reason,
-        "digest": journal.digest, "file": journal.file, "state": _state(folder / journal.file),
+        "file": journal.file, "state": _state(folder / journal.file),
     }  # fmt: skip
     write_json(folder / "pack.json", facts)
     (folder / "journal").unlink(missing_ok=True)
 
 
 class _Writer:
-    """Takes pixels, writes them to where they belong in a file, and gives a checksum of them."""
+    """Takes pixels, and writes them to where they belong in a file."""
 
     def __init__(self, path: Path, n_bytes: int) -> None:
         self.path, self.n_bytes = path, n_bytes  # of a picture
 
-    def __call__(self, pixels: np.ndarray, start: int) -> str:
+    def __call__(self, pixels: np.ndarray, start: int) -> None:
         rest = pixels.data.cast("B")
-        checksum = hashlib.sha256(rest).hexdigest()
         with self.path.open("r+b", buffering=0) as file:
             file.seek(start * self.n_bytes)
             while rest:  # a disk that fills takes only some of it
                 rest = rest[file.write(rest) :]
-        return checksum
 
 
 class _Journal:
@@ -173,7 +173,7 @@ class _Journal:
     def restart(self) -> None:
         """Forget what was decoded."""
         self.done, self.damaged, self.remarks = 0, dict[int, str](), Counter[str]()
-        self.file, self.digest = f"pixels-{secrets.token_hex(4)}", ""
+        self.file = f"pixels-{secrets.token_hex(8)}"
 
     def recall(self, plan: Plan) -> None:
         """Go on where an interrupted process was, if it left a journal for these pictures."""
@@ -184,8 +184,7 @@ class _Journal:
         except (OSError, DamagedError, KeyError):
             return
         plan.restore(kept["plan"])
-        self.file, self.done, self.digest = kept["file"], kept["done"], kept["digest"]
-        self.remarks = Counter(kept["remarks"])
+        self.file, self.done, self.remarks = kept["file"], kept["done"], Counter(kept["remarks"])
         self.damaged = {int(i): why for i, why in kept["damaged"].items()}
 
     @contextmanager
@@ -198,7 +197,8 @@ class _Journal:
                 self.path.unlink(missing_ok=True)
             for other in self.folder.glob("pixels*"):
                 if other != path:
-                    other.unlink(missing_ok=True)
+                    with suppress(PermissionError):  # of one that is mapped by another process, on Windows
+                        other.unlink(missing_ok=True)
             self._open = path.open("ab")
         self._plan, self._flushed = plan.as_json(), time.monotonic()
         try:
@@ -226,7 +226,6 @@ class _Journal:
     def add(self, part: Part) -> None:
         """Take note of some more pictures, whose pixels are in the file. Raises: RunError."""
         self.done += part.n
-        self.digest = hashlib.sha256((self.digest + part.pixels).encode()).hexdigest()
         self.damaged |= part.damaged
         self.remarks.update(part.remarks)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
@@ -236,8 +235,8 @@ class _Journal:
         with self._told():
             os.fsync(self._open.fileno())
         kept = {
-            "key": self.key, "plan": self._plan, "file": self.file, "done": self.done, "digest": self.digest,
-            "bytes": self.done * self.taker.n_bytes, "damaged": self.damaged, "remarks": self.remarks,
+            "key": self.key, "plan": self._plan, "file": self.file, "bytes": self.done * self.taker.n_bytes,
+            "done": self.done, "damaged": self.damaged, "remarks": self.remarks,
         }  # fmt: skip
         write_json(self.path, kept)
         self._flushed = time.monotonic()

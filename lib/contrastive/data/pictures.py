@@ -212,18 +212,18 @@ def _for_mixed(shapes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]
 class Part:
     """Some pictures.
 
-    n: how many. pixels: uint8 n x C x H x W, zeros where one is damaged; or what a `Taker` gave for them. damaged:
-    place -> what is wrong with it. remarks: what was done to how many.
+    n: how many. pixels: uint8 n x C x H x W, zeros where one is damaged; none if a `Taker` took them. damaged: place ->
+    what is wrong with it. remarks: what was done to how many.
     """
 
     n: int
-    pixels: Any
+    pixels: np.ndarray
     damaged: dict[int, str]
     remarks: Counter[str]
 
 
 # Takes pixels, and the place of the first of them, in the process that has prepared them: less to hand over
-Taker = Callable[[np.ndarray, int], Any]
+Taker = Callable[[np.ndarray, int], None]
 
 
 class _Prepare:
@@ -251,9 +251,10 @@ class _Prepare:
                     part.remarks.update(picture.remarks)
         if self.taker is not None:
             try:
-                part.pixels = self.taker(part.pixels, places.start)
+                self.taker(part.pixels, places.start)
             except OSError as error:  # returned, since one that is raised loses its number on the way
                 return error
+            part.pixels = part.pixels[:0]
         return part
 
     def _need(self, pixels: np.ndarray) -> str:

@@ -49,8 +49,8 @@ def load_images(dataset: Any = "auto", labels: Any = None, groups: Any = None, *
     if isinstance(dataset, (str, os.PathLike)):
         if labels is not None or groups is not None:
             raise UserError("labels and groups belong to arrays; of files, a labels.csv says them.")
-        return read_images(Settings(dataset=os.fspath(dataset), **options).data)
-    data = Settings(**options).data
+        return read_images(_data_settings(options, dataset=os.fspath(dataset)))
+    data = _data_settings(options)
     _check_group(data, "the array")
     given = {"images": dataset, "labels": labels, "groups": groups}
     try:
@@ -61,12 +61,21 @@ def load_images(dataset: Any = "auto", labels: Any = None, groups: Any = None, *
     return assemble(Source("array", pictures, manifest), data)
 
 
+def _data_settings(options: dict[str, Any], **own: str) -> DataSettings:
+    """Raises: UserError when an option is no parameter of data, or has no sensible value."""
+    for name in options:
+        if name not in DataSettings.model_fields:
+            raise UserError(did_you_mean(name, DataSettings.model_fields, "parameter of data"))
+    return Settings(**own, **options).data
+
+
 def read_images(data: DataSettings) -> Images:
     """The data set that settings name. Raises: UserError."""
-    where = data.dataset
+    where, data = data.dataset, data.model_copy(update={"n_images": None})  # which takes no other images
     if where in NAMES:
         return _named(data, str(data_root()))
-    path = Path(os.path.expanduser(where))
+    path = Path(os.path.abspath(os.path.expanduser(where)))
+    data = data.model_copy(update={"dataset": str(path)})
     if not where or not os.path.exists(path):
         if os.sep in where or os.path.islink(path):
             raise UserError(f"there is no {path}. Give a folder of images, an archive of them, or an .npz file.")

@@ -90,7 +90,8 @@ def why_no_evaluation(images: Images) -> str:
     n, n_classes = images.n_labels, len(images.classes)
     if n == 0:
         return f"No image of {images.name} has a label that can be used."
-    if _n_validation(images) == 0 and len(images.validation) < n_classes:
+    validation, rest, _ = _parts(images, np.random.default_rng([0, 0x5EED]))
+    if min(len(validation), len(rest)) < n_classes:
         return (
             f"{images.name} has {n:,} training images with a label, of {n_classes:,} classes: too few to spare a fifth "
             "of each class for validation. Five of each are enough."

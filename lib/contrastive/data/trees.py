@@ -133,8 +133,9 @@ class Folder:
             if most >= 0:
                 return os.read(descriptor, most)
             content = os.read(descriptor, self._facts[name][0] + 1)
-            while more := os.read(descriptor, BLOCK):  # it has grown, or is larger than can be read at once
-                content += more
+            if len(content) != self._facts[name][0]:  # it has grown, or is larger than can be read at once
+                while more := os.read(descriptor, BLOCK):
+                    content += more
             return content
         finally:
             os.close(descriptor)

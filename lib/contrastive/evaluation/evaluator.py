@@ -13,12 +13,12 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from ..data import Images, headline_labels, load_images, split
+from ..data import Images, headline_labels, split
 from ..processor import keep_freed_memory
 from ..settings import METHODS, EvaluationSettings
 from ..storage.cache import memo_record
 from ..storage.tensors import hash_tensors
-from ..training import Run, load_encoder, load_method, untrained_method
+from ..training import Run, load_encoder, load_method, transfer_images, untrained_method
 from .arms import ARMS, Subject, with_role
 from .calibration import calibration_error, macro_auc
 from .corruptions import CORRUPTIONS, corrupt
@@ -63,7 +63,7 @@ def evaluate(run: Run, images: Images, progress: bool = True) -> Evaluation:
         "encoder": hash_tensors(encoder.state_dict()),
         **settings.decisive(),
         # other data may come to have that name
-        "transfer": None if settings.transfer is None else load_images(settings.transfer).sha256,
+        "transfer": None if settings.transfer is None else transfer_images(run.settings).sha256,
     }
 
     def compute() -> dict[str, object]:
@@ -89,7 +89,7 @@ def _evaluate(run: Run, images: Images, progress: bool) -> Evaluation:
     if evaluator.full:
         evaluator.corruptions()
     if run.settings.evaluation.transfer is not None:
-        evaluator.transfer(run.settings.evaluation.transfer)
+        evaluator.transfer()
     e = evaluator
     unchanged = hash_tensors(e.subject.encoder.state_dict()) == before
     return Evaluation(e.rows, e.headline, e.probabilities, e.right, time.perf_counter() - started, unchanged)
@@ -214,9 +214,9 @@ class _Evaluator:
         for arm, values in of_arm.items():
             self.add(Key("accuracy", arm, subset="corrupted"), statistics.fmean(values))
 
-    def transfer(self, dataset: str) -> None:
+    def transfer(self) -> None:
         """Linear probes on other images, with all of their labels."""
-        other = load_images(dataset)
+        other = transfer_images(self.settings)
         known = (other.train_labels >= 0).nonzero().flatten()
         order = known[torch.randperm(len(known), generator=Generator().manual_seed(self.seed))]
         choose, fit = order[: len(order) // 5], order[len(order) // 5 :]

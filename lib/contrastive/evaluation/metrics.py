@@ -32,6 +32,7 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric(),
     **{f"accuracy_k{k}": Metric() for k in KNN_K},
     "validation_accuracy": Metric(),
+    "paired_share": Metric(),
     "macro_auc": Metric(spread="relative"),
     "calibration_error": Metric(higher_is_better=False, spread="steps"),
     "calibration_error_scaled": Metric(higher_is_better=False, spread="relative"),

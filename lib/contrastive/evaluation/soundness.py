@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import Images, copies_of
+from ..data import Images, across_splits
 from ..methods import Method
 from ..training import Run, load_method
 from ..training.loop import Epoch
@@ -83,9 +83,8 @@ def collapse_checks(method: Method, images: Tensor) -> list[dict[str, Any]]:
 
 def data_checks(images: Images) -> list[dict[str, Any]]:
     """That no test image is a copy of a training image, and that no group has both, for `record`."""
-    n_train, n_test = len(images.train), len(images.test)
-    across = [copy for copy in copies_of(images) if copy.a < n_train <= copy.b]
-    near, exact = {copy.b for copy in across}, {copy.b for copy in across if copy.exact}
+    n_test = len(images.test)
+    near, exact = (across_splits(images, only_exact)[1] for only_exact in (False, True))
     most, most_exact = (max(1, int(share * n_test)) for share in (COPIES, EXACT_COPIES))
     passed = len(near) <= most and len(exact) <= most_exact
     expected = f"at most {most} of {n_test:,}, {most_exact} exact; drop_copies=true leaves such training images out"

@@ -74,8 +74,8 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 def _read(path: Path, name: str) -> Report:
     results = read_json(path)
-    if not results["metrics"]:
-        raise UserError(f"{path} holds no numbers to compare: run 02_linear_eval or 03_ablations.")
+    if not results.get("metrics"):
+        raise UserError(f"{path} holds no numbers to compare: run its notebooks to their ends.")
     return Report(name, results, training_curves(results))
 
 

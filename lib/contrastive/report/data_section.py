@@ -13,6 +13,7 @@ from .pictures import Picture
 
 SHOWN_CLASSES = 30  # in a table
 SHOWN_COPIES, PER_ROW = 12, 6
+SHOWN_TO_LABEL, PER_ROW_TO_LABEL = 24, 8
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -25,11 +26,12 @@ def account(images: Images) -> str:
     lines += [
         "| class | " + " | ".join(f"{SPLITS[split]} images" for split in splits) + " |", "|:--|" + "--:|" * len(splits)
     ]  # fmt: skip
-    for name in classes[:SHOWN_CLASSES]:
+    named = [name for name in classes if name]
+    for name in [*named[:SHOWN_CLASSES], *([""] if "" in classes else [])]:
         cells = " | ".join(f"{number.get((split, name), 0):,}" for split in splits)
         lines.append(f"| {name or '*without a label*'} | {cells} |")
-    if len(classes) > SHOWN_CLASSES:
-        lines.append(f"| *{len(classes) - SHOWN_CLASSES:,} more classes* |" + " |" * len(splits))
+    if len(named) > SHOWN_CLASSES:
+        lines.append(f"| *{len(named) - SHOWN_CLASSES:,} more classes* |" + " |" * len(splits))
     totals = (sum(n for (s, _), n in number.items() if s == split) for split in splits)
     lines += ["| **all** | " + " | ".join(f"**{n:,}**" for n in totals) + " |", ""]
     if a.prepared:
@@ -117,18 +119,38 @@ def _pair(images: Images, copy: Copy) -> dict[str, Any]:
 
 
 def show_label_first(images: Images, unlabelled: Tensor, chosen: Sequence[Choice]) -> Picture:
-    """The images to label first, in order, with a CSV of their file names. unlabelled: their places among the training
-    images."""
+    """The images to label first, in order, with a table of their file names.
+
+    Where nothing has a label, with as many held-out images, drawn at random, to test on: typical images would make a
+    test easier than the images are.
+
+    Args:
+        images: of the data set.
+        unlabelled: int64, which training images have no label.
+        chosen: some of those, by their places among them.
+    """
     places = [int(unlabelled[choice.index]) for choice in chosen]
-    shown = places[: len(places) // 8 * 8 or len(places)][:40]
-    rows = [shown[k : k + 8] for k in range(0, len(shown), 8)]
-    titles = [[str(k + i + 1) for i in range(len(row))] for k, row in zip(range(0, len(shown), 8), rows, strict=True)]
-    alt = f"The first {len(shown)} of {len(places)} images to label, in order."
-    picture = plots.image_rows(images.train, rows, titles, alt, alt, name="label_first")
-    return picture.with_rows(
-        {"rank": i, "image": file_name(images, place), "stands for": choice.like, "label": ""}
+    tests = images.test_sample(len(places)).tolist() if images.n_labels == 0 else []
+    pixels = torch.cat([images.train[places], images.test[tests]])
+    rows: list[list[int]] = []
+    titles: list[list[str]] = []
+    for word, start, n in (("", 0, len(places)), ("test ", len(places), len(tests))):
+        shown = min(n, SHOWN_TO_LABEL) // PER_ROW_TO_LABEL * PER_ROW_TO_LABEL or n  # whole rows
+        width = min(PER_ROW_TO_LABEL, shown)
+        if n and (not rows or width == len(rows[0])):
+            rows += [[start + k + i for i in range(width)] for k in range(0, shown, width)]
+            titles += [[f"{word}{k + i + 1}" for i in range(width)] for k in range(0, shown, width)]
+    alt = f"Images to label first, in order, the first of {len(places)}"
+    alt += f"; and some of {len(tests)} to test on, at random." if tests else "."
+    picture = plots.image_rows(pixels, rows, titles, alt, alt, name="label_first")
+    n_train = len(images.train)
+    table: list[dict[str, Any]] = [
+        {"rank": i, "image": file_name(images, place), "split": "train", "stands for": choice.like, "label": ""}
         for i, (place, choice) in enumerate(zip(places, chosen, strict=True), 1)
-    )
+    ]
+    table += [{"rank": i, "image": file_name(images, n_train + t), "split": "test", "stands for": "", "label": ""}
+              for i, t in enumerate(tests, 1)]  # fmt: skip
+    return picture.with_rows(table)
 
 
 def label_first_sentence(images: Images, n_chosen: int) -> str:
@@ -136,9 +158,16 @@ def label_first_sentence(images: Images, n_chosen: int) -> str:
     n = int((images.train_labels < 0).sum())
     if n == 0:
         return "*Every training image has a label, so there is nothing to choose.*"
-    names = "with their file names " if any(images.train_names) else ""
-    return (
-        f"{n:,} training images have no label. The {n_chosen:,} below differ as much as these do: each is the most "
-        f"typical of a group. The link below the picture gives all {names}as a table; fill in its last column, save it "
-        "as `labels.csv` beside the images."
+    said = (
+        f"{n:,} training images have no label that can be used. The {n_chosen:,} below differ as much as these do: "
+        "each is the most typical of a group. "
+    )
+    if images.n_labels == 0:
+        said += (
+            "With them come as many held-out images, drawn at random, to test on: on typical images alone, any "
+            "classifier would look better than it is. "
+        )
+    return said + (
+        "The link below the picture gives all as a table. Fill in its last column, and save it as `labels.csv` beside "
+        "the images, or add its rows to the one that is there; of an array, set its labels."
     )

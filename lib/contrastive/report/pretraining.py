@@ -1,14 +1,17 @@
 """What 01_pretrain says of a training, for every method alike."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..data import Images, counted
+from ..evaluation.diagnostics import paired_share
 from ..evaluation.statistics import standard_error, summary
 from ..methods import Logged, Method
-from ..training import Run
+from ..training import Run, load_method, untrained_method
 
 Conclusion = tuple[str, list[tuple[str, str, str]], str]  # answer, key numbers, what the spreads are
 
@@ -43,12 +46,27 @@ def same_class_share(labels: Tensor, rows: Sequence[Sequence[int]]) -> float:
     return 100 * (classes[:, 1:] == classes[:, :1]).float().mean().item()
 
 
+def paired_shares(runs: Sequence[Run], images: Tensor) -> dict[str, list[float]]:
+    """How many of two views of each of these uint8 images are nearest to their partner, in percent, for each run: by
+    its encoder with random first weights, and pretrained."""
+    return {
+        "random encoder": [paired_share(untrained_method(run), images) for run in runs],
+        "pretrained encoder": [paired_share(load_method(run), images) for run in runs],
+    }
+
+
+def metrics(paired: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
+    """What can be measured without labels, for `record`."""
+    names = {"pretrained encoder": "paired_share", "random encoder": "random_encoder_paired_share"}
+    return {names[whose]: summary(list(values)) for whose, values in paired.items()}
+
+
 def conclusion(
     method: Method,
     runs: Sequence[Run],
     images: Images,
     shares: Mapping[str, float] | None,
-    paired: Mapping[str, float],
+    paired: Mapping[str, Sequence[float]],
     n_test: int,
 ) -> Conclusion:
     """The answer of 01_pretrain.
@@ -59,11 +77,11 @@ def conclusion(
         images: that they were trained on.
         shares: of a test image's neighbours that are of its class, in percent, by the random and by the pretrained
             encoder; None where there are no labels.
-        paired: views of a test image that are nearest to each other, in percent, by the same two.
+        paired: what `paired_shares` gave.
         n_test: how many test images that was measured on.
     """
     settings, several = runs[0].settings, len(runs) > 1
-    before, after = (shares or paired).values()
+    before, after = (shares or {name: fmean(values) for name, values in paired.items()}).values()
     said = f"{method.TITLE or settings.method.name} trained on {settings.data.n_images:,} images of {images.name} for "
     said += f"{counted(settings.optimiser.epochs, 'epoch')}. "
     if shares:
@@ -77,8 +95,9 @@ def conclusion(
         what, spread = "held-out views that find their partner", "of views"
         said += (
             f"Of two views of each of {n_test:,} images that it never saw, {after:.1f} % are nearest to their partner; "
-            f"with random weights {before:.1f} % were. No image has a label, so what a classifier would get from these "
-            "features is not known: label the images that are listed below, and this report can tell."
+            f"with random weights {before:.1f} % were. No image has a label that can be used, so what a classifier "
+            "would get from these features is not known: label the images that are listed below, and this report can "
+            "tell."
         )
     spread += f", 95 % interval from {n_test:,} test images, one seed"
     spread += "; of training, over seeds" if several else ""

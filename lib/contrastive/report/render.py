@@ -199,9 +199,9 @@ def first_screen(stem: str, notebook: Any, own: dict[str, Any], results: dict[st
 
 def _data(data: dict[str, Any]) -> str:
     labels = data.get("labels", data["train"])  # older reports had one for each
-    said = f"{data['name']}: {data['pretrain']:,} images to pretrain on, without their labels; "
-    said += f"{labels:,} training images have one, " if labels else "no image has one, "
-    return said + f"{data['validation']:,} serve to validate, {data['test']:,} to {'test' if labels else 'look at'}"
+    said = f"{data['name']}: {data['pretrain']:,} images without labels to pretrain on, "
+    said += f"{labels:,} with labels, " if labels else "none with a label, "
+    return said + f"{data['validation']:,} to validate, {data['test']:,} to {'test' if labels else 'look at'}"
 
 
 def _settings(settings: dict[str, Any], made: dict[str, Any], trained: str) -> str:

@@ -130,7 +130,7 @@ def with_what_they_need(
     are too few images for a report.
     """
     check_report(settings, images)
-    need = [path for path in notebooks if nbformat.read(path, as_version=4).metadata.get(NEEDS) == ["labels"]]
+    need = [path for path in notebooks if "labels" in nbformat.read(path, as_version=4).metadata.get(NEEDS, ())]
     why = why_no_evaluation(images)
     if need and (not why or only):
         check_evaluation(settings, images)

@@ -39,6 +39,16 @@ def budgets_sentence(settings: Settings) -> str:
     )
 
 
+def groups_sentence(images: Images) -> str:
+    """What intervals do not count, where images come in groups; empty where they do not."""
+    if not len(images.groups):
+        return ""
+    return (
+        "Several images are of one group. Intervals count images as if each were of its own, so they are narrower than "
+        "they should be: differences between groups that were and were not tested on are not in them."
+    )
+
+
 def few_labels(budgets: Sequence[int], n_classes: int) -> int:
     """The number of labels that an answer is about: the fewest with ten of each class, or the most there are."""
     return min((n for n in budgets if n >= 10 * n_classes), default=max(budgets))
@@ -62,7 +72,7 @@ def _less(n: int, arm: str) -> str:
 def _by_labels(metrics: Metrics, budgets: Sequence[int], arms: Sequence[str], n_train: int, dataset: str) -> str:
     lines = ["| labels | " + " | ".join(ARMS[arm].name for arm in arms) + " |", "|:--|" + "--:|" * len(arms)]
     for n in sorted(budgets, reverse=True):
-        share = f" ({100 * n / n_train:.3g} % of {dataset})" if n < n_train else f" (all of {dataset})"
+        share = f" ({100 * n / n_train:.3g} % of {dataset})" if n < n_train else f" (all labels of {dataset})"
         own = {arm: metrics[_accuracy(arm, n)] for arm in arms if _accuracy(arm, n) in metrics}
         best = max(own, key=lambda arm: own[arm]["mean"])
         cells = []
@@ -143,13 +153,14 @@ def answer(
     ]
     own = metrics[_accuracy("linear", headline)]
     majority = metrics["majority_class_accuracy"]["mean"]
+    warning = "This encoder was trained on labels, so nothing here is a saving of labels. " if read_labels else ""
     if own["mean"] <= majority:
         return (
-            f"With {headline:,} labels, the linear probe on the pretrained encoder gets {own['mean']:.1f} %, no more "
-            f"than always guessing the most frequent class ({majority:.1f} %). Nothing can be said of labels saved."
+            f"{warning}With {headline:,} labels, the linear probe on the pretrained encoder gets {own['mean']:.1f} %, "
+            f"no more than always guessing the most frequent class ({majority:.1f} %). Nothing can be said of labels "
+            "saved."
         )
     alone = " (One seed: these intervals are of test images alone.)" if own["n_seeds"] == 1 else ""
-    warning = "This encoder was trained on labels, so nothing here is a saving of labels. " if read_labels else ""
     saving = savings_sentence(metrics, saved, few)
     return f"{warning}{saving} With {headline:,} labels it gets {own['mean']:.2f} %: {parts[0]}, and {parts[1]}.{alone}"
 

@@ -79,7 +79,8 @@ class Settings(BaseModel):
 
     def replace(self, **changes: Any) -> Settings:
         """The same settings with some values changed, as `rebased` does it, checked again. Raises: UserError."""
-        same_images = changes.get("dataset", self.data.dataset) == self.data.dataset
+        before = self.data.model_dump(exclude={"n_images"})
+        same_images = all(before[name] == value for name, value in changes.items() if name in before)
         data_sha256 = self.data_sha256 if same_images else ""
         return _restored(rebased(self.flat(), changes), data_sha256, self.asked | changes.keys())
 

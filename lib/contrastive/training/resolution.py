@@ -10,7 +10,6 @@ from ..data import (
     Images,
     counted,
     default_budgets,
-    load_images,
     n_unlabelled,
     read_images,
     split,
@@ -190,6 +189,12 @@ def check_report(settings: Settings, images: Images) -> None:
         raise UserError(f"a report needs at least {LEAST_TEST} images to pretrain on; n_images is {n}.")
 
 
+def transfer_images(settings: Settings) -> Images:
+    """The data set to transfer to, read as the settings' own is. Raises: UserError."""
+    own = {"dataset": settings.evaluation.transfer, "group": None, "drop_copies": False}
+    return read_images(settings.data.model_copy(update=own))
+
+
 def check_evaluation(settings: Settings, images: Images) -> None:
     """Raises: UserError when there are too few labels to evaluate a run with, or the images are not like those to
     transfer to."""
@@ -198,7 +203,7 @@ def check_evaluation(settings: Settings, images: Images) -> None:
     budgets, transfer = settings.evaluation.budgets, settings.evaluation.transfer
     if budgets and budgets[-1] > images.n_labels:
         raise UserError(f"parameter budgets={budgets[-1]}: {images.name} has {images.n_labels:,} training labels.")
-    if budgets and budgets[0] < len(images.classes):
+    if budgets and budgets[0] < len(images.classes) and settings.evaluation.budget_draw == "balanced":
         raise UserError(
             f"parameter budgets={budgets[0]}: {images.name} has {len(images.classes)} classes, and each needs a label."
         )
@@ -210,7 +215,7 @@ def check_evaluation(settings: Settings, images: Images) -> None:
         )
     if transfer is None:
         return
-    other = load_images(transfer)
+    other = transfer_images(settings)
     if other.format.shape != images.format.shape:
         sizes = [f"{x.train.shape[1]} channels of {x.train.shape[2]}x{x.train.shape[3]}" for x in (images, other)]
         raise UserError(

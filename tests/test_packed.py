@@ -268,6 +268,30 @@ def test_all_damaged_files_are_named_and_can_be_left_out(tmp_path):
         np.testing.assert_array_equal(image.permute(1, 2, 0), arrays[int(name[:3])])
 
 
+def test_what_could_not_be_read_for_a_moment_is_read_again(tmp_path, monkeypatch):
+    arrays = scenes()
+    folder = save(tmp_path / "a", arrays)
+    unlucky = (folder / "007.png").read_bytes()
+    real = pictures.decode
+
+    def short_of_memory(content, *rest):
+        if content == unlucky:
+            raise pictures.Undecodable("needs more memory than there is")
+        return real(content, *rest)
+
+    with monkeypatch.context() as moment:
+        moment.setattr(pictures, "decode", short_of_memory)
+        with pytest.raises(UserError, match=r"007\.png needs more memory"):
+            load_images(folder)
+        assert len(load_images(folder, skip_damaged=True).account.damaged) == 1
+    forget_images()
+    found = load_images(folder)
+    assert not found.account.damaged
+    names = [*found.train_names, *found.test_names]
+    image = torch.cat([found.train, found.test])[names.index("007.png")]
+    np.testing.assert_array_equal(image.permute(1, 2, 0), arrays[7])
+
+
 def test_of_many_damaged_files_the_first_are_named(tmp_path):
     folder = save(tmp_path / "a", scenes())
     for i in range(2, 14):

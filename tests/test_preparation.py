@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
+from contrastive import load_images
 from contrastive.data.picture import Picture
 from contrastive.data.preparation import FITS, Preparation, as_bytes, fitted
 
@@ -188,3 +189,17 @@ def test_it_is_told_in_words():
     said = Preparation(32, 48, 1, "stretch", window=(10, 4000.5)).in_words()
     assert said == "grey, 32x48 pixels, other shapes stretched, values from 10 to 4000.5 as 0 to 255"
     assert Preparation(32, 32, 3).in_words() == "colour, 32x32 pixels, other shapes cut about the centre"
+
+
+def test_one_bright_picture_does_not_set_the_window_of_all():
+    rng = np.random.default_rng(0)
+    arrays = rng.integers(0, 4096, (60, 16, 16)).astype(np.uint16)
+    arrays[7, :2] = 65535  # two lines
+    low, high = load_images(arrays).preparation.window
+    assert low < 50
+    assert 4000 < high < 8000
+
+
+def test_arrays_of_another_shape_are_other_images():
+    values = np.random.default_rng(0).integers(0, 4096, (40, 16, 24)).astype(np.uint16)
+    assert load_images(values).sha256 != load_images(values.reshape(40, 24, 16)).sha256

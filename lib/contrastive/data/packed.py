@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,11 +20,13 @@ from tqdm import tqdm
 
 from ..settings import UserError, runs_root
 from ..storage.files import DamagedError, locked, read_json, say, write_failure, write_json
+from .picture import Undecodable
 from .pictures import NeedsError, Part, Pictures, Plan, Reading, prepare_from
 from .preparation import Preparation
 
 VERSION = 1  # of what decoding and preparing give
 FLUSH_SECONDS = 2.0  # of work that an interruption may lose
+TRIED_AGAIN = 20  # damaged pictures, of those that were prepared before
 BAR_FROM = 5.0  # seconds of work after which a bar is shown
 
 
@@ -32,8 +35,8 @@ class Packed:
     """Pictures of one shape.
 
     pixels: uint8 N x C x H x W, mapped from a file; zeros where a picture is damaged. damaged: place -> what is wrong
-    with it. remarks: what was done to how many. reason: why they have this size. digest: of
-    the pixels, or what is another one whenever they were prepared anew.
+    with it. remarks: what was done to how many. reason: why they have this size. digest: of the pixels, or what is
+    another one whenever they were prepared anew.
     """
 
     pixels: np.ndarray
@@ -60,15 +63,15 @@ def pack(pictures: Pictures, reading: Reading) -> Packed:
         return _in_memory(pictures, reading)
     key = json.dumps([VERSION, pictures.stamp, asdict(reading)])
     folder = runs_root() / "cache" / f"images-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    if (kept := _load(folder, key)) is not None:
+    if (kept := _load(folder, key)) is not None and not _mended(pictures, kept.damaged):
         return kept
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}. Set CONTRASTIVE_RUNS.") from None
     with locked(folder, "decoding the images"):
-        if (kept := _load(folder, key)) is None:
-            if (folder / "pack.json").exists():
+        if (kept := _load(folder, key)) is None or _mended(pictures, kept.damaged):
+            if kept is None and (folder / "pack.json").exists():
                 say(f"the decoded images in {folder} are damaged. They are made again.")
             _make(folder, key, pictures, reading)
             kept = _load(folder, key)
@@ -94,6 +97,18 @@ def _load(folder: Path, key: str) -> Packed | None:
     return Packed(pixels, preparation, damaged, remarks, facts["reason"], digest)
 
 
+def _mended(pictures: Pictures, damaged: Iterable[int]) -> bool:
+    """Whether one of the first few pictures that could not be read can be now: memory may have been short, a disk
+    busy, or a package missing."""
+    for i in itertools.islice(damaged, TRIED_AGAIN):
+        try:
+            pictures.picture(i)
+        except Undecodable:
+            continue
+        return True
+    return False
+
+
 def _state(path: Path) -> list[int]:
     """Size and time of a file, which change when it is written to."""
     status = path.stat()
@@ -109,7 +124,7 @@ def _in_memory(pictures: Pictures, reading: Reading) -> Packed:
         except NeedsError as need:
             plan.learn(need)
     packed = Packed(np.concatenate([part.pixels for part in parts]), plan.preparation, reason=plan.reason)
-    packed.digest = hashlib.sha256(packed.pixels.data).hexdigest()
+    packed.digest = hashlib.sha256(repr(packed.pixels.shape).encode() + packed.pixels.data).hexdigest()
     for part in parts:
         packed.damaged |= part.damaged
         packed.remarks.update(part.remarks)

@@ -12,16 +12,15 @@ import numpy as np
 from ..settings import UserError
 from .decode import decode, shape_of
 from .picture import Picture, Undecodable
-from .preparation import Preparation
+from .preparation import LARGEST_SIDE, Preparation, size_of_alike, size_of_mixed
 from .processes import in_processes
 from .quiet import quiet
 from .trees import Tree
 
-LARGEST_SIDE = 64  # of images that nobody gave a size: larger ones take a small network minutes to hours on a CPU
-STEP = 8  # sizes that are chosen are multiples of it
 CHUNK, CHUNK_BYTES = 256, 2**23  # pictures that a process prepares at a time, and bytes of pixels: the less of both
 PARALLEL_FROM, PARALLEL_BYTES = 2000, 30_000_000  # fewer and smaller pictures are decoded before processes have started
 WINDOW_SAMPLE = 200  # pictures that a window is found from
+WINDOW_VALUES = 4096  # of each, at most
 WINDOW_SHARE = 0.1  # percent of the values on each side that the window cuts
 
 
@@ -123,7 +122,7 @@ class Plan:
             self.size, self.reason = (reading.image_size,) * 2, "asked for by image_size"
         else:
             self.one_shape = first.shape[0], first.shape[1]
-            self.size, self.reason = _limited(*shape)
+            self.size, self.reason = size_of_alike(*shape)
 
     def _first(self) -> tuple[np.ndarray, tuple[int, int]]:
         """The first picture that can be read, and its size: a large JPEG is decoded at a part of it."""
@@ -150,23 +149,22 @@ class Plan:
         else:
             self.one_shape, shapes = None, list(_shapes(self.pictures))
             # Of one size, a large JPEG and a PNG are decoded to several
-            self.size, self.reason = _limited(*shapes[0]) if len(set(shapes)) == 1 else _for_mixed(shapes)
+            self.size, self.reason = size_of_alike(*shapes[0]) if len(set(shapes)) == 1 else size_of_mixed(shapes)
 
     def _window(self, place: int) -> tuple[float, float]:
         """The values between which nearly all of the deep pictures lie, from a sample of them and one that is known to
         be deep."""
-        n = len(self.pictures.names)
-        lows, highs = [], []
+        n, values = len(self.pictures.names), []
         for i in sorted({place, *np.linspace(0, n - 1, min(n, WINDOW_SAMPLE)).astype(int).tolist()}):
             try:
                 pixels = self.pictures.picture(i).pixels
             except Undecodable:
                 continue
             if pixels.dtype != np.uint8:
-                low, high = np.nanpercentile(pixels, [WINDOW_SHARE, 100 - WINDOW_SHARE])
-                lows.append(float(low))
-                highs.append(float(high))
-        return min(lows), max(*highs, min(lows) + 1e-6)
+                flat = pixels.ravel()  # of large ones no more than of others
+                values.append(flat[np.linspace(0, flat.size - 1, min(flat.size, WINDOW_VALUES)).astype(int)])
+        low, high = np.nanpercentile(np.concatenate(values), [WINDOW_SHARE, 100 - WINDOW_SHARE])
+        return float(low), max(float(high), float(low) + 1e-6)
 
     def as_json(self) -> dict[str, Any]:
         """What `restore` needs."""
@@ -178,31 +176,6 @@ class Plan:
         self.size, self.channels, self.window = (known.height, known.width), known.channels, known.window
         self.one_shape = None if kept["one_shape"] is None else (kept["one_shape"][0], kept["one_shape"][1])
         self.reason = kept["reason"]
-
-
-def _limited(height: int, width: int) -> tuple[tuple[int, int], str]:
-    """The size for pictures that all have this one, and the reason."""
-    scale = LARGEST_SIDE / min(height, width)
-    if scale >= 1:
-        return (height, width), ""  # nothing to explain
-    smaller = max(round(height * scale), 1), max(round(width * scale), 1)
-    reason = (
-        f"all are larger than {LARGEST_SIDE} pixels, with which a small network would take long on a CPU; "
-        "image_size keeps more"
-    )
-    return smaller, reason
-
-
-def _for_mixed(shapes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]:
-    """The size for pictures of many, and the reason."""
-    middle = float(np.median([min(shape) for shape in shapes]))
-    side = int(min(max(middle // STEP * STEP, STEP), LARGEST_SIDE))
-    sides = [side for shape in shapes for side in shape]
-    reason = (
-        f"they have {len(set(shapes)):,} sizes, with sides of {min(sides):,} to {max(sides):,} pixels; the median of "
-        f"the shorter ones is {middle:,.0f}, and more than {LARGEST_SIDE} are kept only if image_size asks for it"
-    )
-    return (side, side), reason
 
 
 # --- Doing it -----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from PIL import Image
 from .picture import Picture
 
 FITS = ("crop", "pad", "stretch")
+LARGEST_SIDE = 64  # of images that nobody gave a size: larger ones take a small network minutes to hours on a CPU
+STEP = 8  # sizes that are chosen are multiples of it
 
 
 @dataclass(frozen=True)
@@ -94,3 +96,31 @@ def fitted(pixels: np.ndarray, height: int, width: int, fit: str = "crop") -> np
         whole.paste(image, ((width - inner[0]) // 2, (height - inner[1]) // 2))
         image = whole
     return np.asarray(image).reshape(height, width, channels)
+
+
+# --- Which size ----------------------------------------------------------------------------------------------------
+
+
+def size_of_alike(height: int, width: int) -> tuple[tuple[int, int], str]:
+    """The size for pictures that all have this one, and the reason."""
+    scale = LARGEST_SIDE / min(height, width)
+    if scale >= 1:
+        return (height, width), ""  # nothing to explain
+    smaller = max(round(height * scale), 1), max(round(width * scale), 1)
+    reason = (
+        f"all are larger than {LARGEST_SIDE} pixels, with which a small network would take long on a CPU; "
+        "image_size keeps more"
+    )
+    return smaller, reason
+
+
+def size_of_mixed(shapes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]:
+    """The size for pictures of many, and the reason."""
+    middle = float(np.median([min(shape) for shape in shapes]))
+    side = int(min(max(middle // STEP * STEP, STEP), LARGEST_SIDE))
+    sides = [side for shape in shapes for side in shape]
+    reason = (
+        f"they have {len(set(shapes)):,} sizes, with sides of {min(sides):,} to {max(sides):,} pixels; the median of "
+        f"the shorter ones is {middle:,.0f}, and more than {LARGEST_SIDE} are kept only if image_size asks for it"
+    )
+    return (side, side), reason

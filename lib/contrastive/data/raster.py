@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from .picture import SEVERAL, Picture, Undecodable, check_size, grey_if_it_is
 
@@ -17,8 +17,11 @@ ORIENTATION, BITS, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 274, 258, 262, 284, 339 
 def opened(content: bytes, kind: str) -> ImageFile.ImageFile:
     """An image whose header was read, and found to be sound. Raises: Undecodable and others."""
     try:
-        image = Image.open(io.BytesIO(content), formats=(kind,))
-    except UnidentifiedImageError:
+        if kind == "JPEG":  # without looking for its kind, which takes some of the time of a small picture
+            image = JpegImagePlugin.jpeg_factory(io.BytesIO(content))
+        else:
+            image = Image.open(io.BytesIO(content), formats=(kind,))
+    except (UnidentifiedImageError, SyntaxError):
         raise Undecodable(
             _unread_tiff(content) if kind == "TIFF" else "is damaged, or truncated in its header"
         ) from None

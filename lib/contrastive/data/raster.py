@@ -17,6 +17,7 @@ ORIENTATION, BITS, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 274, 258, 262, 284, 339 
 def opened(content: bytes, kind: str) -> ImageFile.ImageFile:
     """An image whose header was read, and found to be sound. Raises: Undecodable and others."""
     try:
+        image: ImageFile.ImageFile
         if kind == "JPEG":  # without looking for its kind, which takes some of the time of a small picture
             image = JpegImagePlugin.jpeg_factory(io.BytesIO(content))
         else:

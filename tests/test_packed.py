@@ -169,6 +169,19 @@ def test_a_file_of_the_same_size_and_time_is_noticed(tmp_path):
     assert after != before
 
 
+def test_what_was_prepared_before_a_change_is_removed(tmp_path, fresh_runs):
+    folder, other = save(tmp_path / "a", scenes()), save(tmp_path / "b", scenes())
+    before = load_images(folder)
+    load_images(other)
+    load_images(folder, image_size=16)
+    assert len(caches(fresh_runs)) == 3
+    save(folder, [scene(50)])  # 000.png is another picture
+    after = load_images(folder)
+    assert len(caches(fresh_runs)) == 3  # the other folder's, the other size's, and the new one
+    assert after.sha256 != before.sha256
+    assert torch.equal(before.train, before.train.clone())  # what is mapped stays readable
+
+
 def test_files_that_come_and_go_are_noticed(tmp_path):
     folder = save(tmp_path / "a", scenes())
     pixels_by_name(folder)

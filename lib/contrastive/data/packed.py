@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import secrets
+import shutil
 import sys
 import time
 from collections import Counter
@@ -154,10 +155,25 @@ def _make(folder: Path, key: str, pictures: Pictures, reading: Reading) -> None:
     facts = {
         "key": key, "shape": (len(pictures.names), p.channels, p.height, p.width), "preparation": p.as_json(),
         "damaged": journal.damaged, "remarks": journal.remarks, "reason": plan.reason,
-        "file": journal.file, "state": _state(folder / journal.file),
+        "file": journal.file, "state": _state(folder / journal.file), "source": _source(pictures, reading),
     }  # fmt: skip
     write_json(folder / "pack.json", facts)
     (folder / "journal").unlink(missing_ok=True)
+    _remove_older(folder, _source(pictures, reading))
+
+
+def _source(pictures: Pictures, reading: Reading) -> str:
+    """What stays the same when files change."""
+    return hashlib.sha256(f"{pictures.where} {asdict(reading)}".encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _remove_older(folder: Path, source: str) -> None:
+    """Remove what was prepared of the same source before its files changed: it would never be read again. Who has it
+    mapped into memory keeps it."""
+    for other in folder.parent.glob("images-*"):
+        with suppress(OSError, DamagedError, KeyError):
+            if other != folder and read_json(other / "pack.json")["source"] == source:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 class _Writer:

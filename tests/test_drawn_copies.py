@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from contrastive import UserError, load_images
 from contrastive.data import across_splits
 from contrastive.data.manifest import TEST, TRAIN, completed
 
 from .source_cases import picture, put
+from .test_copies import textured
 from .test_drawn_splits import drawn, manifest
 
 
@@ -71,3 +73,19 @@ def test_given_test_images_are_not_searched_for_copies():
 
     m = completed(manifest(list("abab"), splits=[TRAIN, TRAIN, TEST, TEST]), 0, "here", never)
     assert m.splits == [TRAIN, TRAIN, TEST, TEST]
+
+
+def test_of_test_images_that_are_drawn_no_near_copy_is_trained_on(tmp_path):
+    photographs = textured(300).permute(0, 2, 3, 1).numpy()
+    for i, image in enumerate(photographs):
+        folder = tmp_path / "ab"[i % 2]
+        folder.mkdir(exist_ok=True)
+        picture = Image.fromarray(image)
+        picture.save(folder / f"{i:03}.png")
+        if i < 60:
+            picture.save(folder / f"{i:03}_again.jpg", quality=80)
+    images = load_images(tmp_path)
+    assert not len(across_splits(images)[0])
+    left_out = sum(n for _, why, n in images.account.left_out if why == "near copies of test images")
+    assert left_out > 3
+    assert len(images.train) + len(images.test) == 300 + 60 - left_out

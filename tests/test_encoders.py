@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from contrastive import Settings, UserError, load_images
+from contrastive import Settings, UserError, load_images, resolve
 from contrastive.encoders import Encoder, build_encoder, normalised_mlp, projection_head
 from contrastive.settings import ENCODERS
 from contrastive.training.resolution import check_images
@@ -125,9 +125,9 @@ def test_images_and_views_smaller_than_the_encoders_smallest_are_refused():
     with pytest.raises(UserError, match=r"28x12 pixels: encoder cnn needs at least 16x16"):
         check_images(settings, small)
     with pytest.raises(UserError, match=r"view_size=12: encoder cnn needs at least 16"):
-        check_images(settings.replace(view_size=12), images)
+        resolve(settings.replace(view_size=12), images)
     check_images(settings.replace(encoder="resnet18"), small)
-    check_images(settings.replace(encoder="resnet18", view_size=8), images)
+    assert resolve(settings.replace(encoder="resnet18", view_size=8), images)[0].views.view_size == 8
 
 
 @pytest.mark.parametrize(

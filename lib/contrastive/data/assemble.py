@@ -56,13 +56,16 @@ def assemble(source: Source, data: DataSettings) -> Images:
     def alike(places: Sequence[int]) -> np.ndarray:
         return equal_images(packed.pixels[list(places)])
 
+    given = TEST in m.splits and len({*m.splits}) > 1  # test images alone are divided anew
     m = completed(m, data.split_seed, source.pictures.where, alike)
     images = _images(source, m, packed)
-    if data.drop_copies and len(copied := across_splits(images)[0]):
+    # In a draw of our own, equal images were kept together; near copies are found only now.
+    ours = not given and images.n_labels > 0
+    if (data.drop_copies or ours) and len(copied := across_splits(images)[0]):
         train = np.flatnonzero([split != TEST for split in m.splits])
         dropped = np.zeros(len(m.names), bool)
         dropped[train[copied]] = True
-        m = m.leave_out(dropped, "copies of test images (drop_copies)")
+        m = m.leave_out(dropped, "near copies of test images" if ours else "copies of test images (drop_copies)")
         compare_splits(m, source.pictures.where)
         images = _images(source, m, packed)
     return images

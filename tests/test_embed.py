@@ -285,3 +285,12 @@ def test_what_an_image_is_labelled_plays_no_part(tmp_path, encoder, capsys):
     (tmp_path / "scans" / "labels.csv").write_text("nonsense\n")
     assert main(["embed", str(tmp_path / "scans"), "--run", str(RUN), "--out", str(tmp_path / "b.csv")]) == 0
     assert table(tmp_path / "b.csv")[0] == ["0.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_regular_file_is_refused_before_it_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    encoder = load_encoder(RUN)
+    for name, why in ((tmp_path / "pipe.png", "is no regular file"), (tmp_path, "is a folder")):
+        with pytest.raises(UserError, match=why):
+            encoder.transform(name)

@@ -165,7 +165,7 @@ CASES = [
     Case("groups only", with_csv(table(*[f"{n},p{i // 2}" for i, n in enumerate(NAMES)], header="image,group")),
          {"train": {"": 8}, "test": {"": 2}}, remarks=("^labels.csv is used", HELD_OUT)),
     Case("groups that are empty are none", with_csv(table(*[f"{r},{'nan' if i else ''}" for i, r in enumerate(rows())],
-         header="image,label,patient")), DRAWN, remarks=("group from 'patient'", DREW)),
+         header="image,label,patient")), DRAWN, remarks=("group from 'patient'", "10 images are in no group", DREW)),
     # Several tables
     Case("labels.csv and others", with_csv(USUAL, **{"x.csv": table(*rows(kinds=KINDS[::-1])), "y.csv": "a,b\n"}),
          DRAWN, remarks=(GIVES, DREW), left_out={("", "tables that are not used"): 2}),
@@ -264,3 +264,17 @@ def test_a_table_for_some_images_leaves_the_classes_of_folders(tmp_path):
     images = load_images(tmp_path)
     assert images.classes == ("x", "y")
     assert images.n_labels + len(images.test) == 4
+
+
+def test_a_few_labels_are_no_worse_than_none(tmp_path):
+    put(tmp_path, {"scans": 100})
+    names = sorted(path.name for path in (tmp_path / "scans").iterdir())
+    for n, used in ((0, 0), (3, 0), (30, 0), (50, 40)):
+        rows = "".join(f"{name},{'ab'[i % 2]}\n" for i, name in enumerate(names[:n]))
+        (tmp_path / "labels.csv").write_text(f"image,label\n{rows}" if n else "image,label\nx,\n")
+        if not n:
+            (tmp_path / "labels.csv").unlink()
+        images = load_images(tmp_path)
+        assert images.n_labels == used
+        assert len(images.test) == (10 if used else 20)
+        assert any("too few to test on" in remark for remark in images.account.remarks) == (n > 0 and not used)

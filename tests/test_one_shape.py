@@ -242,7 +242,7 @@ def test_where_nothing_can_be_read_one_reason_is_given(tmp_path):
     folder = save(tmp_path / "a", scenes(3))
     for path in folder.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"none of 3 pictures can be read; 000\.png is empty\.$"):
+    with pytest.raises(UserError, match=r"none of 3 pictures can be read; 000\.png is empty\. Replace them\.$"):
         pack(folder)
 
 

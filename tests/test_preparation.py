@@ -203,3 +203,32 @@ def test_one_bright_picture_does_not_set_the_window_of_all():
 def test_arrays_of_another_shape_are_other_images():
     values = np.random.default_rng(0).integers(0, 4096, (40, 16, 24)).astype(np.uint16)
     assert load_images(values).sha256 != load_images(values.reshape(40, 24, 16)).sha256
+
+
+def test_a_window_that_nothing_needs_is_not_told_of(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        pixels = rng.integers(0, 256, (16, 16), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    plain, asked = load_images(tmp_path), load_images(tmp_path, window="0:100")
+    assert asked.preparation.window is None
+    assert asked.sha256 == plain.sha256
+    Image.fromarray(rng.integers(0, 4096, (16, 16)).astype(np.uint16)).save(tmp_path / "0.png")
+    mixed = load_images(tmp_path, window="0:4095")
+    assert mixed.preparation.window == (0, 4095)
+    assert dict(mixed.account.done) == {"more than 8 bits, scaled by a window": 1}
+
+
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+def test_values_that_are_not_finite_are_no_part_of_the_window(odd, tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        pixels = rng.random((20, 20), np.float32) * 900 + 100
+        pixels[0, 0] = odd
+        Image.fromarray(pixels).save(tmp_path / f"{i:02}.tif")
+    images = load_images(tmp_path)
+    low, high = images.preparation.window
+    assert 90 < low < 110
+    assert 990 < high < 1010
+    corner = images.train[0, 0, 0, 0].item()
+    assert corner == (255 if odd == np.inf else 0)

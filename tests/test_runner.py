@@ -57,7 +57,7 @@ def test_a_report_on_images_without_labels_is_without_what_needs_them(
     assert results["notebooks"] == ["01_pretrain"]
     assert results["dataset"]["labels"] == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "01_pretrain.html", "01_pretrain.ipynb", "results.json",
+        "label_first.csv", "01_pretrain.html", "01_pretrain.ipynb", "results.json",
     }  # fmt: skip
     page = (tmp_path / "out" / "01_pretrain.html").read_text()
     assert left_out in page

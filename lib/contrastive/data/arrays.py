@@ -194,8 +194,8 @@ def as_pixels(parts: Sequence[np.ndarray], where: object) -> tuple[list[np.ndarr
     if "f" in kind and len(kind) > 1:
         types = " and ".join(sorted({str(part.dtype) for part in parts}))
         raise UserError(f"{where}: pixels are {types}, in different splits. Give all in one type and scale.")
-    if not all(np.isfinite(part).all() for part in parts):
-        raise UserError(f"{where}: some pixels are not finite numbers. Replace them.")
+    if not all((np.abs(part.astype(np.float64)) < np.finfo(np.float32).max).all() for part in parts):
+        raise UserError(f"{where}: some pixels are not finite numbers, or too large for 32 bits. Replace them.")
     low, high = min(part.min() for part in parts), max(part.max() for part in parts)
     if kind == {"f"} and low >= 0 and min(most) <= 1 and high >= WHITE:
         raise UserError(

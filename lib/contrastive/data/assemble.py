@@ -54,7 +54,7 @@ def assemble(source: Source, data: DataSettings) -> Images:
         m = _without_damaged(m, packed, source, data.skip_damaged)
 
     def alike(places: Sequence[int]) -> np.ndarray:
-        return equal_images(packed.pixels[list(places)])
+        return equal_images(packed.pixels, places)
 
     given = TEST in m.splits and len({*m.splits}) > 1  # test images alone are divided anew
     m = completed(m, data.split_seed, source.pictures.where, alike)
@@ -88,7 +88,7 @@ def _without_damaged(m: Manifest, packed: Packed, source: Source, skip: bool) ->
         more = f"; and {len(packed.damaged) - len(named):,} more" if len(packed.damaged) > len(named) else ""
         raise UserError(
             f"{counted(len(packed.damaged), 'file')} in {source.pictures.where} cannot be read: {'; '.join(named)}"
-            f"{more}. Replace or remove what is damaged, or go on without it: skip_damaged=true."
+            f"{more}. Replace or remove what is damaged, or go on without it: -p skip_damaged=true."
         )
     damaged = np.zeros(len(m.names), bool)
     damaged[list(packed.damaged)] = True

@@ -1,7 +1,7 @@
 """Copies among the images of a data set, searched for once; and which training images are copies of test images."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,10 +19,11 @@ def copies_of(images: Images) -> list[Copy]:
     return _searched(images.sha256, lambda: torch.cat([images.train, images.test]))
 
 
-def equal_images(pixels: np.ndarray) -> np.ndarray:
-    """int64 N: a number for each of N images, equal for those with the same pixels, whatever computes it."""
+def equal_images(pixels: np.ndarray, places: Sequence[int]) -> np.ndarray:
+    """int64 N: a number for each of the N images at these places, equal for those with the same pixels, whatever
+    computes it. One image at a time, since all may be more than memory holds."""
     known: dict[bytes, int] = {}
-    digests = (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels)
+    digests = (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in map(pixels.__getitem__, places))
     return np.array([known.setdefault(digest, len(known)) for digest in digests], dtype=np.int64)
 
 

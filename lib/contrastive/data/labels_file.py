@@ -88,6 +88,11 @@ def apply_table(tree: Tree, table: str, m: Manifest) -> Manifest:
             for i in set(range(len(m.names))) - of_image.keys():
                 m.labels[i] = None
         m.remarks = [remark for remark in m.remarks if "sub-folders" not in remark and "no label" not in remark]
+    if "group" in columns and (n := sum(group is None for group in m.groups)):
+        remarks.append(
+            f"{counted(n, 'image is', 'images are')} in no group by that table, so each counts as one of its own. If "
+            "their names tell the group, the parameter group reads it for all."
+        )
     labelled = sum(label is not None for label in m.labels)
     used = ", ".join(f"{kind} from {inert(name)!r}" for kind, name in columns.items())
     said_of = f" gives {labelled:,} of {counted(len(m.names), 'image')} a label" if "label" in columns else " is used"

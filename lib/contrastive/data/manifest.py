@@ -15,6 +15,8 @@ from .images import inert
 
 TRAIN, VAL, TEST = "train", "val", "test"
 TEST_SHARE = 0.2  # of the images with a label, where a source has no test images
+LEAST_TEST = 8  # images
+MANY = 80  # images, of which enough can be held out to look at without a label
 MOST_HELD_OUT = 2000  # images to look at, where nothing has a label
 MAX_CLASSES = 1000
 NAMED_CLASSES = 5  # that a remark names
@@ -102,7 +104,18 @@ def completed(manifest: Manifest, seed: int, where: object, alike: Alike) -> Man
         n = int(useless.sum())
         m.remarks.append(f"{counted(n, 'validation image has', 'validation images have')} no label: for pretraining.")
         split[useless] = TRAIN
+    said = np.array([s is not None for s in m.splits], dtype=bool)
+    tested = {group for group, s in zip(m.groups, split, strict=True) if group and s == TEST}
+    if (torn := ~said & np.array([group in tested for group in m.groups], dtype=bool)).any():  # no table put them there
+        m = m.leave_out(torn, "of a group that is in the test images")
+        split, labelled = split[~torn], labelled[~torn]
     if not (split == TEST).any():
+        n = int(labelled.sum())
+        if n > 0 and round(TEST_SHARE * n) < LEAST_TEST and len(m.names) >= MANY:  # a report could show nothing
+            m.remarks.append(
+                f"{counted(n, 'image has', 'images have')} a label: too few to test on, so none is used yet."
+            )
+            m.labels, labelled = [None] * len(m.names), np.zeros(len(m.names), bool)
         split, m = _draw_test(m, split, labelled, seed, alike(m.places))
     m.splits = split.tolist()
     compare_splits(m, where)

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ..settings import UserError, runs_root
 from ..storage.files import DamagedError, locked, read_json, say, write_failure, write_json
 from .picture import Undecodable
-from .pictures import NeedsError, Part, Pictures, Plan, Reading, prepare_from
+from .pictures import DEEP, NeedsError, Part, Pictures, Plan, Reading, prepare_from
 from .preparation import Preparation
 
 VERSION = 1  # of what decoding and preparing give
@@ -124,7 +124,9 @@ def _in_memory(pictures: Pictures, reading: Reading) -> Packed:
             break
         except NeedsError as need:
             plan.learn(need)
-    packed = Packed(np.concatenate([part.pixels for part in parts]), plan.preparation, reason=plan.reason)
+    remarks = sum((part.remarks for part in parts), Counter[str]())
+    preparation = _without_idle_window(plan.preparation, remarks)
+    packed = Packed(np.concatenate([part.pixels for part in parts]), preparation, reason=plan.reason)
     packed.digest = hashlib.sha256(repr(packed.pixels.shape).encode() + packed.pixels.data).hexdigest()
     for part in parts:
         packed.damaged |= part.damaged
@@ -151,7 +153,7 @@ def _make(folder: Path, key: str, pictures: Pictures, reading: Reading) -> None:
         except NeedsError as need:
             plan.learn(need)
             journal.restart()
-    p = plan.preparation
+    p = _without_idle_window(plan.preparation, journal.remarks)
     facts = {
         "key": key, "shape": (len(pictures.names), p.channels, p.height, p.width), "preparation": p.as_json(),
         "damaged": journal.damaged, "remarks": journal.remarks, "reason": plan.reason,
@@ -160,6 +162,11 @@ def _make(folder: Path, key: str, pictures: Pictures, reading: Reading) -> None:
     write_json(folder / "pack.json", facts)
     (folder / "journal").unlink(missing_ok=True)
     _remove_older(folder, _source(pictures, reading))
+
+
+def _without_idle_window(preparation: Preparation, remarks: Counter[str]) -> Preparation:
+    """The preparation as it was used: without a window where no picture had more than 8 bits."""
+    return preparation if remarks[DEEP] else replace(preparation, window=None)
 
 
 def _source(pictures: Pictures, reading: Reading) -> str:

@@ -19,6 +19,7 @@ from .trees import Tree
 
 CHUNK, CHUNK_BYTES = 256, 2**23  # pictures that a process prepares at a time, and bytes of pixels: the less of both
 PARALLEL_FROM, PARALLEL_BYTES = 2000, 30_000_000  # fewer and smaller pictures are decoded before processes have started
+DEEP = "more than 8 bits, scaled by a window"  # a remark
 WINDOW_SAMPLE = 200  # pictures that a window is found from
 WINDOW_VALUES = 4096  # of each, at most
 WINDOW_SHARE = 0.1  # percent of the values on each side that the window cuts
@@ -132,7 +133,9 @@ class Plan:
                 return self.pictures.picture(i).pixels, self.pictures.shape(i)
             except Undecodable as error:
                 said = said or f"{name} {error}"
-        raise UserError(f"{self.pictures.where}: none of {len(self.pictures.names):,} pictures can be read; {said}.")
+        raise UserError(
+            f"{self.pictures.where}: none of {len(self.pictures.names):,} pictures can be read; {said}. Replace them."
+        )
 
     @property
     def preparation(self) -> Preparation:
@@ -163,8 +166,10 @@ class Plan:
             if pixels.dtype != np.uint8:
                 flat = pixels.ravel()  # of large ones no more than of others
                 values.append(flat[np.linspace(0, flat.size - 1, min(flat.size, WINDOW_VALUES)).astype(int)])
-        low, high = np.nanpercentile(np.concatenate(values), [WINDOW_SHARE, 100 - WINDOW_SHARE])
-        return float(low), max(float(high), float(low) + 1e-6)
+        finite = np.concatenate(values)
+        finite = finite[np.isfinite(finite)]
+        low, high = np.percentile(finite, [WINDOW_SHARE, 100 - WINDOW_SHARE]) if len(finite) else (0.0, 1.0)
+        return float(low), max(float(high), float(low) + max(abs(float(low)), 1.0) * 1e-6)
 
     def as_json(self) -> dict[str, Any]:
         """What `restore` needs."""
@@ -220,6 +225,8 @@ class _Prepare:
                 if need := self._need(picture.pixels):
                     return need, i
                 part.pixels[row] = p(picture)
+                if picture.pixels.dtype != np.uint8:
+                    part.remarks[DEEP] += 1
                 if picture.remarks:
                     part.remarks.update(picture.remarks)
         if self.taker is not None:

@@ -70,7 +70,8 @@ def as_bytes(pixels: np.ndarray, window: tuple[float, float] | None) -> np.ndarr
     if window is None:
         raise ValueError("it has more than 8 bits, and no window scales it")
     low, high = window
-    scaled = (np.nan_to_num(pixels.astype(np.float32), nan=low) - low) * (255 / max(high - low, 1e-12))
+    finite = np.nan_to_num(pixels.astype(np.float32), nan=low, posinf=high, neginf=low)
+    scaled = (finite - low) * (255 / max(high - low, 1e-12))
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 

@@ -127,6 +127,8 @@ def find_pictures(where: str, reading: Reading, data: DataSettings) -> Pictures:
         return _named_source(where, data_root()).pictures
     if not path.exists():
         raise UserError(f"there is no {path}. Give an image, a folder of images, an archive of them, or an .npz file.")
+    if not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is no regular file. Give a file or a folder.")
     if path.is_file() and path.suffix.lower() in ARRAY_ENDINGS:
         parts, _ = arrays.by_part(arrays.read_npz(path), path)
         return arrays.read_arrays({f"{part}_images": kinds["image"] for part, kinds in parts.items()}, path)[0]

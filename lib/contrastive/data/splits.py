@@ -8,11 +8,10 @@ from torch import Tensor
 
 from ..settings import UserError
 from .images import Images
-from .manifest import grouped_fold
+from .manifest import LEAST_TEST, grouped_fold
 
 LEAST_TO_CHOOSE = 50  # labels: a fifth of fewer would say little
 MOST_VALIDATION = 5000
-LEAST_TEST = 8  # images
 
 
 @dataclass(frozen=True)

@@ -113,8 +113,8 @@ class Folder:
             raise UserError(f"{link} cannot be read: {reason}. Mend or remove that link.") from None
         if not self._follow and not target.is_relative_to(self._root):
             raise UserError(
-                f"{link} is a link that leads out of {self.where}. Put what it leads to there, or set "
-                "follow_links=true."
+                f"{link} is a link that leads out of {self.where}. Put what it leads to there, or allow it: "
+                "-p follow_links=true."
             )
         if not target.is_dir():
             return True

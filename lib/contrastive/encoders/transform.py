@@ -135,11 +135,19 @@ def at_least(preparation: Preparation) -> int:
     return max(LARGEST_SIDE, min(preparation.height, preparation.width))
 
 
+def content_of(name: str) -> bytes:
+    """A file's content. Raises: OSError; ValueError for what is no regular file, which might never end."""
+    path = Path(name)
+    if path.exists() and not path.is_file():
+        raise ValueError("is a folder" if path.is_dir() else "is no regular file")
+    return path.read_bytes()
+
+
 def file_entries(names: Sequence[str], preparation: Preparation) -> Iterator[Entry]:
     """Files as pictures that are yet to be read."""
 
     def reader(name: str) -> Callable[[], Picture]:
-        return lambda: decode(Path(name).read_bytes(), preparation.background, at_least(preparation))
+        return lambda: decode(content_of(name), preparation.background, at_least(preparation))
 
     for name in names:
         yield name, reader(name)

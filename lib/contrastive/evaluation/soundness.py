@@ -87,7 +87,7 @@ def data_checks(images: Images) -> list[dict[str, Any]]:
     near, exact = (across_splits(images, only_exact)[1] for only_exact in (False, True))
     most, most_exact = (max(1, int(share * n_test)) for share in (COPIES, EXACT_COPIES))
     passed = len(near) <= most and len(exact) <= most_exact
-    expected = f"at most {most} of {n_test:,}, {most_exact} exact; drop_copies=true leaves such training images out"
+    expected = f"at most {most} of {n_test:,}, {most_exact} exact; -p drop_copies=true leaves such training images out"
     name, seen = "few test images are copies of training images", f"{len(near)}, {len(exact)} of them exact"
     checks = [check(name, passed, seen, expected)]
     if len(images.groups):

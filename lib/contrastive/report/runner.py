@@ -23,11 +23,13 @@ from ..training import check_evaluation, check_report, resolve
 from .execute import execute_notebook
 from .index import write_index
 from .origins import ONLY
+from .pictures import MIME as FIGURE
 from .recording import collect, merge
 from .render import render_page
 
 FORMAT = 2  # of results.json; 1 had other names of parameters
 NEEDS = "needs"  # in the metadata of a notebook: what the data have to have, such as labels
+LIST = "label_first"  # the figure whose table is a file of its own
 RESERVE, RESERVE_BYTES = ".reserve", 16_000_000  # three pages with figures and their notebooks take about 5 MB
 
 
@@ -192,7 +194,15 @@ def _write(folder: Path, executed: dict[str, Any], results: dict[str, Any], erro
         page = render_page(stem, notebook, results, errors, list(executed), note)
         atomic_write(folder / f"{stem}.ipynb", nbformat.writes(notebook).encode())
         atomic_write(folder / f"{stem}.html", page.encode())
+        for table in tables_of(notebook, LIST):
+            atomic_write(folder / f"{LIST}.csv", table.encode())
     write_json(folder / "results.json", results)
+
+
+def tables_of(notebook: Any, name: str) -> list[str]:
+    """The numbers behind a notebook's figures of that name, as CSV."""
+    shown = (output.get("data", {}).get(FIGURE, {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    return [figure["csv"] for figure in shown if figure.get("name") == name]
 
 
 @contextmanager
@@ -272,5 +282,7 @@ def _print_end(results: dict[str, Any], folder: Path, index: Path | None) -> Non
             tell(printable(f"  {number['value']:>12} {number['spread']:8}  {number['what']}"))
         tell("")
     tell(printable(f"Report: {folder / main}.html"))
+    if (folder / f"{LIST}.csv").is_file():
+        tell(printable(f"Images to label first: {folder / LIST}.csv"))
     if index:
         tell(printable(f"Index:  {index}"))

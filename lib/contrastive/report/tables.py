@@ -74,11 +74,11 @@ def _by_labels(metrics: Metrics, budgets: Sequence[int], arms: Sequence[str], n_
     for n in sorted(budgets, reverse=True):
         share = f" ({100 * n / n_train:.3g} % of {dataset})" if n < n_train else f" (all labels of {dataset})"
         own = {arm: metrics[_accuracy(arm, n)] for arm in arms if _accuracy(arm, n) in metrics}
-        best = max(own, key=lambda arm: own[arm]["mean"])
+        best = max(metric["mean"] for metric in own.values())
         cells = []
         for arm in arms:
             text = format_metric(_accuracy(arm, n), own[arm]) if arm in own else "–"
-            cells.append(f"**{text}**" if arm == best else text)
+            cells.append(f"**{text}**" if arm in own and own[arm]["mean"] == best else text)
         lines.append(f"| {n:,}{share} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

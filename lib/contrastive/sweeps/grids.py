@@ -232,7 +232,7 @@ def with_labels_that_are_there(grid: Grid) -> Grid:
 
 def settings_of(grid: Grid, varied: Mapping[str, Value]) -> Settings:
     """The settings of a point, not yet resolved: what the grid alone says may shrink to what there is."""
-    settings = Settings(**{**grid.base, **varied, "n_seeds": grid.seeds})
+    settings = Settings(**{**grid.base, **varied, "n_seeds": grid.seeds, "ablation_seeds": grid.seeds})
     asked = {*grid.asked, *varied}
     if "n_images" in varied and settings.optimiser.batch_size <= (settings.data.n_images or 0):
         asked.add("batch_size")  # the same for all numbers of images, or their steps could not be compared

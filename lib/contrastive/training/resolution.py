@@ -15,7 +15,7 @@ from ..data import (
     split,
     why_no_evaluation,
 )
-from ..data.splits import LEAST_TEST
+from ..data.manifest import LEAST_TEST
 from ..encoders import check_view
 from ..settings import ENCODERS, METHODS, Settings, UserError, absolute, as_text
 from .devices import choose_device, choose_precision
@@ -182,8 +182,8 @@ def check_report(settings: Settings, images: Images) -> None:
     n, n_test = settings.data.n_images or 0, len(images.test)
     if n_test < LEAST_TEST:
         raise UserError(
-            f"{images.name} has {counted(n_test, 'test image')}: a report needs at least {LEAST_TEST} to show. Where "
-            "there is no test/, a fifth of the images that have a label are taken, or of all if none has one."
+            f"{images.name} has {counted(n_test, 'test image')}: a report needs at least {LEAST_TEST} to show. Add "
+            f"some, or label more: where there is no test/, a fifth of what has a label is taken. {images.note}".strip()
         )
     if n < LEAST_TEST:
         raise UserError(f"a report needs at least {LEAST_TEST} images to pretrain on; n_images is {n}.")

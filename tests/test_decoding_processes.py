@@ -53,7 +53,7 @@ def test_the_number_of_processes_changes_nothing(tmp_path, monkeypatch):
         monkeypatch.setattr(processes, "cores", lambda n=n: n)
         found[n] = pack(folder)
         assert found[n].damaged == {4: "is empty"}
-        assert found[n].remarks == {"transparent: laid over white": 2}
+        assert found[n].remarks == {"transparent: laid over white": 2, "more than 8 bits, scaled by a window": 1}
     for n in (1, 2):
         np.testing.assert_array_equal(found[0].pixels, found[n].pixels)
         assert (found[0].preparation, found[0].reason) == (found[n].preparation, found[n].reason)

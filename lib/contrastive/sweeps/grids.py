@@ -205,25 +205,26 @@ def grid_points(grid: Grid, reports: bool = False) -> dict[str, Point]:
         for side in (claim.better, claim.worse):
             _check_side(side, [*(point.varied for point in found.values()), *left_out], grid)
     first = next(iter(found.values())).settings
-    n_rest = _labels_to_judge(first)
+    n_rest = _labels_to_judge(first, grid.seeds)
     if grid.labels > n_rest and not reports:
         raise UserError(f"grid {grid.name}: labels={grid.labels}: there are only {n_rest:,} beside validation.")
     return found
 
 
-def _labels_to_judge(settings: Settings) -> int:
-    """How many labels there are beside those of the validation images. Raises: UserError when nothing can be judged."""
+def _labels_to_judge(settings: Settings, seeds: int) -> int:
+    """How many labels there are, with any of so many seeds, beside those of the validation images. Raises: UserError
+    when nothing can be judged."""
     images = read_images(settings.data)
     if why := why_no_evaluation(images):
         raise UserError(f"{why} A grid's points are judged by labels.")
-    return n_labels_beside_validation(settings, images)
+    return n_labels_beside_validation(settings.replace(n_seeds=1, ablation_seeds=seeds), images)
 
 
 def with_labels_that_are_there(grid: Grid) -> Grid:
     """The grid; with fewer labels, if its own number is more than there are and nobody asked for it."""
     for varied in () if "labels" in grid.asked else grid.combinations:
         try:
-            n_rest = _labels_to_judge(resolve(settings_of(grid, varied))[0])
+            n_rest = _labels_to_judge(resolve(settings_of(grid, varied))[0], grid.seeds)
         except UserError:  # which is told where all points are looked at
             continue
         return grid if grid.labels <= n_rest else grid.model_copy(update={"labels": n_rest})
@@ -232,7 +233,7 @@ def with_labels_that_are_there(grid: Grid) -> Grid:
 
 def settings_of(grid: Grid, varied: Mapping[str, Value]) -> Settings:
     """The settings of a point, not yet resolved: what the grid alone says may shrink to what there is."""
-    settings = Settings(**{**grid.base, **varied, "n_seeds": grid.seeds, "ablation_seeds": grid.seeds})
+    settings = Settings(**{**grid.base, **varied, "n_seeds": grid.seeds})
     asked = {*grid.asked, *varied}
     if "n_images" in varied and settings.optimiser.batch_size <= (settings.data.n_images or 0):
         asked.add("batch_size")  # the same for all numbers of images, or their steps could not be compared

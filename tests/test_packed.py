@@ -15,12 +15,10 @@ from contrastive.data import forget_images, load_images, packed
 
 from .packed_files import (  # noqa: F401
     N,
-    as_pillow_has_it,
     caches,
     fixture_decoded,
     fixture_few_at_a_time,
     fork,
-    found_in,
     kept_pixels,
     needs_fork,
     pack,

@@ -11,19 +11,11 @@ from contrastive import UserError
 from contrastive.settings import RunError
 
 from .packed_files import (  # noqa: F401
-    N,
-    as_pillow_has_it,
-    caches,
     fixture_decoded,
     fixture_few_at_a_time,
     fixture_two_processes,
-    fork,
-    found_in,
-    kept_pixels,
-    needs_fork,
     pack,
     save,
-    scene,
     scenes,
 )
 

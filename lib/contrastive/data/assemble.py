@@ -49,7 +49,7 @@ def assemble(source: Source, data: DataSettings) -> Images:
     """
     m = source.manifest
     m.places = list(range(len(m.names)))
-    packed = _prepared(source, Reading(data.image_size, data.fit, data.background, data.window))
+    packed = _prepared(source, asked_reading(data))
     if packed.damaged:
         m = _without_damaged(m, packed, source, data.skip_damaged)
 
@@ -69,6 +69,11 @@ def assemble(source: Source, data: DataSettings) -> Images:
         compare_splits(m, source.pictures.where)
         images = _images(source, m, packed)
     return images
+
+
+def asked_reading(data: DataSettings) -> Reading:
+    """How pictures are to be prepared, as settings have it."""
+    return Reading(data.image_size, data.fit, data.background, data.window)
 
 
 def _prepared(source: Source, reading: Reading) -> Packed:

@@ -75,11 +75,6 @@ IDX_SETS = {
 }
 
 
-def ensure_mnist(root: Path) -> None:
-    """Have the four MNIST files under `root`; see `ensure_idx`."""
-    ensure_idx("mnist", root)
-
-
 def ensure_idx(name: str, root: Path) -> Path:
     """Have the four files of a data set under `root`, from its mirrors if need be; their folder.
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from ..settings import DataSettings, Settings, UserError, data_root, did_you_mean
 from . import arrays, layout
 from .array_files import ARRAY_ENDINGS, ARRAY_NAMES, array_names, arrays_in, idx_arrays, idx_names
-from .assemble import Source, assemble
+from .assemble import Source, asked_reading, assemble
 from .cifar import read_cifar10
 from .download import NoNetworkError
 from .images import Images, inert
@@ -252,11 +252,6 @@ def _check_group(data: DataSettings, where: object) -> None:
             f"parameter group={data.group!r} is looked for in names of files, and {where} holds arrays. Give an array "
             "named groups (for splits train_groups, val_groups)."
         )
-
-
-def asked_reading(data: DataSettings) -> Reading:
-    """How pictures are to be prepared, as settings have it."""
-    return Reading(data.image_size, data.fit, data.background, data.window)
 
 
 def _path_name(path: Path) -> str:

@@ -6,7 +6,8 @@ from PIL import Image
 
 from contrastive import UserError, load_images
 from contrastive.data import across_splits
-from contrastive.data.manifest import TEST, TRAIN, completed
+from contrastive.data.held_out import completed
+from contrastive.data.manifest import TEST, TRAIN
 
 from .source_cases import picture, put
 from .test_copies import textured

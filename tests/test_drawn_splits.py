@@ -1,6 +1,5 @@
 """Splits that are drawn: stratified, by seed, groups whole; what has no label is pretrained on, and no more."""
 
-import dataclasses
 import hashlib
 
 import numpy as np
@@ -8,17 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from contrastive import Settings, load_images, pretrain, resolve
-from contrastive.data import Images, n_unlabelled, split, why_no_evaluation
-from contrastive.data.manifest import TEST, TRAIN, VAL, Manifest, completed
-from contrastive.training import start
+from contrastive import load_images
+from contrastive.data import Images, n_unlabelled, split, why_no_evaluation, why_no_validation
+from contrastive.data.held_out import completed
+from contrastive.data.manifest import TEST, TRAIN, VAL, Manifest
 
 from .source_cases import put
-from .trainings import take_steps
 
-TINY = dict(preset="smoke", epochs=1, base_channels=2, precision="float32", device="cpu")
 PARTS = st.sampled_from([None, TRAIN, VAL, TEST])
 
 
@@ -54,22 +50,26 @@ def images_of(labels, groups=(), validation=()):
 
 @pytest.mark.parametrize("seed", [0, 1, 12345])
 def test_a_fifth_of_each_class_is_drawn(seed):
-    counts = {"a": 1, "b": 2, "c": 7, "d": 50, "e": 333}
+    counts = {"a": 1, "b": 2, "c": 7, "d": 50, "e": 440}
     labels = [c for c, n in counts.items() for _ in range(n)] + [None] * 100
     kept, test, m = drawn(labels, seed=seed)
     assert kept == list(range(len(labels)))
     of_class = {c: sum(labels[i] == c for i in test) for c in counts}
-    assert of_class == {"a": 0, "b": 1, "c": 1, "d": 10, "e": 67}
+    assert of_class == {"a": 0, "b": 1, "c": 1, "d": 10, "e": 88}
     assert all(labels[i] is not None for i in test)
     assert drawn(labels, seed=seed)[1] == test
     assert drawn(labels, seed=seed + 1)[1] != test
-    assert f"drawn by seed {seed}" in m.remarks[0]
+    assert m.remarks == [
+        f"There were no test images: 100 of 500 labelled images were drawn by seed {seed}.",
+        "Class a has no test images, so how well it is recognised is not measured.",
+    ]
 
 
 def test_what_is_drawn_does_not_depend_on_other_rows_or_names():
-    labels = ["a", "b"] * 50
+    labels = ["a", "b"] * 250
     test = drawn(labels)[1]
-    assert drawn(["1", "2"] * 50)[1] == test  # however classes are called, in the same order
+    assert len(test) == 100
+    assert drawn(["1", "2"] * 250)[1] == test  # however classes are called, in the same order
     unlabelled = [*labels, *[None] * 30]
     assert drawn(unlabelled)[1] == test
 
@@ -87,19 +87,67 @@ def test_test_images_of_the_source_stay():
         assert drawn(labels, seed=seed, splits=splits)[1] == [16, 17, 18, 19]
 
 
+FEW = "a fifth of them, to test on, would be fewer than 100, or than 20 a class"
+
+
+@pytest.mark.parametrize(
+    ("n", "n_classes", "n_groups", "n_test", "why"),
+    [
+        (497, 2, None, 0, FEW),
+        (498, 2, None, 100, ""),  # 99.6
+        (497, 5, None, 0, FEW),
+        (498, 5, None, 100, ""),
+        (597, 6, None, 0, FEW),
+        (598, 6, None, 120, ""),
+        (1997, 30, None, 0, FEW),
+        (1998, 30, None, 400, ""),  # many are enough, however few a class has
+        (600, 2, 99, 0, "they are of 99 groups, and a fifth of these would be too few to test on"),
+        (600, 2, 100, 120, ""),
+        (497, 2, 497, 0, FEW),
+    ],
+)
+def test_a_split_is_drawn_where_there_are_labels_enough(n, n_classes, n_groups, n_test, why):
+    labels = [f"c{i % n_classes}" for i in range(n)]
+    groups = [f"p{i // n_classes % n_groups}" for i in range(n)] if n_groups else None
+    kept, test, m = drawn(labels, groups)
+    assert len(kept) == n
+    assert abs(len(test) - n_test) <= (n_classes if n_test else 0)  # each class gives a fifth of its own, rounded
+    said = f"There were no test images: {len(test)} of {n:,} labelled images were drawn by seed 0."
+    if why:
+        said = (
+            f"There were no test images, and {n:,} training images have a label: {why}. So classifiers are "
+            "cross-validated on the labelled images."
+        )
+    assert m.remarks == [said]
+
+
+def test_only_what_could_be_tested_on_counts_for_a_split():
+    # Neither groups that have no label, nor validation images of the source
+    labels, groups = ["a", "b"] * 300 + [None] * 100, [f"p{i % 99}" for i in range(600)] + [f"u{i}" for i in range(100)]
+    _, test, m = drawn(labels, groups)
+    assert "of 99 groups" in m.remarks[0]
+    assert len(test) == 20
+    assert min(test) >= 600  # to look at
+    assert drawn(["a", "b"] * 300, [None if i % 2 else f"p{i % 9}" for i in range(600)])[1]  # images without: their own
+    _, test, m = drawn(["a", "b"] * 300, splits=[TRAIN] * 200 + [VAL] * 400)
+    assert test == []
+    assert m.remarks[0].startswith("There were no test images, and 200 training images have a label: a fifth of them")
+    assert len(drawn(["a", "b"] * 500, splits=[TRAIN] * 500 + [VAL] * 500)[1]) == 100
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_groups_do_not_straddle(seed):
     rng = np.random.default_rng(seed)
-    groups = [f"p{g}" for g in rng.integers(0, 40, 400)]
-    labels = [("a", "b", "c", None)[i] for i in rng.choice(4, 400, p=[0.5, 0.2, 0.05, 0.25])]
+    groups = [f"p{g}" for g in rng.integers(0, 150, 800)]
+    labels = [("a", "b", "c", None)[i] for i in rng.choice(4, 800, p=[0.5, 0.2, 0.05, 0.25])]
     kept, test, m = drawn(labels, groups, seed)
     in_test = {groups[i] for i in test}
     assert not in_test & {groups[i] for i in set(kept) - set(test)}
     n_labelled = sum(label is not None for label in labels)
     assert 0.1 < len(test) / n_labelled < 0.3
     assert {labels[i] for i in test} == {"a", "b", "c"}
-    assert 400 - len(kept) == m.left_out.total()
-    assert all(groups[i] in in_test and labels[i] is None for i in set(range(400)) - set(kept))
+    assert 800 - len(kept) == m.left_out.total() > 0
+    assert all(groups[i] in in_test and labels[i] is None for i in set(range(800)) - set(kept))
 
     number = {name: i for i, name in enumerate(dict.fromkeys(groups))}
     of_class = {"a": 0, "b": 1, "c": 2, None: -1}
@@ -113,25 +161,37 @@ def test_groups_do_not_straddle(seed):
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_whatever_is_known_the_splits_keep_their_promises(data):
-    n = data.draw(st.integers(2, 40))
-    rows = [
-        data.draw(st.tuples(st.sampled_from(["a", "b", None]), st.sampled_from([None, "p", "q", "r", "s"]), PARTS))
-        for _ in range(n)
+    n, times, n_groups = (data.draw(some) for some in (st.integers(2, 40), *map(st.sampled_from, ((1, 40), (1, 40)))))
+    drawn_groups = data.draw(st.sampled_from([[None], [None, "p", "q", "r", "s"]]))
+    parts = data.draw(st.sampled_from([PARTS, st.sampled_from([None, TRAIN, VAL])]))
+    some = [
+        data.draw(st.tuples(st.sampled_from(["a", "b", None]), st.sampled_from(drawn_groups), parts)) for _ in range(n)
     ]
-    rows += [("a", None, TRAIN), ("b", None, TRAIN)] * 2
+    some += [("a", None, TRAIN), ("b", None, TRAIN)] * 2
+    rows = [
+        (label, group and f"{group}{i % n_groups}", part) for i in range(times) for label, group, part in some
+    ]  # so many that a split is drawn, or not
     labels, groups, given_splits = zip(*rows, strict=True)
     kept, test, m = drawn(labels, groups, splits=given_splits)
     assert len(kept) + m.left_out.total() == len(rows)
     assert set(m.splits) <= {TRAIN, VAL, TEST}
-    assert all(labels[i] is not None for i in test)
     assert all(labels[i] is not None for i, s in zip(kept, m.splits, strict=True) if s == VAL)
     in_train = {labels[i] for i, s in zip(kept, m.splits, strict=True) if s == TRAIN}
     assert {"a", "b"} <= in_train
     if own := [i for i in range(len(rows)) if given_splits[i] == TEST and labels[i] is not None]:
         assert test == own
-    else:  # drawn
-        in_test, others = ({groups[i] for i in some if groups[i]} for some in (test, set(kept) - set(test)))
-        assert not in_test & others
+        return
+    in_test, others = ({groups[i] for i in some if groups[i]} for some in (test, set(kept) - set(test)))
+    assert not in_test & others
+    known = [i for i in range(len(rows)) if labels[i] and given_splits[i] in (None, TRAIN)]
+    of_groups = {groups[i] or i for i in known}
+    if 0.2 * len(known) >= 100 and (len(of_groups) >= 100 or not any(groups)):
+        assert test
+        assert all(labels[i] is not None for i in test)
+    else:  # no label is lost, and no more than 7 of them are of no use to look at
+        assert all(labels[i] is None for i in test)
+        assert {i for i in range(len(rows)) if labels[i]} <= set(kept)
+        assert len(test) == 0 or len(test) >= 8
 
 
 # --- What serves for what -------------------------------------------------------------------------------------------
@@ -212,45 +272,16 @@ def test_images_without_labels_decide_nothing_for_those_with_labels():
     assert torch.equal(plain.rest, more.rest)
 
 
-# --- No label is read -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", [{}, {"method": "byol"}, {"method": "mocov2", "queue_size": 150}])
-def test_pretraining_without_labels_gives_the_same_bits(method):
-    images = load_images("digits")
-    none = [torch.full_like(labels, -1) for labels in (images.train_labels, images.test_labels)]
-    bare = dataclasses.replace(images, train_labels=none[0], test_labels=none[1], classes=())
-    index = split(images, 320, 0).pretrain
-    results = []
-    for data in (images, bare):
-        found, _ = resolve(Settings(dataset="digits", n_images=320, batch_size=64, **TINY, **method), data)
-        training = start(found, data.format, data.train[index], data.train_labels[index])
-        assert training.labels is None
-        losses, _ = take_steps(training, 4)
-        results.append((losses, [p.clone() for p in training.method.parameters()]))
-    assert results[0][0] == results[1][0]
-    assert len(set(results[0][0])) == 4  # it did something
-    for a, b in zip(results[0][1], results[1][1], strict=True):
-        assert torch.equal(a, b)
-
-
-def test_a_folder_without_labels_is_pretrained_on(tmp_path, fresh_runs):
-    (tmp_path / "x").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(60):
-        Image.fromarray(rng.integers(0, 256, (28, 28), dtype=np.uint8)).save(tmp_path / "x" / f"{i}.png")
-    run = pretrain(Settings(dataset=str(tmp_path / "x"), **TINY), progress=False)
-    assert run.settings.data.n_images == 39  # of 60, a fifth held out to look at, and a fifth of the rest
-    assert np.isfinite(run.history[-1]["loss"])
-
-
-def test_a_label_more_leaves_the_pixels(tmp_path):
-    put(tmp_path, {".": 20, "labels.csv": "image,label\n" + "".join(f"{i:02}.png,{'ab'[i % 2]}\n" for i in range(10))})
+@pytest.mark.parametrize(("n", "n_test"), [(10, 0), (500, 100)])
+def test_a_label_more_leaves_the_pixels(tmp_path, n, n_test):
+    rows = [f"{i:02}.png,{'ab'[i % 2]}\n" for i in range(n)]
+    put(tmp_path, {".": n + 10, "labels.csv": "".join(["image,label\n", *rows])})
     before = load_images(tmp_path)
     with (tmp_path / "labels.csv").open("a") as file:
-        file.write("11.png,a\n12,b\n")
+        file.write(f"{n + 1}.png,a\n{n + 2},b\n")
     after = load_images(tmp_path)
-    assert (before.n_labels + len(before.test), after.n_labels + len(after.test)) == (10, 12)
+    assert (before.n_labels, len(before.test)) == (n - n_test, n_test)
+    assert (after.n_labels, len(after.test)) == (n - n_test + 2, n_test)
     pixels = [
         {name: x.numpy().tobytes() for part, names in ((d.train, d.train_names), (d.test, d.test_names))
          for x, name in zip(part, names, strict=True)} for d in (before, after)
@@ -258,7 +289,8 @@ def test_a_label_more_leaves_the_pixels(tmp_path):
     assert pixels[0] == pixels[1]
 
 
-def test_one_group_to_train_on_leaves_none_to_validate(tmp_path):
+def test_one_group_to_train_on_leaves_none_to_validate():
     images = images_of([0, 1] * 30, groups=[0] * 60)
-    assert "too few to spare" in why_no_evaluation(images)
-    assert why_no_evaluation(images_of([0, 1] * 30, groups=np.arange(60) // 4)) == ""
+    assert "too few to spare" in why_no_validation(images)
+    assert why_no_evaluation(images) == ""  # its own test images judge
+    assert why_no_validation(images_of([0, 1] * 30, groups=np.arange(60) // 4)) == ""

@@ -1,7 +1,9 @@
-"""The map of images: it holds what it was given, and works by mouse, keyboard and finger, in Chromium."""
+"""The map of images holds what it was given, in little room."""
 
 import base64
+import csv
 import io
+import json
 import re
 
 import numpy as np
@@ -9,118 +11,127 @@ import pytest
 import torch
 from PIL import Image
 
-from contrastive.report.explorer import COLUMNS, explore, thumbnails
+from contrastive.report.explorer import COLUMNS, LARGEST_HTML, MOST, ROWS, explore, inert_cell, sheets
+from contrastive.settings import UserError
 
 
-@pytest.mark.parametrize("shape", [(7, 1, 28, 28), (45, 3, 20, 10), (3, 1, 100, 50)])
+def unpacked(text, kind):
+    return np.frombuffer(base64.b64decode(text), kind).tolist()
+
+
+def cut(told, i):
+    """Thumbnail i of the sheets, uint8 3 x H x W."""
+    page, place = divmod(i, COLUMNS * ROWS)
+    sheet = np.array(Image.open(io.BytesIO(base64.b64decode(told["src"][page]))).convert("RGB"))
+    x, y = place % COLUMNS * told["cell"][0], place // COLUMNS * told["cell"][1]
+    return torch.from_numpy(sheet[y : y + told["height"], x : x + told["width"]]).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("shape", [(7, 1, 28, 28), (1100, 3, 20, 10), (3, 1, 100, 50), (40, 3, 64, 48), (1, 1, 1, 300)])
 def test_thumbnails_are_the_images(shape):
     images = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).byte()
-    uri, (width, height) = thumbnails(images)
-    sheet = torch.from_numpy(np.array(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))))
-    sheet = sheet.reshape(*sheet.shape[:2], -1)
-    assert max(width, height) <= 48
-    if shape[-1] * 2 == shape[-2]:
-        assert width * 2 == height
-    for i in (0, len(images) - 1):
-        x, y = i % COLUMNS * width, i // COLUMNS * height
-        cut = sheet[y : y + height, x : x + width].permute(2, 0, 1)
-        if shape[-2] <= 48:
-            assert torch.equal(cut, images[i])
+    told = sheets(images, room=10**7)
+    assert max(told["width"], told["height"]) <= 48
+    assert told["width"] / told["height"] == pytest.approx(shape[3] / shape[2]) or min(shape[2:]) == 1
+    assert len(told["src"]) == -(-shape[0] // (COLUMNS * ROWS))
+    for i in {0, shape[0] // 2, shape[0] - 1}:
+        thumbnail = cut(told, i)
+        if max(shape[2:]) <= 48:
+            assert torch.equal(thumbnail, images[i].expand(3, -1, -1))
         else:
-            assert cut.float().mean() == pytest.approx(images[i].float().mean(), abs=1)
+            assert thumbnail.float().mean() == pytest.approx(images[i].float().mean(), abs=3)
+
+
+@pytest.mark.parametrize(("room", "side"), [(600_000, 48), (100_000, 32), (1000, 16)])
+def test_thumbnails_are_as_good_as_there_is_room_for(room, side):
+    """Smooth pictures, of which little is lost."""
+    ramp = torch.linspace(0, 255, 96)
+    images = torch.stack([(ramp[:, None] * (i % 5) / 4 + ramp[None] * (4 - i % 5) / 4) for i in range(800)])
+    noise = 30 * torch.randn(800, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    images = (images[:, None] * 0.8 + 20 + noise).clamp(0, 255).byte()
+    told = sheets(images, room)
+    assert max(told["width"], told["height"]) == side
+    if room > 1000:  # which is too little for anything
+        assert 0.3 * room < sum(map(len, told["src"])) <= room
+    for i in (0, 799):
+        shown = cut(told, i).float()
+        truth = torch.nn.functional.interpolate(images[i : i + 1].float(), (side, side), mode="area")[0]
+        assert (shown - truth).abs().mean() < 12
+
+
+def test_ten_thousand_of_the_worst_images_take_no_more_than_they_may():
+    images = torch.randint(0, 256, (MOST, 3, 48, 48), generator=torch.Generator().manual_seed(0)).byte()
+    points = np.random.default_rng(0).normal(size=(3, MOST, 2))
+    labels, near = torch.arange(MOST) % 10, (np.arange(MOST)[:, None] + np.arange(1, 7)) % MOST
+    probabilities = torch.rand(MOST, 10, generator=torch.Generator().manual_seed(0)).softmax(1)
+    names = [f"some_folder/of_another_folder/image_{i:05}.png" for i in range(MOST)]
+    spaces = dict(zip(("random", "ImageNet", "own"), points, strict=True))
+    shown = explore(images, spaces, labels, probabilities, list("abcdefghij"), near.tolist(), groups=names, names=names)
+    size = len(shown.html().encode())
+    assert 0.6 * LARGEST_HTML < size <= LARGEST_HTML
+    assert len(shown.data["sheets"]["src"]) == -(-MOST // (COLUMNS * ROWS))
+
+
+@pytest.mark.parametrize("n", [0, MOST + 1])
+def test_too_many_images_are_refused(n):
+    with pytest.raises(UserError, match=rf"a map of {n:,} images .* at most 10,000"):
+        explore(torch.zeros(n, 1, 1, 1, dtype=torch.uint8), np.zeros((n, 2)), None, None, [])
 
 
 def test_a_map_holds_what_it_was_given():
     images, points = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), np.array([[0.0, 0], [1, 0], [0, 2], [1, 2]])
     probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.5, 0.5]])
     shown = explore(images, points, torch.tensor([0, 0, 1, 1]), probabilities, ["a", "</script>"], [[1], [0], [3], [2]])
-    assert shown.data["predicted"] == [0, 1, 1, 0]
-    assert shown.data["sure"] == [90, 80, 60, 50]
-    assert (shown.data["x"], shown.data["y"]) == ([0, 1000, 0, 1000], [1000, 1000, 0, 0])  # y grows downwards there
+    data, most = shown.data, 65535
+    assert unpacked(data["predicted"], "<i2") == [0, 1, 1, 0]
+    assert unpacked(data["label"], "<i2") == [0, 0, 1, 1]
+    assert unpacked(data["sure"], "u1") == [90, 80, 60, 50]
+    # x and y of each image; y grows downwards there
+    assert unpacked(data["spaces"][0]["at"], "<u2") == [0, most, most, most, 0, 0, most, 0]
+    assert (data["neighbours"]["of_each"], unpacked(data["neighbours"]["at"], "<u2")) == (1, [1, 0, 3, 2])
     assert "the 2 that the linear probe gets wrong" in shown.alt
-    assert shown._repr_mimebundle_()["text/html"].count("</script>") == 2  # a name cannot end it
+    html = shown._repr_mimebundle_()["text/html"]
+    assert html.count("</script>") == 2  # a name cannot end it
+    told = re.search(r'<script type="application/json">(.*?)</script>', html)[1]
+    assert json.loads(told) == data
 
 
-def test_the_map_by_mouse_and_keyboard(opened, report):
-    page = opened(report[0] / "02_linear_eval.html")
-    explorer, svg = page.locator(".explorer"), page.locator(".explorer svg")
-    assert not explorer.locator(".static").is_visible()
-    svg.scroll_into_view_if_needed()
-    mark = explorer.locator("path.right").nth(5).bounding_box()
-    page.mouse.move(mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2)
-    assert re.match(r"Test image \d+: label \d", explorer.locator(".tip").inner_text())
-    page.mouse.down()
-    page.mouse.up()
-    assert re.search(r"\d of its 6 nearest neighbours share", explorer.locator(".panel").inner_text())
-    assert explorer.locator(".panel li").count() == explorer.locator(".links line").count() == 6
+def test_what_is_missing_is_left_out():
+    images, points = torch.zeros(5, 3, 8, 8, dtype=torch.uint8), np.random.default_rng(0).normal(size=(5, 2))
+    nothing = explore(images, {"one": points, "two": -points}, None, None, [])
+    assert [space["name"] for space in nothing.data["spaces"]] == ["one", "two"]
+    for part in ("label", "predicted", "sure", "neighbours", "groups", "names"):
+        assert nothing.data[part] is None
+    probabilities = torch.tensor([[0.3, 0.7]] * 4 + [[torch.nan, torch.nan]])
+    labels, near = torch.tensor([-1, 1, 0, -1, -1]), [[1, 2], [0], [], [4, 0], [1]]
+    groups = ["b", "a", "b", "", "c"]
+    some = explore(images, points, labels, probabilities, ["x", "y"], near, groups=groups)
+    assert unpacked(some.data["label"], "<i2") == [-1, 1, 0, -1, -1]
+    assert unpacked(some.data["predicted"], "<i2") == [1, 1, 1, 1, -1]  # the last was not judged
+    assert unpacked(some.data["sure"], "u1") == [70, 70, 70, 70, 0]
+    assert unpacked(some.data["neighbours"]["at"], "<u2") == [1, 2, 0, 65535, 65535, 65535, 4, 0, 1, 65535]
+    assert some.data["groups"]["names"] == ["b", "a", "c"]  # the largest first
+    assert unpacked(some.data["groups"]["of"], "<u2") == [0, 1, 0, 65535, 2]
 
-    svg.focus()
-    page.keyboard.press("Escape")
-    assert explorer.locator(".panel li").count() == 0
-    said = set()
-    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft"):
-        page.keyboard.press(key)
-        said.add(explorer.locator(".spoken").inner_text())
-    assert len(said) >= 3
-    page.keyboard.press("Enter")
-    assert explorer.locator(".panel li").count() == 6
-    neighbour = explorer.locator(".panel li button").first
-    number = re.search(r"\d+", neighbour.get_attribute("aria-label"))[0]
-    neighbour.focus()
-    page.keyboard.press("Enter")
-    assert f"Test image {number}:" in explorer.locator(".panel .chosen").inner_text()
-    assert page.evaluate("document.activeElement.closest('.panel') !== null")  # so that Tab goes on from there
 
-    shown = explorer.locator("path:visible").count()
-    before = explorer.locator("path.right").first.get_attribute("transform")
-    svg.focus()
-    page.keyboard.press("Control+0")  # the browser's own
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("+")
-    page.wait_for_function(
-        "before => document.querySelector('.explorer path.right').getAttribute('transform') !== before", arg=before
+@pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@x", "\tx", "\rx", "\nx", "＝1", "＋1", "－1", "＠x"])
+def test_cells_are_no_formulas(name):
+    assert inert_cell(name) == f"'{name}"
+    assert inert_cell(name, "./") == f"./{name}"
+    assert inert_cell(f"a{name}") == f"a{name}"
+
+
+def test_the_picture_without_scripts_has_a_table():
+    images, points = torch.zeros(3, 1, 8, 8, dtype=torch.uint8), np.eye(3)[:, :2]
+    probabilities, names = torch.tensor([[0.25, 0.75]] * 3), ["=a,b.png", 'b".png', "c\udcff.png"]
+    shown = explore(
+        images, points, torch.tensor([0, 1, -1]), probabilities, ["-x", "y"], groups=["p", "+q", ""], names=names
     )
-    for key in ("+", "+", *["ArrowLeft", "ArrowUp"] * 10):
-        page.keyboard.press(key)
-    page.wait_for_timeout(500)
-    frame, ring = (explorer.locator(name).bounding_box() for name in ("svg", ".ring"))
-    assert frame["x"] <= ring["x"] + 9 <= frame["x"] + frame["width"]
-    assert frame["y"] <= ring["y"] + 9 <= frame["y"] + frame["height"]
-    page.keyboard.press("Escape")
-    explorer.get_by_role("button", name="Mistakes only").click()
-    wrong = explorer.locator("path.wrong").count()
-    assert 0 < wrong < shown
-    assert f"{wrong} of them mistakes" in explorer.locator(".count").inner_text()
-    assert explorer.locator('path:not([style*="display: none"])').count() == wrong
-
-
-def test_the_maps_pictures_and_words_belong_together(opened, report):
-    """What the map says of an image is what the notebook's data say, and the picture is that image."""
-    from contrastive import load_images
-
-    images = load_images("digits")
-    page = opened(report[0] / "02_linear_eval.html")
-    svg = page.locator(".explorer svg")
-    svg.focus()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("Enter")
-    said = page.locator(".explorer .chosen p").inner_text()
-    number, label = map(int, re.match(r"Test image (\d+): label (\d)", said).groups())
-    assert images.classes[images.test_labels[number]] == str(label)
-    thumbnail = page.locator(".explorer .chosen .thumbnail")
-    thumbnail.scroll_into_view_if_needed()
-    seen = Image.open(io.BytesIO(thumbnail.screenshot())).convert("L").resize((28, 28), Image.Resampling.BOX)
-    truth = Image.fromarray(images.test[number, 0].numpy()).resize((28, 28), Image.Resampling.BOX)
-    difference = sum(abs(a - b) for a, b in zip(seen.tobytes(), truth.tobytes(), strict=True)) / 28**2
-    assert difference < 12
-
-
-def test_a_tap_shows_an_image(opened, report):
-    page = opened(report[0] / "02_linear_eval.html", 360, has_touch=True, is_mobile=True)
-    svg = page.locator(".explorer svg")
-    svg.scroll_into_view_if_needed()
-    mark = page.locator(".explorer path.right").nth(5).bounding_box()
-    page.touchscreen.tap(mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2)
-    assert page.locator(".explorer .panel li").count() == 6
-    assert page.locator(".explorer .tip").is_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    link = re.search(r"data:text/csv;base64,([^\"]+)", shown.static)[1]
+    rows = list(csv.reader(io.StringIO(base64.b64decode(link).decode())))
+    assert rows == [
+        ["file", "label", "prediction", "certainty", "group"],
+        ["./=a,b.png", "'-x", "y", "0.75", "p"],
+        ['b".png', "y", "y", "0.75", "'+q"],
+        ["c?.png", "", "y", "0.75", ""],
+    ]

@@ -1,4 +1,5 @@
-"""Which images to label first: one of each group, the largest first; against groups that were made, and k-means."""
+"""Which images to label first: one of each group, the largest first; against groups that were made, and k-means.
+Which next: those between classes that have labels, and no two alike."""
 
 import numpy as np
 import pytest
@@ -6,7 +7,9 @@ import torch
 from sklearn.cluster import KMeans
 
 from contrastive.evaluation import label_first
-from contrastive.evaluation.label_first import Choice, choose_to_label
+from contrastive.evaluation.label_first import Choice, choose_next, choose_to_label
+
+from .conftest import HAVE_MNIST
 
 
 def blobs(sizes, dimensions=16, spread=0.02, seed=0):
@@ -90,3 +93,85 @@ def test_of_very_many_images_some_are_looked_at(monkeypatch):
 def test_copies_of_one_image_are_one_group():
     features = torch.eye(4).repeat_interleave(5, 0)
     assert [choice.like for choice in choose_to_label(features, 10, 0)] == [5] * 4
+
+
+def quarter_circle(n_labels, n=400):
+    """Directions from 0 to 90 degrees; at either end, and a little to the side, those of two classes with labels."""
+    generator = torch.Generator().manual_seed(0)
+    degrees = torch.cat([torch.zeros(n_labels // 2), torch.full((n_labels // 2,), 90.0), torch.linspace(0, 90, n)])
+    angle = torch.deg2rad(degrees)
+    features = torch.stack([angle.cos(), angle.sin()], 1) * (0.5 + torch.rand(len(angle), 1, generator=generator))
+    labels = torch.full((len(angle),), -1)
+    labels[:n_labels] = (torch.arange(n_labels) >= n_labels // 2).long()
+    return features, labels, degrees
+
+
+@pytest.mark.parametrize(("n_labels", "share"), [(4, 2), (8, 2), (10, 4), (100, 4)])
+def test_images_between_two_classes_come_next_and_no_two_are_alike(n_labels, share):
+    features, labels, degrees = quarter_circle(n_labels)
+    chosen = choose_next(features, labels, 2, 5, seed=0)
+    at = degrees[[choice.index for choice in chosen]].sort().values
+    assert (labels[[choice.index for choice in chosen]] < 0).all()
+    assert sum(choice.like for choice in chosen) == 400 // share
+    assert (at - 45).abs().max() <= 90 / share / 2 + 1
+    # Five groups of a stretch are about as long, and their middles as far apart
+    assert at.diff().min() > 0.5 * (90 / share / 5)
+    assert choose_next(features, labels, 2, 5, seed=0) == chosen
+    assert [choice.like for choice in chosen] == sorted((choice.like for choice in chosen), reverse=True)
+
+
+def test_what_comes_next_where_labels_say_nothing_yet_is_what_comes_first():
+    features, _ = blobs([30, 20, 10])
+    for label in (-1, 2):
+        labels = torch.full((60,), -1)
+        labels[:5] = label
+        rest = (labels < 0).nonzero().flatten()
+        first = [Choice(int(rest[c.index]), c.like) for c in choose_to_label(features[rest], 3, 0)]
+        assert choose_next(features, labels, 3, 3, 0) == first
+
+
+def test_all_that_have_no_label_come_next_where_they_are_few():
+    features, labels, _ = quarter_circle(10, n=6)
+    for n in (6, 7):
+        assert choose_next(features, labels, 2, n, 0) == [Choice(i, 1) for i in range(10, 16)]
+    assert len(choose_next(features, labels, 2, 5, 0)) == 5  # more than a quarter
+    assert choose_next(features, labels.clamp(0), 2, 5, 0) == []
+
+
+def test_what_comes_next_of_very_many_is_chosen_among_some(monkeypatch):
+    monkeypatch.setattr(label_first, "MOST", 80)
+    features, labels, _ = quarter_circle(20)
+    chosen = choose_next(features, labels, 2, 4, 0)
+    assert sum(choice.like for choice in chosen) == 20
+    assert chosen != choose_next(features, labels, 2, 4, 1)
+    state = torch.get_rng_state()
+    choose_next(features, labels, 2, 4, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.skipif(not HAVE_MNIST, reason="needs MNIST")
+def test_of_mnist_what_comes_next_serves_better_than_images_at_random():
+    from docs.published import PUBLISHED
+
+    from contrastive import load_encoder, load_images
+    from contrastive.evaluation.probes import embed, fit_probe
+
+    images = load_images("mnist")
+    some = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(0))[:5000]
+    features = embed(load_encoder(sorted((PUBLISHED / "encoders").iterdir())[0]), images.train[some])
+    truth, pool = images.train_labels[some], 2500
+    judged = features[pool:], truth[pool:]
+    better = []
+    for seed in range(3):
+        order = torch.randperm(pool, generator=torch.Generator().manual_seed(seed))
+        labels = torch.full((pool,), -1)
+        labels[order[:50]] = truth[order[:50]]
+        following = [choice.index for choice in choose_next(features[:pool], labels, 10, 50, seed)]
+        found = []
+        for added in (torch.tensor(following), order[50:100]):
+            every = torch.cat([order[:50], added])
+            val, fit = every[:10], every[10:]
+            probe = fit_probe((features[fit], truth[fit]), (features[val], truth[val]), 10)
+            found.append(probe.accuracy(*judged))
+        better.append(found[0] - found[1])
+    assert np.mean(better) > 0.3  # percentage points

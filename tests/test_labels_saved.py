@@ -5,6 +5,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from contrastive.evaluation.labels_saved import label_savings, labels_needed
+from contrastive.evaluation.statistics import Design
 
 from .test_statistics import tries
 
@@ -59,3 +60,62 @@ def test_label_savings_know_their_limits():
     assert (better.needed, better.low, better.high) == (math.inf, math.inf, math.inf)
     worse = label_savings(low, {10: high, 100: high}, 10)
     assert (worse.needed, worse.low, worse.high, worse.least, worse.most) == (10, 10, 10, 10, 100)
+
+
+def curves(rng, seeds, draws, images, hard=None):
+    """Ours, and the others by number of labels, seeds x draws x images."""
+    hard = rng.normal(0, 2, images) if hard is None else hard
+
+    def right(easy):
+        return tries(rng, seeds * draws, len(hard), easy, 0.1, hard).reshape(seeds, draws, -1)
+
+    return right(1.2), {100: right(0.5), 1000: right(1.5), 10_000: right(2.5)}
+
+
+def test_label_savings_of_images_that_are_copies_count_them_once():
+    ours, others = curves(np.random.default_rng(0), 1, 1, 300)
+    once = label_savings(ours, others, 50)
+    many = {n: values.repeat(4, 2) for n, values in others.items()}
+    again = label_savings(ours.repeat(4, 2), many, 50, Design(np.arange(300).repeat(4)))
+    assert vars(again) == pytest.approx(vars(once), rel=1e-6)
+    naive = label_savings(ours.repeat(4, 2), many, 50)
+    assert naive.high / naive.low < (once.high / once.low) ** 0.7
+
+
+@pytest.mark.parametrize(("draws", "n_folds"), [(1, 0), (3, 0), (3, 5)])
+def test_label_savings_with_groups_cover_the_truth_in_simulation(draws, n_folds):
+    all_images = np.random.default_rng(9).normal(0, 2, 400_000)
+    shares = [(1 / (1 + np.exp(-(logit + all_images)))).mean() for logit in (0.5, 1.5, 2.5, 1.2)]
+    truth = labels_needed([100, 1000, 10_000], np.array(shares[:3]), np.array(shares[3]))
+    rng, covered = np.random.default_rng(1), []
+    for i in range(100):
+        ours, others = curves(rng, 1, draws, 0, hard=rng.normal(0, 2, 80).repeat(5))
+        found = label_savings(ours, others, 50, Design(np.arange(80).repeat(5), n_folds), seed=i)
+        covered.append(found.low <= truth <= found.high)
+    assert np.mean(covered) >= 0.9
+
+
+def test_label_savings_by_cross_validation_are_less_sure():
+    ours, others = curves(np.random.default_rng(2), 1, 5, 400)
+    split, folds = (label_savings(ours, others, 50, Design(n_folds=n)) for n in (0, 5))
+    single = label_savings(ours[:, :1], {n: values[:, :1] for n, values in others.items()}, 50)
+    assert folds.needed == split.needed
+    ratio = math.log(folds.high / folds.low) / math.log(single.high / single.low)
+    assert ratio == pytest.approx(1.45**0.5, rel=0.25)
+
+
+def test_label_savings_use_the_draws_that_all_have_and_seeds_x_images():
+    rng = np.random.default_rng(3)
+    ours, others = curves(rng, 2, 3, 100)
+    others[1000] = others[1000][:, :1]
+    first = {n: values[:, 0] for n, values in others.items()}
+    assert label_savings(ours, others, 50) == label_savings(ours[:, 0], first, 50)
+
+
+def test_label_savings_of_few_images_are_never_sure():
+    high, low = np.ones((1, 1, 12)), np.zeros((1, 1, 12))
+    one = label_savings(high, {10: low, 100: high}, 10, Design(np.zeros(12, int)))
+    assert (one.low, one.high) == (10, math.inf)
+    alike = label_savings(high, {10: high, 100: high}, 10)
+    assert alike.needed == 10
+    assert alike.high > 10

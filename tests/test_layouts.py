@@ -14,12 +14,18 @@ from .source_cases import Case, check, parametrised, picture, put, refused, rows
 CLASSES = {"cat": 5, "dog": 5}
 FOUR = {"train/cat": 5, "train/dog": 6, "test/cat": 2, "test/dog": 3}
 READ = {"train": {"cat": 5, "dog": 6}, "test": {"cat": 2, "dog": 3}}
-DRAWN = {"train": {"cat": 4, "dog": 4}, "test": {"cat": 1, "dog": 1}}
-DREW = r"no test images: 2 of 10 labelled images were drawn by seed 0\."
+ALL = {"train": CLASSES}  # of so few labelled images none are drawn to test on
 HELD_OUT = r"^2 images, drawn by seed 0, were held out to look at\.$"
 UNLABELLED = {"train": {"": 8}, "test": {"": 2}}
 NUMBERS = ("2.5", "9", "10", "b", "inf", "nan")
 TOOLS, BESIDE = "left behind by an operating system or a tool", "beside the folders of the splits"
+
+
+def few(n):
+    return rf"no test images, and {n} training images have a label: .*\. So classifiers are cross-validated on the lab"
+
+
+FEW = few(10)
 
 
 def under(folder, files):
@@ -38,42 +44,46 @@ CASES = [
     Case("unlabeled only", {"unlabeled": 10}, UNLABELLED, remarks=(HELD_OUT,)),
     Case("two images", {".": 2}, {"train": {"": 2}}, remarks=("^0 images, drawn",)),
     # Classes
-    Case("classes", CLASSES, DRAWN, remarks=(DREW,), classes=("cat", "dog")),
+    Case("classes", CLASSES, ALL, remarks=(FEW,), classes=("cat", "dog")),
     Case("classes in outer/inner beside __MACOSX",
-         under("outer/inner", CLASSES) | {"__MACOSX/outer/inner/cat/._00.png": "\0", "__MACOSX/x.png": ...}, DRAWN,
-         remarks=(DREW,), left_out={("", TOOLS): 2}),
+         under("outer/inner", CLASSES) | {"__MACOSX/outer/inner/cat/._00.png": "\0", "__MACOSX/x.png": ...}, ALL,
+         remarks=(FEW,), left_out={("", TOOLS): 2}),
     Case("classes and loose images", CLASSES | {"x.png": ..., "y.png": ...},
-         {"train": {"cat": 4, "dog": 4, "": 2}, "test": {"cat": 1, "dog": 1}},
-         remarks=("^2 training images have no label", DREW)),
+         {"train": {"cat": 5, "dog": 5, "": 2}},
+         remarks=("^2 training images have no label", FEW)),
     Case("classes and unlabeled", CLASSES | {"Unlabelled": 3},
-         {"train": {"cat": 4, "dog": 4, "": 3}, "test": {"cat": 1, "dog": 1}},
-         remarks=("^3 training images have no label", DREW)),
+         {"train": {"cat": 5, "dog": 5, "": 3}},
+         remarks=("^3 training images have no label", FEW)),
     Case("an image a class", {"cat": 1, "dog": 1, "emu": 1}, {"train": {"": 2}, "test": {"": 1}},
          remarks=("No two of the 3 labels are alike", "held out")),
     Case("two images, two classes", {"cat": 1, "dog": 1}, {"train": {"": 2}},
          remarks=("No two of the 2 labels are alike", "0 images")),
     Case("a class of one image", {"cat": 5, "dog": 5, "emu": 1},
-         {"train": {"cat": 4, "dog": 4, "emu": 1}, "test": {"cat": 1, "dog": 1}},
-         remarks=("2 of 11 labelled", "^Class emu has no test images")),
+         {"train": {"cat": 5, "dog": 5, "emu": 1}},
+         remarks=(few(11), "^Class emu has one labelled image, .* cannot be measured. Label more of them")),
+    Case("two classes of one image", {"cat": 5, "dog": 5, "emu": 1, "fox": 1},
+         {"train": {"cat": 5, "dog": 5, "emu": 1, "fox": 1}},
+         remarks=(few(12), "^Classes emu, fox have one labelled image, .* cannot be measured. Label more of them")),
+    Case("classes of many images", {"cat": 249, "dog": 249}, {"train": {"cat": 199, "dog": 199},
+         "test": {"cat": 50, "dog": 50}}, remarks=("no test images: 100 of 498 labelled images were drawn by seed 0",)),
     Case("numbers as names", {"10": 5, "9": 5, "2.5": 5, "nan": 5, "inf": 5, "b": 5},
-         {"train": dict.fromkeys(NUMBERS, 4), "test": dict.fromkeys(NUMBERS, 1)}, classes=NUMBERS, remarks=("6 of 30",
-         )),
+         {"train": dict.fromkeys(NUMBERS, 5)}, classes=NUMBERS, remarks=(few(30),)),
     Case("names that differ in capitals", {"Cat": 5, "cat": 5},
-         {"train": {"Cat": 4, "cat": 4}, "test": {"Cat": 1, "cat": 1}},
-         remarks=("capitals or blanks are taken for several: Cat and cat", DREW)),
-    Case("patients within classes", {"cat/p1": 3, "cat/p2": 2, "dog/p1": 5}, DRAWN,
-         remarks=("^10 images in sub-folders of a class, such as cat/p1: taken", DREW)),
+         {"train": {"Cat": 5, "cat": 5}},
+         remarks=("capitals or blanks are taken for several: Cat and cat", FEW)),
+    Case("patients within classes", {"cat/p1": 3, "cat/p2": 2, "dog/p1": 5}, ALL,
+         remarks=("^10 images in sub-folders of a class, such as cat/p1: taken", FEW)),
     Case("a class named train", CLASSES | {"train": 5}, "'train' may be a split or, like 'cat', a class"),
     Case("a class named Test", CLASSES | {"Test": 5}, "'Test' may be a split or, like 'cat', a class"),
     # Splits
     Case("train and test", FOUR, READ),
     Case("Train and TEST", parts("Train", "TEST"), {"train": CLASSES, "test": {"cat": 2, "dog": 2}}),
     Case("training and testing", parts("training", "testing"), {"train": CLASSES, "test": {"cat": 2, "dog": 2}}),
-    Case("train and val", parts("train", "val"), DRAWN | {"val": {"cat": 2, "dog": 2}}, remarks=(DREW,)),
-    Case("train and Valid", parts("train", "Valid"), DRAWN | {"val": {"cat": 2, "dog": 2}}, remarks=(DREW,)),
+    Case("train and val", parts("train", "val"), ALL | {"val": {"cat": 2, "dog": 2}}, remarks=(FEW,)),
+    Case("train and Valid", parts("train", "Valid"), ALL | {"val": {"cat": 2, "dog": 2}}, remarks=(FEW,)),
     Case("train, validation and test", FOUR | {"validation/dog": 2}, READ | {"val": {"dog": 2}}),
     Case("Train and train", {"Train/cat": 2, "train/cat": 3, "train/dog": 6, "test/cat": 2, "test/dog": 3}, READ),
-    Case("train only", under("train", CLASSES), DRAWN, remarks=(DREW,)),
+    Case("train only", under("train", CLASSES), ALL, remarks=(FEW,)),
     Case("outer/inner/train", under("outer/inner", FOUR), READ),
     Case("a picture beside the folder", under("outer", FOUR) | {"preview.png": ...}, READ,
          left_out={("", BESIDE): 1}),
@@ -119,8 +129,8 @@ CASES = [
     Case("a class in validation only", FOUR | {"val/emu": 4}, "class 'emu' has val images, but none to train on"),
     Case("a class in other capitals in test", {"train/Cat": 5, "train/dog": 5, "test/cat": 2, "test/dog": 2},
          r"class 'cat' has test images, but none to train on \(there is 'Cat'\)"),
-    Case("test only", {"test/cat": 5, "test/dog": 5}, {"train": {"cat": 4, "dog": 4}, "test": {"cat": 1, "dog": 1}},
-         remarks=("test images only, so they are divided anew", "2 of 10 labelled images were drawn")),
+    Case("test only", {"test/cat": 5, "test/dog": 5}, ALL,
+         remarks=("test images only, so they are divided anew", FEW)),
     Case("val and test only", {"val/cat": 4, "test/cat": 4}, "images, but none to train on"),
     # Files
     Case("what systems leave behind",
@@ -152,20 +162,25 @@ CASES = [
     Case("all are damaged", {"train/cat/a.png": "x", "train/cat/b.png": ""}, "none of 2 pictures can be read"),
     # Groups
     Case("groups by file names", {"cat/p1": 3, "cat/p2": 3, "cat/p3": 3, "dog/p4": 3, "dog/p5": 3, "dog/p6": 3},
-         {"train": {"cat": 6, "dog": 6}, "test": {"cat": 3, "dog": 3}}, {"group": r"(p\d)/"},
-         remarks=("sub-folders", "6 of 18 labelled")),
-    Case("groups of some file names", CLASSES, {"train": {"cat": 4, "dog": 4}, "test": {"cat": 1, "dog": 1}},
-         {"group": "cat/0[01]"}, remarks=("^8 file names do not match the parameter group", "labelled images were")),
+         {"train": {"cat": 9, "dog": 9}}, {"group": r"(p\d)/"}, remarks=("sub-folders", few(18))),
+    Case("groups of some file names", CLASSES, ALL,
+         {"group": "cat/0[01]"}, remarks=("^8 file names do not match the parameter group", FEW)),
     Case("groups of no file name", CLASSES, "group='patient' matches no file name of .*, such as 'cat/00.png'",
          {"group": "patient"}),
     Case("groups that are empty", CLASSES, "matches no file name", {"group": "cat/(x?)"}),
-    Case("all of one group", CLASSES, {"train": CLASSES}, {"group": "png"},
-         remarks=("too few groups", "^Classes cat, dog have no test images")),
-    Case("a group that is a class", CLASSES, {"train": CLASSES}, {"group": "cat|dog"},
-         remarks=("too few groups", "^Classes cat, dog have no test images")),
+    Case("all of one group", CLASSES, ALL, {"group": "png"},
+         remarks=(FEW, "^Classes cat, dog have one labelled image, or one group, so how well they are")),
+    Case("a group that is a class", CLASSES | {"emu": 1}, ALL | {"train": CLASSES | {"emu": 1}},
+         {"group": "cat|dog/0[01]|emu"},
+         remarks=("^3 file names do not match", few(11), "^Classes cat, emu have one labelled image, or one group")),
+    Case("a hundred groups but one", {f"{c}/p{i}": 6 for c in ("cat", "dog") for i in range(49)} | {"dog/p49": 6},
+         {"train": {"cat": 294, "dog": 300}}, {"group": r"\w+/p\d+"},
+         remarks=("sub-folders", "594 training images have a label: they are of 99 groups, and a fifth of these would")),
+    Case("a hundred groups", {f"{c}/p{i}": 5 for c in ("cat", "dog") for i in range(50)},
+         {"train": {"cat": 200, "dog": 200}, "test": {"cat": 50, "dog": 50}}, {"group": r"\w+/p\d+"},
+         remarks=("sub-folders", "100 of 500 labelled images were drawn")),
     Case("groups of three images a class", {f"{c}/p{i}": 1 for c in ("cat", "dog") for i in range(3)},
-         {"train": {"cat": 2, "dog": 2}, "test": {"cat": 1, "dog": 1}}, {"group": r"\w+/p\d"},
-         remarks=("sub-folders", "2 of 6 labelled")),
+         {"train": {"cat": 3, "dog": 3}}, {"group": r"\w+/p\d"}, remarks=("sub-folders", few(6))),
     Case("groups in train and validation", parts("train", "val") | parts("train", "test"),
          {"train": CLASSES, "test": {"cat": 2, "dog": 2}, "val": {"cat": 2, "dog": 2}}, {"group": r"\d\d"},
          remarks=("^2 groups are in both training and validation images",)),

@@ -5,11 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from contrastive import Settings, UserError, load_images, resolve
+from contrastive import Settings, UserError, load_images, pretrain, resolve
 from contrastive.data import Images, default_budgets, headline_labels, split
 from contrastive.evaluation.soundness import data_checks
-from contrastive.training import check_evaluation
+from contrastive.training import check_evaluation, check_validation, start
+
+from .trainings import take_steps
+
+TINY = dict(preset="smoke", epochs=1, base_channels=2, precision="float32", device="cpu")
 
 
 def test_splits_are_disjoint_seeded_and_nested():
@@ -39,9 +44,9 @@ def test_label_budgets_are_balanced_and_nested():
             assert counts.max() - counts.min() <= (2 if n == 20 else 0)
 
 
-def images_of(train_labels, test_labels):
+def images_of(train_labels, test_labels, side=28):
     """Grey images with these labels, a tensor each."""
-    train, test = (torch.zeros(len(labels), 1, 28, 28, dtype=torch.uint8) for labels in (train_labels, test_labels))
+    train, test = (torch.zeros(len(labels), 1, side, side, dtype=torch.uint8) for labels in (train_labels, test_labels))
     names = tuple(map(str, range(int(train_labels.max()) + 1)))
     return Images("x", train, train_labels, test, test_labels, names, (0.5,), (0.5,), "")
 
@@ -72,7 +77,8 @@ def test_too_few_images_of_too_many_classes_are_told_of(tmp_path):
     with pytest.raises(
         UserError, match=r"rare has 48 training images with a label, of 10 classes: too few .* Five of each are enough"
     ):
-        check_evaluation(settings, images)
+        check_validation(settings, images)
+    check_evaluation(settings, images)  # which needs no validation images
 
 
 def test_a_sample_of_test_images_has_all_classes_though_they_lie_by_class():
@@ -107,23 +113,38 @@ def test_every_class_has_its_share_of_a_budget(classes, n):
         (60_000, 10, 5000, False, (100, 600, 5000, 30_000, 60_000), 30_000),  # MNIST
         (60_000, 10, 5000, True, (10, 50, 100, 600, 1000, 5000, 6000, 30_000, 60_000), 30_000),
         (60_000, 10, 55_000, False, (100, 600, 30_000, 60_000), 30_000),  # as many unlabelled images as labels
-        (1437, 10, 1157, False, (100, 718, 1437), 718),  # scikit-learn's digits
+        (1437, 10, 1157, False, (20, 50, 100, 200, 500, 718, 1000, 1437), 1437),  # scikit-learn's digits
+        (1437, 10, 1157, True, (20, 50, 100, 200, 500, 718, 1000, 1437), 1437),
         (4708, 2, 3767, False, (20, 47, 2354, 4708), 2354),  # PneumoniaMNIST
         (4708, 2, 1000, False, (20, 47, 1000, 2354, 4708), 2354),
-        (50, 10, 40, False, (50,), 50),  # five of each class
-        (120, 10, 96, False, (100, 120), 100),
-        (600, 100, 400, True, (100, 300, 500, 600), 300),
+        (2000, 2, 1600, False, (20, 1000, 2000), 1000),  # a thousand of each class
+        (1999, 2, 1600, False, (4, 10, 20, 40, 100, 200, 999, 1999), 1999),  # and fewer
+        (50, 10, 40, False, (25, 50), 50),  # five of each class: 20 would say no more than 25
+        (120, 10, 96, False, (20, 60, 120), 120),
+        (600, 100, 400, True, (200, 300, 600), 600),
+        (12, 3, 9, False, (6, 12), 12),
+        (7, 3, 9, False, (7,), 7),  # 6 say no more than 7
+        (266, 2, 100, False, (4, 10, 20, 40, 133, 266), 266),  # 100 and 200 are more than three quarters of others
+        (268, 2, 100, False, (4, 10, 20, 40, 100, 134, 200, 268), 268),
+        (199, 2, 100, False, (4, 10, 20, 40, 99, 199), 199),  # 100 say no more than 99
+        (22, 6, 18, False, (12, 22), 22),  # half is fewer than two of each class
+        (2, 2, 2, False, (2,), 2),
     ],
 )
 def test_budgets_follow_from_the_data(n_train, n_classes, n_images, full, budgets, headline):
     assert default_budgets(n_train, n_classes, n_images, full) == budgets
-    assert headline_labels(budgets, n_train) == headline
+    labels = torch.arange(n_train) % n_classes
+    assert headline_labels(budgets, images_of(labels, labels[:8], 1)) == headline
+    assert headline_labels(budgets, images_of(labels, labels[:0], 1)) == budgets[-1]  # cross-validated
 
 
 def test_the_headline_is_one_of_the_budgets_that_were_asked_for():
-    assert headline_labels((50, 200), 60_000) == 200
-    assert headline_labels((50, 30_000, 30_001), 60_000) == 30_000
-    assert headline_labels((59_000, 60_000), 60_000) == 59_000
+    many, few = (images_of(torch.arange(n) % 10, torch.arange(8), 1) for n in (60_000, 9999))
+    assert headline_labels((50, 200), many) == 200
+    assert headline_labels((50, 30_000, 30_001), many) == 30_000
+    assert headline_labels((59_000, 60_000), many) == 59_000
+    assert headline_labels((50, 200), few) == 200
+    assert headline_labels((50, 30_000), few) == 30_000
 
 
 def test_resolve_says_what_auto_means():
@@ -131,14 +152,14 @@ def test_resolve_says_what_auto_means():
     assert settings.data.dataset == images.name == "sklearn_digits"
     assert settings.data_sha256 == images.sha256
     assert settings.data.n_images == 1157
-    assert settings.evaluation.budgets == (100, 718, 1437)
+    assert settings.evaluation.budgets == (20, 50, 100, 200, 500, 718, 1000, 1437)
     assert settings.runtime.device != "auto"
     assert settings.runtime.precision in ("float32", "bfloat16")
     again, same = resolve(settings)
     assert again == settings
     assert same.sha256 == images.sha256
     full, _ = resolve(Settings(dataset="digits", evaluation="full"))
-    assert full.evaluation.budgets == (10, 14, 50, 100, 143, 718, 1000, 1437)
+    assert full.evaluation.budgets == settings.evaluation.budgets  # all that there is to see of so few
 
 
 @pytest.mark.parametrize(
@@ -168,3 +189,35 @@ def test_budgets_that_the_data_cannot_serve(budgets, said):
         check_evaluation(settings, images)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# --- No label is read -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [{}, {"method": "byol"}, {"method": "mocov2", "queue_size": 150}])
+def test_pretraining_without_labels_gives_the_same_bits(method):
+    images = load_images("digits")
+    none = [torch.full_like(labels, -1) for labels in (images.train_labels, images.test_labels)]
+    bare = dataclasses.replace(images, train_labels=none[0], test_labels=none[1], classes=())
+    index = split(images, 320, 0).pretrain
+    results = []
+    for data in (images, bare):
+        found, _ = resolve(Settings(dataset="digits", n_images=320, batch_size=64, **TINY, **method), data)
+        training = start(found, data.format, data.train[index], data.train_labels[index])
+        assert training.labels is None
+        losses, _ = take_steps(training, 4)
+        results.append((losses, [p.clone() for p in training.method.parameters()]))
+    assert results[0][0] == results[1][0]
+    assert len(set(results[0][0])) == 4  # it did something
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_folder_without_labels_is_pretrained_on(tmp_path, fresh_runs):
+    (tmp_path / "x").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        Image.fromarray(rng.integers(0, 256, (28, 28), dtype=np.uint8)).save(tmp_path / "x" / f"{i}.png")
+    run = pretrain(Settings(dataset=str(tmp_path / "x"), **TINY), progress=False)
+    assert run.settings.data.n_images == 39  # of 60, a fifth held out to look at, and a fifth of the rest
+    assert np.isfinite(run.history[-1]["loss"])

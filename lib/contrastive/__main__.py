@@ -49,7 +49,7 @@ def pretrain(args: argparse.Namespace, given: dict[str, Any]) -> int:
     if (training.run_folder(settings) / "encoder.safetensors").is_file():
         say("this run was trained before, so it is loaded (its folder's name says by which settings)")
     run = training.pretrain(settings)
-    for item in health(run, images.test[images.test_sample(500)]):
+    for item in health(run, images.to_look_at(500)[0]):
         if not item["passed"]:
             seen = f"{item['name']}: {item['seen']}; expected: {item['expected']}"
             say(f"a check failed: {seen}. Try another lr, or more epochs.")
@@ -59,10 +59,14 @@ def pretrain(args: argparse.Namespace, given: dict[str, Any]) -> int:
 
 def embed(args: argparse.Namespace, given: dict[str, Any]) -> int:
     """Write the features of your own images by a trained encoder; prints the file."""
+    from .evaluation.kept_probe import load_probe
     from .training.embed import embed_source
 
-    out = Path(args.out).expanduser()
-    print(embed_source(args.images, Path(args.run_folder), out, args.skip_damaged, args.follow_links))
+    out, source = Path(args.out).expanduser(), Path(args.run_folder)
+    if (kept := load_probe(source)) is not None:
+        say(f"with predictions of the linear probe on {kept.n_labels:,} labels that a report kept")
+    predict = None if kept is None else kept.predict
+    print(embed_source(args.images, source, out, args.skip_damaged, args.follow_links, predict))
     return 0
 
 

@@ -5,9 +5,18 @@ Within: sources (where) -> manifest (a row an image) -> pictures, packed (pixels
 """
 
 from .copied import Copy, across_splits, copies_of
+from .folds import folds, most_labels, n_folds, n_repeats
 from .images import Account, ImageFormat, Images, inert
 from .manifest import counted
 from .picture import Picture, Undecodable
 from .preparation import Preparation
 from .sources import NAMES, USUAL_NAMES, find_pictures, forget_images, load_images, read_images
-from .splits import Splits, default_budgets, headline_labels, n_unlabelled, split, why_no_evaluation
+from .splits import (
+    Splits,
+    default_budgets,
+    headline_labels,
+    n_unlabelled,
+    split,
+    why_no_evaluation,
+    why_no_validation,
+)

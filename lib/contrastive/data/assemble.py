@@ -17,8 +17,9 @@ from ..storage.cache import memo_record
 from .arrays import ArrayPictures
 from .copied import across_splits, equal_images
 from .guards import fit_memory
+from .held_out import completed
 from .images import Account, Images, as_original, digest_of, inert, names_of_classes, statistics
-from .manifest import TEST, TRAIN, VAL, Manifest, compare_splits, completed, counted, natural
+from .manifest import TEST, TRAIN, VAL, Manifest, compare_splits, counted, natural
 from .packed import Packed, pack
 from .pictures import LARGEST_SIDE, Pictures, Reading
 from .preparation import Preparation
@@ -60,7 +61,7 @@ def assemble(source: Source, data: DataSettings) -> Images:
     m = completed(m, data.split_seed, source.pictures.where, alike)
     images = _images(source, m, packed)
     # In a draw of our own, equal images were kept together; near copies are found only now.
-    ours = not given and images.n_labels > 0
+    ours = not given and images.n_labels > 0 and not images.cross_validated
     if (data.drop_copies or ours) and len(copied := across_splits(images)[0]):
         train = np.flatnonzero([split != TEST for split in m.splits])
         dropped = np.zeros(len(m.names), bool)
@@ -111,7 +112,8 @@ def _images(source: Source, m: Manifest, packed: Packed) -> Images:
     labels = torch.tensor([number[label] for label in m.labels], dtype=torch.int64)
     places = np.array(m.places, dtype=np.int64)
     parts = [_rows(packed.pixels, places[index]) for index in (train, test)]
-    groups, straddling = _groups(m, train, test)
+    groups, test_groups, group_names = _groups(m, train, test)
+    straddling = int(np.isin(np.unique(groups), test_groups).sum())
     validation = torch.from_numpy(np.flatnonzero(split[train] == VAL))
     decisive = [labels[train], labels[test], *(x for x in (validation, groups) if len(x))]
     facts = _facts(packed, [*parts, *decisive], [places[train], places[test]])
@@ -122,8 +124,9 @@ def _images(source: Source, m: Manifest, packed: Packed) -> Images:
     note = " ".join([text for text in (source.note, *account.remarks) if text])
     images = Images(
         source.name, parts[0], labels[train], parts[1], labels[test], names_of_classes(shown), tuple(facts["mean"]),
-        tuple(facts["std"]), facts["sha256"], note, source.handwriting, validation, groups, straddling,
-        tuple(m.names[i] for i in train), tuple(m.names[i] for i in test), packed.preparation, account,
+        tuple(facts["std"]), facts["sha256"], note, source.handwriting, validation, groups, test_groups,
+        group_names, straddling, tuple(m.names[i] for i in train), tuple(m.names[i] for i in test), packed.preparation,
+        account,
     )  # fmt: skip
     return as_original(images)
 
@@ -138,14 +141,14 @@ def _rows(pixels: np.ndarray, places: np.ndarray) -> Tensor:
     return torch.from_numpy(np.require(chosen, requirements=["C", "W"]))
 
 
-def _groups(m: Manifest, train: np.ndarray, test: np.ndarray) -> tuple[Tensor, int]:
-    """The training images' groups as numbers, each without one being its own; and how many have test images, too."""
+def _groups(m: Manifest, train: np.ndarray, test: np.ndarray) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """The training and the test images' groups as numbers, each without one being its own; and the groups' names."""
     if not any(m.groups):
-        return torch.zeros(0, dtype=torch.int64), 0
+        return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), ()
     names = [m.groups[i] or f"\0{i}" for i in range(len(m.names))]
-    number = {name: i for i, name in enumerate(dict.fromkeys(names[i] for i in train))}
-    groups = torch.tensor([number[names[i]] for i in train], dtype=torch.int64)
-    return groups, len({names[i] for i in test} & number.keys())
+    number = {name: i for i, name in enumerate(dict.fromkeys(names[i] for i in (*train, *test)))}
+    of_train, of_test = (torch.tensor([number[names[i]] for i in part], dtype=torch.int64) for part in (train, test))
+    return of_train, of_test, tuple("" if name.startswith("\0") else inert(name)[:40] for name in number)
 
 
 def _facts(packed: Packed, parts: Sequence[Tensor], places: Sequence[np.ndarray]) -> dict[str, Any]:

@@ -49,13 +49,14 @@ class Account:
 class Images:
     """A data set.
 
-    train, test: uint8 N x C x H x W, in memory or mapped from a file. train_labels, test_labels: int64 N, -1 for none;
-    if any training image has one, all test images have. classes: their names. mean, std: per channel, of images in
-    [0, 1]. sha256: of all that decides a run. note: what a reader must know about where the data came from; empty when
-    they are what was asked for. handwriting: whether they are digits, bright on dark. validation: int64, which training
-    images the source sets aside for validation; empty if it leaves that to us. groups: int64, of each training image;
-    empty if there are none. straddling: how many groups are in both training and test images. train_names, test_names:
-    of their files. preparation: what was done to each picture. account: what was read.
+    train, test: uint8 N x C x H x W, in memory or mapped from a file. train_labels, test_labels: int64 N, -1 for none.
+    Either all test images have one, or none has: these are to look at, and there may be none. classes: their names.
+    mean, std: per channel, of images in [0, 1]. sha256: of all that decides a run. note: what a reader must know about
+    where the data came from; empty when they are what was asked for. handwriting: whether they are digits, bright on
+    dark. validation: int64, which training images the source sets aside for validation; empty if it leaves that to us.
+    groups, test_groups: int64, of each image; empty if there are none. group_names: by number, "" for images without a
+    group, which are of their own. straddling: how many groups are in both training and test images. train_names,
+    test_names: of their files. preparation: what was done to each picture. account: what was read.
     """
 
     name: str
@@ -71,6 +72,8 @@ class Images:
     handwriting: bool = False
     validation: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), repr=False)
     groups: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), repr=False)
+    test_groups: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64), repr=False)
+    group_names: tuple[str, ...] = field(default=(), repr=False)
     straddling: int = 0
     train_names: tuple[str, ...] = field(default=(), repr=False)
     test_names: tuple[str, ...] = field(default=(), repr=False)
@@ -86,6 +89,24 @@ class Images:
     def n_labels(self) -> int:
         """How many training images have a label."""
         return int((self.train_labels >= 0).sum())
+
+    @property
+    def labelled(self) -> Tensor:
+        """int64: which training images have a label."""
+        return (self.train_labels >= 0).nonzero().flatten()
+
+    @property
+    def cross_validated(self) -> bool:
+        """Whether there are labels, and no test image has one."""
+        return self.n_labels > 0 and not bool((self.test_labels >= 0).any())
+
+    def to_look_at(self, n: int) -> tuple[Tensor, Tensor]:
+        """At most n images to show, uint8, and their labels: test images, or where there are none, training images."""
+        if len(self.test):
+            sample = self.test_sample(n)
+            return self.test[sample], self.test_labels[sample]
+        sample = torch.from_numpy(np.sort(np.random.default_rng(0x7E57).permutation(len(self.train))[:n]))
+        return self.train[sample], self.train_labels[sample]
 
     def test_sample(self, n: int) -> Tensor:
         """Rising int64 indices of n test images, or of all, the same every time. In files they may lie by class."""

@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 
 from ..settings import UserError
+from .folds import LEAST_LABELS, LEAST_TO_CHOOSE, balanced_order, most_labels, n_folds
+from .held_out import grouped_fold
 from .images import Images
-from .manifest import LEAST_TEST, grouped_fold
+from .manifest import LEAST_TEST
 
-LEAST_TO_CHOOSE = 50  # labels: a fifth of fewer would say little
 MOST_VALIDATION = 5000
+MANY_LABELS = 1000  # of each class: somebody who has fewer asks about all that there are
+OF_EACH_CLASS = (2, 5, 10, 20, 50, 100)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def split(images: Images, n_images: int, seed: int, draw: int = 0, balanced: boo
         validation, rest = rng.permutation(validation), rng.permutation(rest)
     elif draw > 0:
         rng = np.random.default_rng([seed, 0xD4A3, draw])
-        validation, rest = (part[_balanced_order(labels[part], rng)[0]] for part in (validation, rest))
+        validation, rest = (part[balanced_order(labels[part], rng)[0]] for part in (validation, rest))
     parts = [torch.from_numpy(part) for part in (pretrain, validation, rest)]
     return Splits(parts[0], parts[1], parts[2], len(images.classes), balanced)
 
@@ -86,17 +89,35 @@ def n_unlabelled(images: Images, seed: int) -> int:
 
 def why_no_evaluation(images: Images) -> str:
     """Why a classifier cannot be fitted and judged with the labels that there are, in a sentence; empty if it can."""
-    n, n_classes = images.n_labels, len(images.classes)
+    n, n_classes, n_test = images.n_labels, len(images.classes), len(images.test)
     if n == 0:
         return f"No image of {images.name} has a label that can be used."
+    if images.cross_validated:
+        if n < LEAST_LABELS or n_folds(images) < 2:
+            return (
+                f"{images.name} has {n:,} images with a label, too few to cross-validate a classifier on: at least "
+                f"{LEAST_LABELS} are needed, and two classes with two images, or groups, each."
+            )
+        if most_labels(images, range(1)) < n_classes:
+            return (
+                f"{images.name} has {n:,} images with a label, of {n_classes:,} classes: too few to cross-validate a "
+                "classifier on, which needs one of each class beside those held out."
+            )
+    elif n_test < LEAST_TEST:
+        return f"{images.name} has {n_test} test images with a label: at least {LEAST_TEST} are needed."
+    return ""
+
+
+def why_no_validation(images: Images) -> str:
+    """Why settings cannot be compared on validation images, in a sentence; empty if they can."""
+    if why := why_no_evaluation(images):
+        return why
     validation, rest, _ = _parts(images, np.random.default_rng([0, 0x5EED]))
-    if min(len(validation), len(rest)) < n_classes:
+    if min(len(validation), len(rest)) < len(images.classes):
         return (
-            f"{images.name} has {n:,} training images with a label, of {n_classes:,} classes: too few to spare a fifth "
-            "of each class for validation. Five of each are enough."
+            f"{images.name} has {images.n_labels:,} training images with a label, of {len(images.classes):,} classes: "
+            "too few to spare a fifth of each class for validation. Five of each are enough."
         )
-    if len(images.test) < LEAST_TEST:
-        return f"{images.name} has {len(images.test)} test images with a label: at least {LEAST_TEST} are needed."
     return ""
 
 
@@ -105,7 +126,7 @@ def _parts(images: Images, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
     labels, groups = images.train_labels.numpy(), images.groups.numpy()
     everything = np.arange(len(labels))
     known = everything[labels >= 0]
-    order, turn = _balanced_order(labels[known], rng)
+    order, turn = balanced_order(labels[known], rng)
     order = known[order]
     if len(images.validation):
         validation = images.validation.numpy()
@@ -157,18 +178,6 @@ def _spared(labels: np.ndarray) -> np.ndarray:
     return np.maximum(np.minimum(-(-count // 5), count - 1), 0)
 
 
-def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A random order of all indices in which every prefix is balanced, as long as no class runs out; and for each, in
-    this order, its place within its class, from 0."""
-    shuffled = rng.permutation(len(labels))
-    turn = np.empty(len(labels), dtype=np.int64)
-    for c in np.unique(labels):
-        of_class = np.flatnonzero(labels[shuffled] == c)
-        turn[of_class] = np.arange(len(of_class))
-    order = np.lexsort((rng.random(len(labels)), turn))  # of those with the same turn a random one
-    return shuffled[order], turn[order]
-
-
 def _by_turns(index: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Some images in an order in which every prefix is balanced, as long as no class runs out; within a class, and
     within a turn, in the order in which they come."""
@@ -181,10 +190,16 @@ def _by_turns(index: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def default_budgets(n_labels: int, n_classes: int, n_images: int, full: bool) -> tuple[int, ...]:
     """Numbers of labels to evaluate with, from the data alone.
 
-    Ten of each class, one percent, half and all of the labels, and as many as there are unlabelled images where these
-    are few beside them: 100, 600, 5,000, 30,000 and 60,000 of MNIST. full: also one, five and a hundred of each class,
-    and ten percent.
+    Of fewer than MANY_LABELS of each class 2, 5, 10, 20, 50 and 100 of each class, half of all and all. Of more: ten of
+    each class, one percent, half and all, and as many as there are unlabelled images where these are few beside them,
+    which is 100, 600, 5,000, 30,000 and 60,000 of MNIST. full: also one, five and a hundred of each class, and ten
+    percent.
     """
+    if n_labels < MANY_LABELS * n_classes:
+        kept = {n for n in (n_labels // 2,) if n >= 2 * n_classes} | {n_labels}
+        numbers = {k * n_classes for k in OF_EACH_CLASS if k * n_classes < n_labels}
+        # so near to half or all of the labels, another number of them says nothing new
+        return tuple(sorted(kept | {n for n in numbers if not any(0.75 < n / other < 4 / 3 for other in kept)}))
     least = n_classes if full else 10 * n_classes
     numbers = {10 * n_classes, n_labels // 100, n_labels // 2}
     if n_images < n_labels // 4:
@@ -194,6 +209,9 @@ def default_budgets(n_labels: int, n_classes: int, n_images: int, full: bool) ->
     return (*sorted(n for n in numbers if least <= n < n_labels), n_labels)
 
 
-def headline_labels(budgets: tuple[int, ...], n_labels: int) -> int:
-    """The budget that a report leads with: the largest one of at most half of the labels, or the smallest there is."""
-    return max((n for n in budgets if n <= n_labels // 2), default=budgets[0])
+def headline_labels(budgets: tuple[int, ...], images: Images) -> int:
+    """The budget that a report leads with: all labels where they are few; else the largest one of at most half of them,
+    or the smallest there is."""
+    if images.cross_validated or images.n_labels < MANY_LABELS * len(images.classes):
+        return budgets[-1]
+    return max((n for n in budgets if n <= images.n_labels // 2), default=budgets[0])

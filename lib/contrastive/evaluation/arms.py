@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import Images, Splits
+from ..data import Images
 from ..encoders import Encoder
+from ..encoders.general import GeneralEncoder
 from ..methods import Method
 from ..settings import Settings
+from .general import general_features
 from .probes import embed
 from .wavelets import SCATTERED_UP_TO, scattering
 
@@ -20,15 +22,16 @@ COMPONENTS = 100
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: a run's method and encoder, the encoder with the weights that training started from, and the
-    images."""
+    """What is evaluated: a run's method and encoder, the encoder with the weights that training started from, a network
+    that was pretrained on other images, if there is one, the images, and which of them (int64) were pretrained on."""
 
     settings: Settings
     images: Images
-    splits: Splits
+    pretrain: Tensor
     method: Method
     encoder: Encoder
     random_encoder: Encoder
+    general: GeneralEncoder | None = None
 
     @property
     def device(self) -> str:
@@ -44,8 +47,11 @@ class Arm:
     only where `evaluation` is full. features: what a linear probe is fitted to, of a subject; or labels: how a network
     is trained on labels, as arguments of `labelled.classifier`. serves: whether it can be measured of a subject. cheap:
     whether it is measured with more labels than a tenth of all. roles: `scratch` has labels alone, and the better one
-    is what is to be beaten; a frozen `control` is what pretraining should not be worse than; `corrupted` ones meet
-    corrupted images, `transferred` ones other images; `index` ones are drawn in the index of reports.
+    is what is to be beaten; a frozen `control` is what pretraining should not be worse than; `own` ones use the
+    pretrained encoder, `general` ones another network; `corrupted` ones meet corrupted images, `transferred` ones other
+    images; `index` ones are drawn in the index of reports. joined: two other arms, whose features it has together.
+    most: with how many labels it is measured, at most. thorough: whether networks are trained with every budget for
+    them, and not with those alone that an answer is about.
     """
 
     id: str
@@ -59,6 +65,9 @@ class Arm:
     labels: Callable[[Subject], dict[str, Any]] | None = None
     serves: Callable[[Subject], bool] = lambda subject: True
     cheap: bool = True
+    joined: tuple[str, str] | None = None
+    most: int | None = None
+    thorough: bool = True
     roles: tuple[str, ...] = ()
 
 
@@ -72,21 +81,35 @@ def _projections(subject: Subject) -> Features:
 
 
 def _has_projections(subject: Subject) -> bool:
-    return "z" in subject.method.representations(embed(subject.encoder, subject.images.test[:2]))
+    return "z" in subject.method.representations(embed(subject.encoder, subject.images.train[:2]))
 
 
 def _principal(subject: Subject) -> Features:
     """Principal components of the unlabelled images."""
     from sklearn.decomposition import PCA
 
-    rows = pixels(subject.images.train[subject.splits.pretrain]).numpy()
+    rows = pixels(subject.images.train[subject.pretrain]).numpy()
     pca = PCA(min(COMPONENTS, len(rows) - 1, rows.shape[1]), random_state=subject.settings.runtime.seed).fit(rows)
     return lambda x: torch.from_numpy(pca.transform(pixels(x).numpy())).float().to(subject.device)
 
 
+def _general(subject: Subject) -> Features:
+    network = subject.general
+    assert network is not None
+    return lambda x: general_features(network, x).to(subject.device)
+
+
+MOST_GENERAL = 10_000  # labels: looking at enlarged images takes minutes for as many
 _ALL = (
     Arm("linear", "pretrained, frozen + linear", "the linear probe", "blue", "o",
-        features=lambda s: lambda x: embed(s.encoder, x), roles=("corrupted", "transferred", "index")),
+        features=lambda s: lambda x: embed(s.encoder, x), roles=("own", "corrupted", "transferred", "index")),
+    Arm("finetuned", "pretrained, fine-tuned", "the fine-tuned network", "blue", "P", dashed=True,
+        labels=lambda s: {"pretrained": s.encoder}, thorough=False, roles=("own",)),
+    Arm("general", "ImageNet features + linear", "ImageNet features", "purple", "h",
+        features=_general, serves=lambda s: s.general is not None, most=MOST_GENERAL, roles=("general",)),
+    Arm("general_own", "ImageNet and pretrained + linear", "ImageNet features joined with the pretrained encoder's",
+        "purple", "H", dashed=True, joined=("general", "linear"), serves=lambda s: s.general is not None,
+        most=MOST_GENERAL, roles=("own", "general")),
     Arm("supervised", "same network from scratch, augmented", "the same network from scratch, augmented", "orange", "s",
         labels=lambda s: {}, roles=("scratch", "corrupted", "index")),
     Arm("supervised_plain", "same network from scratch, not augmented", "the same network from scratch, not augmented",
@@ -96,8 +119,9 @@ _ALL = (
         roles=("control", "corrupted", "transferred", "index")),
     Arm("raw_pixel", "raw pixels + linear", "raw pixels", "grey", "^",
         features=lambda s: lambda x: pixels(x).to(s.device), roles=("control", "transferred")),
-    Arm("finetuned", "pretrained, fine-tuned", "the fine-tuned network", "blue", "P", dashed=True, full=True,
-        labels=lambda s: {"pretrained": s.encoder}),
+    Arm("general_finetuned", "ImageNet, fine-tuned", "the fine-tuned ImageNet network", "purple", "p", dashed=True,
+        full=True, labels=lambda s: {"pretrained": s.general}, serves=lambda s: s.general is not None, thorough=False,
+        roles=("general",)),
     Arm("pca", "principal components + linear", "principal components", "grey", "X", full=True, features=_principal),
     Arm("scattering", "scattering transform + linear", "the scattering transform", "green", "*", full=True,
         features=lambda s: lambda x: scattering(x).to(s.device),

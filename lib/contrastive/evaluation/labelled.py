@@ -17,15 +17,18 @@ from ..training import initial_method, start, train
 
 BATCH, LR, LR_PRETRAINED, WEIGHT_DECAY = 128, 5e-3, 1e-3, 1e-2  # the first LR chosen on validation images
 WARMUP_STEPS = 50
+MOST_CROSS_VALIDATED = 3  # numbers of labels
 
 
-def spaced(budgets: Sequence[int], always: int) -> list[int]:
-    """Of rising numbers of labels those at least twice the one before, and `always`: each takes a network minutes."""
-    kept: list[int] = []
-    for n in budgets:
-        if not kept or n >= 2 * kept[-1] or n == always:
+def network_budgets(budgets: Sequence[int], headline: int, cross_validated: bool) -> list[int]:
+    """With which numbers of labels networks are trained, each of which takes seconds to minutes: the largest and the
+    headline's, and of the others those at most a third of the next larger one. In cross-validation, where it is a
+    network for each fold, the largest three of these."""
+    kept = list[int]()
+    for n in sorted(budgets, reverse=True):
+        if not kept or 3 * n <= kept[-1] or n == headline:
             kept.append(n)
-    return kept
+    return kept[: MOST_CROSS_VALIDATED if cross_validated else None][::-1]
 
 
 def classifier(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
+import numpy as np
+
+from .per_image import accuracy_values, balanced_accuracy_values, macro_auc_values
 from .statistics import summary
 
 
@@ -21,6 +24,12 @@ class Metric:
     spread: str = "share"
 
 
+# What compares arms: from class probabilities and labels, values of the judged images whose mean is the number
+COMPARED: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "accuracy": accuracy_values,
+    "balanced_accuracy": balanced_accuracy_values,
+    "macro_auc": macro_auc_values,
+}
 KNN_K = (10, 100, 200)  # beside the usual one
 _WITHOUT_LABELS = {
     "alignment": Metric("", 3, False, "relative"),
@@ -30,6 +39,7 @@ _WITHOUT_LABELS = {
 }
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(),
+    "balanced_accuracy": Metric(),
     **{f"accuracy_k{k}": Metric() for k in KNN_K},
     "validation_accuracy": Metric(),
     "paired_share": Metric(),

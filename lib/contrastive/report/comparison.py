@@ -266,7 +266,7 @@ def _words(name: str) -> str:
 
 
 def _n_test(report: Report) -> int:
-    return int(report.results["dataset"]["test"])
+    return int(report.results["dataset"].get("judged", report.results["dataset"]["test"]))
 
 
 def _headline(report: Report) -> tuple[str, Mapping[str, Any]]:

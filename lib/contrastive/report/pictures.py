@@ -36,6 +36,7 @@ class Theme:
     orange: str
     green: str
     grey: str
+    purple: str
     diverging: str  # colour map with its middle near the background
     mistakes: str  # colour map that starts near the background
 
@@ -52,11 +53,13 @@ class Theme:
 
 
 LIGHT = Theme(
-    "#ffffff", "#1b2a33", "#5c6b75", "#e3e8eb", "#0173b2", "#b35c00", "#02805d", "#6f7a82", "vlag", "light:#0173b2"
-)
+    "#ffffff", "#1b2a33", "#5c6b75", "#e3e8eb", "#0173b2", "#b35c00", "#02805d", "#6f7a82", "#8a4bb0",
+    "vlag", "light:#0173b2",
+)  # fmt: skip
 DARK = Theme(
-    "#12181d", "#e4eaee", "#a3b1bb", "#2b363e", "#5ab4f0", "#f0a04b", "#45c49c", "#9aa6ae", "icefire", "dark:#5ab4f0"
-)
+    "#12181d", "#e4eaee", "#a3b1bb", "#2b363e", "#5ab4f0", "#f0a04b", "#45c49c", "#9aa6ae", "#c79bea",
+    "icefire", "dark:#5ab4f0",
+)  # fmt: skip
 _theme: ContextVar[Theme] = ContextVar("theme", default=LIGHT)
 
 

@@ -177,8 +177,9 @@ def outputs(notebook: Any) -> list[Any]:
 def first_screen(stem: str, notebook: Any, own: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
     """What a page begins with, as far as its notebook got: answer, key numbers, figure, and facts to judge them by."""
     said = own.get("answers", {}).get(stem, {})
+    verdict, _, more = said.get("answer", "").partition("\n")
     numbers = [{name: typeset(text) for name, text in tile.items()} for tile in said.get("numbers", [])]
-    first: dict[str, Any] = {"answer": typeset(said.get("answer", "")), "numbers": numbers, "figure": ""}
+    first: dict[str, Any] = {"answer": typeset(verdict), "more": typeset(more), "numbers": numbers, "figure": ""}
     for output in outputs(notebook):
         shown = output.get("data", {}).get(FIGURE)
         if shown and shown["name"] == said.get("figure"):
@@ -201,6 +202,10 @@ def _data(data: dict[str, Any]) -> str:
     labels = data.get("labels", data["train"])  # older reports had one for each
     said = f"{data['name']}: {data['pretrain']:,} images without labels to pretrain on, "
     said += f"{labels:,} with labels, " if labels else "none with a label, "
+    folds = data.get("folds", 0)  # older reports had none
+    if folds:
+        held = f", {data['test']:,} held out to look at" if data["test"] else ""
+        return said + f"cross-validated in {folds} parts{held}"
     return said + f"{data['validation']:,} to validate, {data['test']:,} to {'test' if labels else 'look at'}"
 
 

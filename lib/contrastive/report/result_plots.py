@@ -5,10 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import seaborn as sns
 
-from ..evaluation import ARMS, Key
+from ..evaluation import ARMS, Findings, Key
 from ..evaluation.metrics import Metrics
 from ..evaluation.statistics import uncertainty
 from .pictures import Sketch, colour_map, figure, name_lines, style_of_many, subplots, themed_colour
+from .tables import NAMES
+
+ERRORS = {"accuracy": "test error", "balanced_accuracy": "balanced error"}
+NEARLY_ALL = 90.0  # percent right, beyond which errors are compared by factors
 
 
 @figure
@@ -57,6 +61,50 @@ def label_budget_curve(curves: Mapping[str, tuple[str, Metrics, int]], budgets: 
         f"Test error against the number of labels; lower is better. Bars: {'; '.join(spreads)}.",
         rows,
     )
+
+
+@figure
+def budget_curves(f: Findings, arms: Sequence[str], dataset: str) -> Sketch:
+    """The headline's metric against the number of labels, a line for each arm, with 95 % intervals. Where the best is
+    nearly always right, as the error on a logarithmic axis, or nothing could be told apart."""
+    drawn, axes = subplots(size=(6.6, 3.9))
+    own = {arm: [(n, f.percent(arm, n)) for n in f.budgets(arm)] for arm in arms}
+    as_error = max(value["mean"] for points in own.values() for _, value in points) > NEARLY_ALL
+    ends, said, rows = [], [], []
+    for arm, points in own.items():
+        numbers, means = [n for n, _ in points], np.array([value["mean"] for _, value in points])
+        bars = np.array([[v["mean"] - v["low"] for _, v in points], [v["high"] - v["mean"] for _, v in points]])
+        shown = np.maximum(100 - means, 1e-2) if as_error else means
+        if as_error:  # upside down, and a logarithmic axis has no place for 0
+            bars = np.stack([np.minimum(bars[1], 0.9 * shown), bars[0]])
+        look, colour = ARMS[arm], themed_colour(ARMS[arm].colour)
+        style = {"color": colour, "marker": look.marker, "ls": "--" if look.dashed else "-", "ms": 5, "capsize": 3}
+        axes.errorbar(numbers, shown, np.maximum(bars, 0), **style)
+        ends.append((look.name.replace(" from scratch", ""), numbers[-1], float(shown[-1]), colour))
+        said.append(f"{look.name}: {means[0]:.1f} % with {numbers[0]:,} labels, {means[-1]:.1f} % with {numbers[-1]:,}")
+        rows += [
+            {"what": look.name, "labels": n, "percent": v["mean"], "low": v["low"], "high": v["high"]}
+            for n, v in points
+        ]
+    budgets = sorted({n for points in own.values() for n, _ in points})
+    axes.set(xscale="log", xlabel="labels", ylabel=f"{NAMES[f.metric]} (%)")
+    if as_error:
+        axes.set(yscale="log", ylabel=f"{ERRORS[f.metric]} on {dataset} (%)")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+    else:
+        axes.axhline(f.guess[f.metric], color=themed_colour("grey"), ls=":", lw=1)
+    axes.set_xticks(budgets, tick_labels(budgets))
+    axes.xaxis.minorticks_off()
+    name_lines(axes, ends)
+    better = "lower is better" if as_error else "higher is better; dotted: always guessing the most frequent class"
+    what = f"{'Error' if as_error else NAMES[f.metric].capitalize()} against the number of labels"
+    return Sketch(drawn, f"{what}. {'; '.join(said)}.", f"{what}; {better}. Bars: 95 % intervals.", rows)
+
+
+def bounds(value: Mapping[str, float]) -> dict[str, float]:
+    """The ends of an interval."""
+    return {end: value[end] for end in ("low", "high")}
 
 
 def tick_labels(numbers: Sequence[int]) -> list[str]:

@@ -7,7 +7,7 @@ import tempfile
 import textwrap
 import time
 import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import Any
 
 import nbformat
 
-from ..data import NAMES, Images, forget_images, why_no_evaluation
+from ..data import NAMES, Images, forget_images, why_no_evaluation, why_no_validation
 from ..settings import RunError, Settings, UserError, checkout, data_root, did_you_mean, runs_root
 from ..storage.files import atomic_write, locked, printable, say, tell, write_json
 from ..storage.signals import Stop
-from ..training import check_evaluation, check_report, resolve
+from ..training import check_evaluation, check_report, check_validation, resolve
 from .execute import execute_notebook
 from .index import write_index
 from .origins import ONLY
@@ -28,8 +28,14 @@ from .recording import collect, merge
 from .render import render_page
 
 FORMAT = 2  # of results.json; 1 had other names of parameters
-NEEDS = "needs"  # in the metadata of a notebook: what the data have to have, such as labels
-LIST = "label_first"  # the figure whose table is a file of its own
+# In the metadata of a notebook: what the data have to have. For each, why they have not, and what is checked then
+NEEDS = "needs"
+NEEDED: dict[str, tuple[Callable[[Images], str], Callable[[Settings, Images], None]]] = {
+    "labels": (why_no_evaluation, check_evaluation),
+    "validation": (why_no_validation, check_validation),
+}
+PATHS = ("dataset", "transfer", "weights")  # parameters that may be paths
+LISTS = ("label_first", "label_next", "label_errors")  # figures whose tables are files of their own
 RESERVE, RESERVE_BYTES = ".reserve", 16_000_000  # three pages with figures and their notebooks take about 5 MB
 
 
@@ -95,8 +101,8 @@ def run_report(
     note = f"{images.note} {left_out}".strip()
     del images
     forget_images()  # each notebook has its own
-    for name in ("dataset", "transfer"):
-        if name in given and given[name] not in NAMES:
+    for name in PATHS:
+        if given.get(name) is not None and given[name] not in NAMES:
             given = {**given, name: settings.flat()[name]}  # an absolute path, wherever the kernel starts
     folder = writable_folder(Path(out) if out else reports_root() / settings.run_name, keep=False)
     writable_folder(runs_root(), "Set CONTRASTIVE_RUNS to another one.")
@@ -109,8 +115,8 @@ def run_report(
         say(note)
     tell(printable(f"Report on {settings.data.dataset}, preset {settings.preset}, in {folder}"))
     checked = asked.as_json()
-    given = {name: checked[name] for name in given if name not in ("dataset", "transfer")} | {
-        name: given[name] for name in ("dataset", "transfer") if given.get(name) is not None
+    given = {name: checked[name] for name in given if name not in PATHS} | {
+        name: given[name] for name in PATHS if given.get(name) is not None
     }
     given["preset"] = asked.preset
     # Not beside the folder, where it might not be allowed, nor in it, since the folder is handed on.
@@ -132,14 +138,20 @@ def with_what_they_need(
     are too few images for a report.
     """
     check_report(settings, images)
-    need = [path for path in notebooks if "labels" in nbformat.read(path, as_version=4).metadata.get(NEEDS, ())]
-    why = why_no_evaluation(images)
-    if need and (not why or only):
-        check_evaluation(settings, images)
-    if not why or not need:
-        return notebooks, ""
-    names = " and ".join(path.stem for path in need)
-    return [path for path in notebooks if path not in need], f"{why} So this report is without {names}."
+    kept, left_out = list[Path](), dict[str, list[str]]()  # why -> the notebooks
+    for path in notebooks:
+        lacking = ""
+        for what in nbformat.read(path, as_version=4).metadata.get(NEEDS, ()):
+            why, check = NEEDED[what]
+            lacking = lacking or why(images)
+            if only or not lacking:
+                check(settings, images)
+        if lacking:
+            left_out.setdefault(lacking, []).append(path.stem)
+        else:
+            kept.append(path)
+    said = [f"{why} So this report is without {' and '.join(names)}." for why, names in left_out.items()]
+    return kept, " ".join(said)
 
 
 def _execute(
@@ -194,8 +206,9 @@ def _write(folder: Path, executed: dict[str, Any], results: dict[str, Any], erro
         page = render_page(stem, notebook, results, errors, list(executed), note)
         atomic_write(folder / f"{stem}.ipynb", nbformat.writes(notebook).encode())
         atomic_write(folder / f"{stem}.html", page.encode())
-        for table in tables_of(notebook, LIST):
-            atomic_write(folder / f"{LIST}.csv", table.encode())
+        for name in LISTS:
+            for table in tables_of(notebook, name):
+                atomic_write(folder / f"{name}.csv", table.encode())
     write_json(folder / "results.json", results)
 
 
@@ -282,7 +295,13 @@ def _print_end(results: dict[str, Any], folder: Path, index: Path | None) -> Non
             tell(printable(f"  {number['value']:>12} {number['spread']:8}  {number['what']}"))
         tell("")
     tell(printable(f"Report: {folder / main}.html"))
-    if (folder / f"{LIST}.csv").is_file():
-        tell(printable(f"Images to label first: {folder / LIST}.csv"))
+    titles = {
+        "label_first": "Images to label first",
+        "label_next": "Images to label next",
+        "label_errors": "Label errors",
+    }
+    for name in LISTS:
+        if (folder / f"{name}.csv").is_file():
+            tell(printable(f"{titles[name]}: {folder / name}.csv"))
     if index:
         tell(printable(f"Index:  {index}"))

@@ -4,83 +4,46 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..data import Images
-from ..evaluation import (
-    ARMS,
-    SCRATCH,
-    Evaluation,
-    Key,
-    better_from_scratch,
-    check,
-    data_checks,
-    difference_name,
-    format_metric,
-)
-from ..evaluation.arms import measured, with_role
+from ..evaluation import ARMS, Findings, Key, check, data_checks, difference_name, format_metric
+from ..evaluation.arms import with_role
 from ..evaluation.metrics import Metrics
 from ..evaluation.statistics import uncertainty
-from ..settings import Settings
 
-Compared = Mapping[str, Mapping[str, float]]  # as `evaluation.comparisons` gives them
-Saved = Mapping[str, Mapping[str, float | None]]  # as `savings_by_budget` gives them
-
-
-def results_table(metrics: Metrics, budgets: Sequence[int], n_train: int, dataset: str) -> str:
-    """Test accuracy by number of labels (rows, from all to few) and by what was done with them, in Markdown."""
-    return _by_labels(metrics, budgets, list(measured(metrics, full=False)), n_train, dataset)
-
-
-def budgets_sentence(settings: Settings) -> str:
-    """How the labels of a budget were drawn."""
-    if settings.evaluation.budget_draw == "random":
-        return "Labels were drawn at random (`budget_draw=random`), so rare classes have few or none in small budgets."
-    return (
-        "Labels were drawn so that all classes have as many, as long as none runs out. Somebody who has yet to label "
-        "the images cannot draw so: `budget_draw=random` takes them as they come."
-    )
-
-
-def groups_sentence(images: Images) -> str:
-    """What intervals do not count, where images come in groups; empty where they do not."""
-    if not len(images.groups):
-        return ""
-    return (
-        "Several images are of one group. Intervals count images as if each were of its own, so they are narrower than "
-        "they should be: differences between groups that were and were not tested on are not in them."
-    )
+Compared = Mapping[str, Mapping[str, float]]  # as `Findings.compared` gives them
+Saved = Mapping[str, Mapping[str, float | None]]  # as `Findings.savings` gives them
+NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_auc": "AUC"}
+GUESS = "always the most frequent class"
 
 
 def few_labels(budgets: Sequence[int], n_classes: int) -> int:
-    """The number of labels that an answer is about: the fewest with ten of each class, or the most there are."""
+    """The number of labels that an answer looks at beside the headline's: the fewest with ten of each class, or the
+    most there are."""
     return min((n for n in budgets if n >= 10 * n_classes), default=max(budgets))
 
 
-def more_arms_table(metrics: Metrics, budgets: Sequence[int], n_train: int, dataset: str) -> str:
-    """The same for the arms of a full evaluation, beside the linear probe; empty if there are none."""
-    more = list(measured(metrics, full=True))
-    return _by_labels(metrics, budgets, ["linear", *more], n_train, dataset) if more else ""
-
-
-def _accuracy(arm: str, n: int) -> str:
-    return str(Key("accuracy", arm, n))
-
-
-def _less(n: int, arm: str) -> str:
-    """What the linear probe's accuracy less another arm's, with n labels, is called."""
-    return difference_name(Key("accuracy", "linear", n), Key("accuracy", arm, n))
-
-
-def _by_labels(metrics: Metrics, budgets: Sequence[int], arms: Sequence[str], n_train: int, dataset: str) -> str:
-    lines = ["| labels | " + " | ".join(ARMS[arm].name for arm in arms) + " |", "|:--|" + "--:|" * len(arms)]
-    for n in sorted(budgets, reverse=True):
-        share = f" ({100 * n / n_train:.3g} % of {dataset})" if n < n_train else f" (all labels of {dataset})"
-        own = {arm: metrics[_accuracy(arm, n)] for arm in arms if _accuracy(arm, n) in metrics}
-        best = max(metric["mean"] for metric in own.values())
+def results_table(f: Findings, metric: str, arms: Sequence[str]) -> str:
+    """A metric by number of labels (rows, from all to few) and by arm, each with its 95 % interval, in Markdown; empty
+    if nothing of it was measured."""
+    arms = [arm for arm in arms if any(key.arm == arm and key.metric == metric for key in f.keys)]
+    if not arms:
+        return ""
+    budgets = sorted({n for arm in arms for n in f.budgets(arm)}, reverse=True)
+    lines = ["| labels | " + " | ".join([*(ARMS[arm].name for arm in arms), GUESS]) + " |"]
+    lines.append("|:--|" + "--:|" * (len(arms) + 1))
+    for n in budgets:
+        own = {arm: f.intervals[name] for arm in arms if (name := str(Key(metric, arm, n))) in f.intervals}
+        best = max(value["mean"] for value in own.values())
         cells = []
         for arm in arms:
-            text = format_metric(_accuracy(arm, n), own[arm]) if arm in own else "–"
+            text = with_interval(own[arm]) if arm in own else "–"
             cells.append(f"**{text}**" if arm in own and own[arm]["mean"] == best else text)
-        lines.append(f"| {n:,}{share} | " + " | ".join(cells) + " |")
+        lines.append(f"| {n:,} | " + " | ".join([*cells, f"{f.guess[metric]:.1f}"]) + " |")
     return "\n".join(lines)
+
+
+def with_interval(value: Mapping[str, float]) -> str:
+    """A percentage and its interval, as in `54.7 (52.1 to 57.3)`."""
+    return f"{value['mean']:.1f} ({value['low']:.1f} to {value['high']:.1f})"
 
 
 def versus(difference: Mapping[str, float], whom: str) -> str:
@@ -93,42 +56,47 @@ def versus(difference: Mapping[str, float], whom: str) -> str:
     )
 
 
-def against(compared: Compared, n: int, arm: str) -> Mapping[str, float]:
+def against(compared: Compared, n: int, arm: str, metric: str = "accuracy") -> Mapping[str, float]:
     """How much better the linear probe is than another arm, with n labels."""
-    return compared[_less(n, arm)]
+    return compared[difference_name(Key(metric, "linear", n), Key(metric, arm, n))]
 
 
-def savings_sentence(metrics: Metrics, saved: Saved, n: int) -> str:
-    """How many labels the same network needs from scratch to do as well as the probe with n, in words."""
+def savings_sentence(metrics: Metrics, saved: Saved, n: int, arm: str = "linear", metric: str = "accuracy") -> str:
+    """How many labels the same network needs from scratch to do as well as an arm with n, in words; the measure is that
+    of Newell and Deng (CVPR 2020, 2003.14323)."""
     own = saved[str(n)]
     needed, most = own["needed"], own["most"]
-    accuracy, of_all = (f"{percent:.1f} %" for percent in (own["accuracy"], metrics[_accuracy("linear", n)]["mean"]))
-    start = f"With {n:,} labels, the linear probe on the pretrained encoder gets {accuracy}"
-    if accuracy != of_all:
+    reached = own["reached"] if "reached" in own else own["accuracy"]  # as older reports have it
+    value, of_all = (f"{percent:.1f} %" for percent in (reached, metrics[str(Key(metric, arm, n))]["mean"]))
+    whom = "the linear probe on the pretrained encoder" if arm == "linear" else ARMS[arm].whom
+    start = f"With {n:,} labels, {whom} {'get' if whom.endswith('features') else 'gets'} {value}"
+    if value != of_all:
         start += f" (with the first draw of labels, which the network had, too; {of_all} with all draws)"
     if needed is None:
         tried = f"does not get there with {most:,}, the most that were tried"
-        return f"{start}; the same network trained from scratch {tried}{_between(own)}."
+        return f"{start}; the same network trained from scratch {tried}{between(own)}."
     if needed <= n:
         surely = own["high"] is not None and own["high"] <= n
         verdict = "no label is saved" if surely else "whether any label is saved is within noise"
-        does = f"does as well with {_labels(needed, own)}{_between(own)}"
+        does = f"does as well with {labels_in_words(needed, own)}{between(own)}"
         return f"{start}; the same network trained from scratch {does}: {verdict}."
     unsure = own["low"] is not None and own["low"] <= n
     return (
-        f"{start}; the same network trained from scratch needs {_labels(needed, own)} labels for that{_between(own)}, "
-        f"{needed / n:.1f} times as many{': whether any label is saved is within noise' if unsure else ''}."
+        f"{start}; the same network trained from scratch needs {labels_in_words(needed, own)} labels for that"
+        f"{between(own)}, {needed / n:.1f} times as many"
+        f"{': whether any label is saved is within noise' if unsure else ''}."
     )
 
 
-def _labels(n: float | None, own: Mapping[str, float | None]) -> str:
+def labels_in_words(n: float | None, own: Mapping[str, float | None]) -> str:
+    """A number of labels, as far as it was looked for."""
     least, most = own["least"] or 0, own["most"] or 0
     if n is None:
         return f"more than {most:,}"
     return f"{least:,} or fewer" if n <= least else f"about {round_labels(n):,}"
 
 
-def _between(own: Mapping[str, float | None]) -> str:
+def between(own: Mapping[str, float | None]) -> str:
     """The interval of a number of labels, in brackets."""
     least, most = own["least"] or 0, own["most"] or 0
     low, high = own["low"], own["high"]
@@ -139,50 +107,11 @@ def _between(own: Mapping[str, float | None]) -> str:
     return f" (95 %: {ends[0]} to {ends[1]})" if low is not None else f" (95 %: {ends[1]})"
 
 
-def answer(
-    metrics: Metrics, compared: Compared, saved: Saved, few: int, headline: int, read_labels: bool = False
-) -> str:
-    """What a linear evaluation found, in two sentences: the labels saved where they are few; and the headline.
-    read_labels: whether the encoder was trained on labels, so that none is saved."""
-    best = better_from_scratch(metrics, headline)
-    several = all(_accuracy(arm, headline) in metrics for arm in SCRATCH)
-    scratch = f"the better {ARMS[best].name.removeprefix('same ')}" if several else "the network from scratch"
-    parts = [
-        versus(against(compared, headline, arm), whom)
-        for arm, whom in (("random_encoder", "the random encoder"), (best, scratch))
-    ]
-    own = metrics[_accuracy("linear", headline)]
-    majority = metrics["majority_class_accuracy"]["mean"]
-    warning = "This encoder was trained on labels, so nothing here is a saving of labels. " if read_labels else ""
-    if own["mean"] <= majority:
-        return (
-            f"{warning}With {headline:,} labels, the linear probe on the pretrained encoder gets {own['mean']:.1f} %, "
-            f"no more than always guessing the most frequent class ({majority:.1f} %). Nothing can be said of labels "
-            "saved."
-        )
-    alone = " (One seed: these intervals are of test images alone.)" if own["n_seeds"] == 1 else ""
-    saving = savings_sentence(metrics, saved, few)
-    return f"{warning}{saving} With {headline:,} labels it gets {own['mean']:.2f} %: {parts[0]}, and {parts[1]}.{alone}"
-
-
-def key_numbers(metrics: Metrics, saved: Saved, few: int, headline: int, n_test: int) -> list[tuple[str, str, str]]:
-    """The numbers that carry `answer`, for `conclude`."""
-    best = better_from_scratch(metrics, headline)
-    arms = {"linear": "pretrained encoder", "random_encoder": "random encoder", best: ARMS[best].name}
-    tiles = [number(metrics[_accuracy(arm, headline)], f"{name}, {headline:,} labels", n_test)
-             for arm, name in arms.items()]  # fmt: skip
-    value = _labels(saved[str(few)]["needed"], saved[str(few)]).removeprefix("about ")
-    return [
-        *tiles,
-        (value, "", f"labels that the network needs from scratch to match {few:,} on the pretrained encoder"),
-    ]
-
-
 def robustness_sentence(metrics: Metrics, headline: int) -> str:
     """What corrupted images leave of the headline's accuracies, in words; empty if that was not measured."""
     parts = [
         f"{ARMS[arm].whom} {format_metric(name, metrics[name])} "
-        f"(clean: {metrics[_accuracy(arm, headline)]['mean']:.2f} %)"
+        f"(clean: {metrics[str(Key('accuracy', arm, headline))]['mean']:.2f} %)"
         for arm in with_role("corrupted")
         if (name := str(Key("accuracy", arm, subset="corrupted"))) in metrics
     ]
@@ -203,12 +132,7 @@ def calibration_sentence(metrics: Metrics, headline: int) -> str:
     said = f"The probe's probabilities are off by {plain:.2f} points on average (expected calibration error in 15 bins)"
     if plain != scaled:
         said += f", and by {scaled:.2f} once a temperature, chosen with the labels that chose the penalty, scales them"
-    auc = (
-        f" Macro AUC: {metrics[name]['mean']:.2f} %."
-        if (name := str(Key("macro_auc", labels=headline))) in metrics
-        else ""
-    )
-    return f"{said}.{auc}"
+    return f"{said}."
 
 
 def number(metric: Mapping[str, Any], what: str, n_test: int) -> tuple[str, str, str]:
@@ -222,41 +146,39 @@ def round_labels(n: float) -> int:
     return int(round(n, -digits))
 
 
-def differences(metrics: Metrics, compared: Compared, numbers: Sequence[int], n_seeds: int) -> str:
-    """The linear probe beside its controls and the networks from scratch, in Markdown, a line for each number of
-    labels."""
+def differences(f: Findings, numbers: Sequence[int]) -> str:
+    """The linear probe beside what else was tried, in Markdown, a line for each number of labels."""
     said = []
     for n in dict.fromkeys(numbers):
-        arms = [*with_role("control"), *(arm for arm in SCRATCH if _accuracy(arm, n) in metrics)]
-        parts = ", ".join(versus(against(compared, n, arm), ARMS[arm].whom) for arm in arms)
-        said.append(f"- Pretrained, with {n:,} labels: {parts}.")
-    if n_seeds == 1:
+        arms = [arm for arm in f.measured() if arm != "linear" and f.has(arm, n)]
+        parts = "; ".join(versus(against(f.compared, n, arm, f.metric), ARMS[arm].whom) for arm in arms)
+        said.append(f"- The linear probe on the pretrained encoder, with {n:,} labels: {parts}.")
+    if len(f.evaluations) == 1:
         said.append(
-            "- One seed: these intervals are of test images alone. Which images, labels and weights are drawn moves an "
-            "accuracy, too, with few labels by far more. `n_seeds=5` counts that."
+            "- One seed: these intervals are of the judged images. Which images are pretrained on, and which weights "
+            "are drawn, moves a result, too. `n_seeds=5` counts that."
         )
     return "\n".join(said)
 
 
-def more_differences(metrics: Metrics, compared: Compared, n: int) -> str:
-    """The same for the arms of a full evaluation, in a sentence; empty if there are none."""
-    arms = [arm for arm in measured(metrics, full=True).values() if _accuracy(arm.id, n) in metrics]
-    parts = "; ".join(versus(against(compared, n, arm.id), arm.whom) for arm in arms)
-    return f"With {n:,} labels, the linear probe on the pretrained encoder is {parts}." if parts else ""
+def savings_lines(f: Findings) -> str:
+    """How many labels each arm saves, with every number of labels, in Markdown."""
+    lines = [
+        f"- {savings_sentence(f.metrics, saved, int(n), arm, f.metric)}"
+        for arm, saved in f.saved.items()
+        for n in saved
+        if arm == "linear" or int(n) in (f.few, f.headline)
+    ]
+    return "\n".join(lines)
 
 
-def linear_checks(
-    metrics: Metrics, compared: Compared, headline: int, images: Images, evaluations: Sequence[Evaluation]
-) -> list[dict[str, Any]]:
+def linear_checks(f: Findings, images: Images) -> list[dict[str, Any]]:
     """What has to hold before a linear evaluation is worth a look, for `record`."""
-    frozen, noise = sum(e.encoder_unchanged for e in evaluations), "not worse by more than noise"
-    seen = f"{frozen} of {len(evaluations)}"
-    checks = [check("the encoder stayed frozen", frozen == len(evaluations), seen, "unchanged weights in all runs")]
+    frozen, noise = sum(e.encoder_unchanged for e in f.evaluations), "not worse by more than noise"
+    seen = f"{frozen} of {len(f.evaluations)}"
+    checks = [check("the encoder stayed frozen", frozen == len(f.evaluations), seen, "unchanged weights in all runs")]
     for control in with_role("control"):
-        d = against(compared, headline, control)
+        d = against(f.compared, f.headline, control, f.metric)
         name = f"pretrained against {control.replace('_', ' ')}"
         checks.append(check(name, d["high"] >= 0, f"{d['points']:+.2f} points", noise))
-    checks += data_checks(images)
-    ours, majority = (metrics[name]["mean"] for name in (_accuracy("linear", headline), "majority_class_accuracy"))
-    above = f"above {majority:.1f} %"
-    return [*checks, check("better than the majority class", ours > majority, f"{ours:.1f} %", above)]
+    return checks + data_checks(images)

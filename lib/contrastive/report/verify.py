@@ -137,7 +137,8 @@ def compare_results(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tupl
         a, b = (results.get("dataset", {}).get(name) for results in (old, new))
         verdicts.append(("identical", f"dataset {name}: {a}") if a == b else ("OFF", f"dataset {name}: {a} -> {b}"))
     for name, metric in old["metrics"].items():
-        other = new.get("metrics", {}).get(name)
+        measured = new.get("metrics", {})
+        other = measured.get(name, measured.get(f"linear_{name}"))  # older reports named no arm where there was one
         if other is None:
             verdicts.append(("OFF", f"{name}: {format_metric(name, metric)} -> missing"))
         elif other["values"] == metric["values"]:
@@ -157,7 +158,9 @@ def measured_on(name: str, results: Mapping[str, Any]) -> tuple[int, int | None]
     key, data = Key.parse(name), results["dataset"]
     if key.metric == "validation_accuracy":
         return int(data["validation"]), int(results["settings"]["ablation_labels"])
-    return int(data["transfer_test" if key.subset == "transfer" else "test"]), key.labels
+    if key.subset == "transfer":
+        return int(data["transfer_test"]), key.labels
+    return int(data.get("judged", data["test"])), key.labels  # older reports were all judged on test images
 
 
 def spread(name: str, metric: Mapping[str, Any], results: Mapping[str, Any]) -> float:

@@ -197,7 +197,9 @@ class RuntimeSettings(Component):
 class EvaluationSettings(Component):
     """What is measured of a run."""
 
+    VERSION = 2
     CHOICE = "level"
+    LOOSE = frozenset({"general", "weights", "general_size"})  # the network that they come to be counts
     budgets: tuple[Int, ...] | None = Field(
         None, description="numbers of labels to evaluate with (default: from the data; more if evaluation=full)"
     )
@@ -209,6 +211,15 @@ class EvaluationSettings(Component):
         "basic", description="full: also fine-tuning, more controls, corrupted images"
     )
     transfer: str | None = Field(None, description="another data set to try the frozen encoder on")
+    general: str = Field(
+        "auto",
+        description="frozen network pretrained on other images, to compare with: auto (EfficientNet-Lite0, if it is "
+        "installed), none, efficientnet_lite0, torchvision:NAME or timm:NAME",
+    )
+    weights: str | None = Field(None, description="file with the weights of that network (default: what is installed)")
+    general_size: Int | None = Field(
+        None, ge=32, le=1024, description="pixels to which images are enlarged for it (default: the network's; 112)"
+    )
     supervised_steps: Int = Field(
         600, ge=1, description="least training steps of each network that is trained on labels"
     )
@@ -236,6 +247,7 @@ class ReportSettings(Component):
 
     n_seeds: Int = Field(1, ge=1, le=100, description="pretraining runs, with seeds seed, seed+1, ...")
     label_first: Int = Field(50, ge=1, le=1000, description="images to propose for labelling, where some have no label")
+    map_images: Int = Field(2000, ge=8, le=10_000, description="images on the map of 02_linear_eval, at most")
 
 
 class AblationSettings(Component):

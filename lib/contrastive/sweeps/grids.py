@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..data import read_images, why_no_evaluation
+from ..data import read_images, why_no_validation
 from ..settings import (
     EvaluationSettings,
     Settings,
@@ -215,7 +215,7 @@ def _labels_to_judge(settings: Settings, seeds: int) -> int:
     """How many labels there are, with any of so many seeds, beside those of the validation images. Raises: UserError
     when nothing can be judged."""
     images = read_images(settings.data)
-    if why := why_no_evaluation(images):
+    if why := why_no_validation(images):
         raise UserError(f"{why} A grid's points are judged by labels.")
     return n_labels_beside_validation(settings.replace(n_seeds=1, ablation_seeds=seeds), images)
 

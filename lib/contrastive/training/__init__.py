@@ -4,5 +4,13 @@
 """
 
 from .loop import begin_epoch, initial_method, parameter_count, start, train
-from .resolution import FITTED, check_evaluation, check_report, n_labels_beside_validation, resolve, transfer_images
+from .resolution import (
+    FITTED,
+    check_evaluation,
+    check_report,
+    check_validation,
+    n_labels_beside_validation,
+    resolve,
+    transfer_images,
+)
 from .runs import Run, load_encoder, load_method, pretrain, run_folder, untrained_method

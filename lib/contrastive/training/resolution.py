@@ -10,13 +10,16 @@ from ..data import (
     Images,
     counted,
     default_budgets,
+    most_labels,
     n_unlabelled,
     read_images,
     split,
     why_no_evaluation,
+    why_no_validation,
 )
 from ..data.manifest import LEAST_TEST
 from ..encoders import check_view
+from ..encoders.general import USUAL, general_encoder
 from ..settings import ENCODERS, METHODS, Settings, UserError, absolute, as_text
 from .devices import choose_device, choose_precision
 
@@ -59,11 +62,13 @@ def resolve(settings: Settings, images: Images | None = None) -> tuple[Settings,
     transfer = settings.evaluation.transfer
     if transfer is not None and transfer not in NAMES:  # wherever a notebook's kernel starts
         transfer = absolute(transfer)
+    weights = settings.evaluation.weights
     policy, _ = automatic_policy(images)
     device = choose_device(settings.runtime.device)
-    labelled = not why_no_evaluation(images)
+    labelled, validated = not why_no_evaluation(images), not why_no_validation(images)
     found: dict[str, Any] = dict(
         transfer=transfer,
+        weights=None if weights is None else absolute(weights),
         dataset=images.name if settings.data.dataset in NAMES else absolute(settings.data.dataset),
         n_images=n_images,
         batch_size=batch_size,
@@ -71,7 +76,7 @@ def resolve(settings: Settings, images: Images | None = None) -> tuple[Settings,
         view_size=_view_size(settings, images),
         augment=policy if settings.views.augment == AUTO else settings.views.augment,
         second_augment=policy if settings.views.second_augment == AUTO else settings.views.second_augment,
-        ablation_labels=_ablation_labels(settings, images) if labelled else settings.ablations.ablation_labels,
+        ablation_labels=_ablation_labels(settings, images) if validated else settings.ablations.ablation_labels,
         budgets=_budgets(settings, images, n_images) if labelled else settings.evaluation.budgets,
         device=device,
         precision=choose_precision(settings.runtime.precision, device),
@@ -144,8 +149,17 @@ def _budgets(settings: Settings, images: Images, n_images: int) -> tuple[int, ..
     budgets, n_classes = settings.evaluation.budgets, len(images.classes)
     if budgets and "budgets" in settings.asked:
         return budgets
-    fitting = tuple(n for n in budgets or () if n_classes <= n <= images.n_labels)
-    return fitting or default_budgets(images.n_labels, n_classes, n_images, settings.evaluation.level == "full")
+    most = n_labels_to_train_on(settings, images)
+    fitting = tuple(n for n in budgets or () if n_classes <= n <= most)
+    return fitting or default_budgets(most, n_classes, n_images, settings.evaluation.level == "full")
+
+
+def n_labels_to_train_on(settings: Settings, images: Images) -> int:
+    """How many labels a classifier can get at most: all; in cross-validation those beside any fold, with any seed."""
+    if not images.cross_validated:
+        return images.n_labels
+    first = settings.runtime.seed
+    return most_labels(images, range(first, first + settings.report.n_seeds))
 
 
 def _fitted(before: Settings, after: Settings, images: Images) -> str:
@@ -179,11 +193,12 @@ def check_images(settings: Settings, images: Images) -> None:
 
 def check_report(settings: Settings, images: Images) -> None:
     """Raises: UserError when there are too few images for a report to show anything."""
-    n, n_test = settings.data.n_images or 0, len(images.test)
-    if n_test < LEAST_TEST:
+    n, n_shown = settings.data.n_images or 0, len(images.to_look_at(LEAST_TEST)[0])
+    if n_shown < LEAST_TEST:
+        kind = "test image" if len(images.test) else "image"  # without test images it shows those to train on
         raise UserError(
-            f"{images.name} has {counted(n_test, 'test image')}: a report needs at least {LEAST_TEST} to show. Add "
-            f"some, or label more: where there is no test/, a fifth of what has a label is taken. {images.note}".strip()
+            f"{images.name} has {counted(n_shown, kind)}: a report needs at least {LEAST_TEST} to show. Add "
+            f"some. {images.note}".strip()
         )
     if n < LEAST_TEST:
         raise UserError(f"a report needs at least {LEAST_TEST} images to pretrain on; n_images is {n}.")
@@ -201,18 +216,17 @@ def check_evaluation(settings: Settings, images: Images) -> None:
     if why := why_no_evaluation(images):
         raise UserError(f"{why} Pretraining (01_pretrain) needs no label.")
     budgets, transfer = settings.evaluation.budgets, settings.evaluation.transfer
-    if budgets and budgets[-1] > images.n_labels:
-        raise UserError(f"parameter budgets={budgets[-1]}: {images.name} has {images.n_labels:,} training labels.")
+    if budgets and budgets[-1] > (most := n_labels_to_train_on(settings, images)):
+        beside = " beside each fold of the cross-validation" if images.cross_validated else ""
+        raise UserError(
+            f"parameter budgets={budgets[-1]}: {images.name} has {most:,} training labels{beside}. Ask for at most "
+            f"{most}."
+        )
     if budgets and budgets[0] < len(images.classes) and settings.evaluation.budget_draw == "balanced":
         raise UserError(
             f"parameter budgets={budgets[0]}: {images.name} has {len(images.classes)} classes, and each needs a label."
         )
-    labels = settings.ablations.ablation_labels
-    if labels > (n_rest := n_labels_beside_validation(settings, images)):
-        raise UserError(
-            f"parameter ablation_labels={labels}: {images.name} has {n_rest:,} training labels beside those of its "
-            f"validation images. Ask for at most {n_rest}."
-        )
+    check_general(settings, images)
     if transfer is None:
         return
     other = transfer_images(settings)
@@ -222,5 +236,35 @@ def check_evaluation(settings: Settings, images: Images) -> None:
             f"parameter transfer={transfer}: the images of {images.name} have {sizes[0]} pixels, those of {other.name} "
             f"{sizes[1]}. Choose a data set of the same form."
         )
-    if why := why_no_evaluation(other):
+    if why := why_no_evaluation(other) or (
+        f"{other.name} has no labelled test images." if other.cross_validated else ""
+    ):
         raise UserError(f"parameter transfer={transfer}: {why} Choose another data set.")
+
+
+def check_general(settings: Settings, images: Images) -> None:
+    """Raises: UserError when the network to compare with was asked for and cannot be used."""
+    own, channels = settings.evaluation, images.format.shape[0]
+    if own.general == "none":
+        if own.weights is not None:
+            raise UserError(f"parameter weights={own.weights} is of no use with general=none. Leave one of them out.")
+        return
+    if own.general == "auto" and own.weights is None:
+        return
+    if channels not in (1, 3):
+        raise UserError(
+            f"parameter general={own.general}: it takes grey and colour images; these have {channels} channels."
+        )
+    general_encoder(USUAL if own.general == "auto" else own.general, own.weights or "", own.general_size)
+
+
+def check_validation(settings: Settings, images: Images) -> None:
+    """Raises: UserError when there are too few labels to compare settings on validation images."""
+    if why := why_no_validation(images):
+        raise UserError(f"{why} Pretraining (01_pretrain) needs no label.")
+    labels = settings.ablations.ablation_labels
+    if labels > (n_rest := n_labels_beside_validation(settings, images)):
+        raise UserError(
+            f"parameter ablation_labels={labels}: {images.name} has {n_rest:,} training labels beside those of its "
+            f"validation images. Ask for at most {n_rest}."
+        )

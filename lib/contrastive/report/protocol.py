@@ -1,0 +1,138 @@
+"""How an evaluation was done, in sentences: on which images, with which labels, by which metric, how sure."""
+
+import numpy as np
+import torch
+
+from ..data import counted, n_repeats
+from ..data.copied import copies_of
+from ..encoders.general import USUAL, why_no_general
+from ..evaluation import Findings
+from ..evaluation.judging import Judging
+from ..settings import Settings
+from .tables import NAMES
+
+SHIFTED = 5.0  # points by which a class's share may differ between training and test images without a word
+ALIKE_SHARE = 0.02  # of labelled images that have near copies among them, from which on this is worth a note
+
+
+def judged_sentence(judging: Judging) -> str:
+    """On which images classifiers are judged, and whether these were seen in pretraining."""
+    images, n = judging.images, len(judging.labels)
+    if not judging.n_folds:
+        return (
+            f"Classifiers are judged once, on {n:,} test images, which serve for nothing else"
+            f"{_of_groups(judging)}. Intervals say how much chance is in that."
+        )
+    times = n_repeats(images)
+    seen = int(torch.isin(judging.index, judging.splits().pretrain).sum())
+    return (
+        f"There is no test split, and labels are too few to draw one. So the {n:,} labelled images are cross-validated"
+        f"{_of_groups(judging)}: divided into {judging.n_folds} parts, of which each in turn is held out while all "
+        f"choices and fits are made on the others; {counted(times, 'time')}, with new parts each time for what is "
+        f"cheap to fit. All arms have the same parts. {seen:,} of these images were also pretrained on, without their "
+        "labels. Intervals count that parts overlap in what they were trained on (Nadeau and Bengio 2003)."
+    )
+
+
+def _of_groups(judging: Judging) -> str:
+    n = len(np.unique(judging.groups.numpy()))
+    return f", in {counted(n, 'group')} that are kept whole" if n else ""
+
+
+def budgets_sentence(settings: Settings) -> str:
+    """How the labels of a budget were drawn."""
+    if settings.evaluation.budget_draw == "random":
+        return "Labels were drawn at random (`budget_draw=random`), so rare classes have few or none in small budgets."
+    return (
+        "Labels were drawn so that all classes have as many, as long as none runs out. Somebody who has yet to label "
+        "the images cannot draw so: `budget_draw=random` takes them as they come."
+    )
+
+
+def metric_sentence(f: Findings) -> str:
+    """By which metric the report leads, and why."""
+    if f.metric == "accuracy":
+        return (
+            "Classes are about equally frequent, so the report leads with accuracy: the share of images that are right."
+        )
+    return (
+        "There are two classes, or unevenly frequent ones, so the report leads with balanced accuracy: the mean over "
+        f"classes of the share of a class's images that are right. Guessing gives {f.guess['balanced_accuracy']:.0f} %. "
+        "AUC stands beside it: how well images are ranked, 50 % by guessing; it needs no threshold."
+    )
+
+
+def groups_sentence(judging: Judging) -> str:
+    """What intervals count of groups; a warning, where there are none but images are alike."""
+    if len(judging.groups):
+        return "Images of one group are alike, so intervals count groups, not images."
+    if n := n_alike(judging):
+        return (
+            f"**{n:,} of the {len(judging.labels):,} labelled images have near copies among them.** If these are of "
+            "one patient, animal or place, results are too good: a classifier recognises what it has seen. Say what "
+            "belongs together by `group`."
+        )
+    if judging.n_folds:
+        return (
+            "No groups were given. If several images are of one patient, animal or place, results are too good, and "
+            "intervals too narrow: say what belongs together by `group`."
+        )
+    return ""
+
+
+def n_alike(judging: Judging) -> int:
+    """How many cross-validated images have near copies among the others, if they are worth a note; else 0."""
+    if not judging.n_folds:
+        return 0
+    place = set(judging.index.tolist())
+    pairs = [(copy.a, copy.b) for copy in copies_of(judging.images) if copy.a in place and copy.b in place]
+    n = len({i for pair in pairs for i in pair})
+    return n if n > ALIKE_SHARE * len(place) else 0
+
+
+def shift_sentence(f: Findings) -> str:
+    """Whether classes are as frequent among the judged images as among those trained on, and what that does to the
+    accuracy; empty if they are."""
+    images = f.judging.images
+    if f.judging.n_folds:
+        return ""
+    n_classes = len(images.classes)
+    known = images.train_labels[images.labelled]
+    before, now = (
+        100 * torch.bincount(labels, minlength=n_classes).double() / len(labels) for labels in (known, f.judging.labels)
+    )
+    if (before - now).abs().max() <= SHIFTED:
+        return ""
+    c = int((before - now).abs().argmax())
+    right = [(e.probabilities.argmax(1) == f.judging.labels).double() for e in f.evaluations]
+    recall = torch.stack([_recalls(own, f.judging.labels, n_classes) for own in right]).mean(0)
+    there = recall.isfinite()
+    said, would = (float((share[there] * recall[there]).sum() / share[there].sum()) for share in (now, before))
+    return (
+        f"**Classes are not as frequent in the test images as in the training images**: {images.classes[c]} makes up "
+        f"{before[c]:.0f} % of the latter and {now[c]:.0f} % of the former. With the training images' shares, the "
+        f"linear probe's accuracy with {f.headline:,} labels would be {100 * would:.1f} % instead of {100 * said:.1f} %. "
+        f"{NAMES['balanced_accuracy'].capitalize()} and AUC do not depend on the shares."
+    )
+
+
+def _recalls(right: torch.Tensor, labels: torch.Tensor, n_classes: int) -> torch.Tensor:
+    return torch.stack([right[labels == c].mean() for c in range(n_classes)])
+
+
+def general_sentence(settings: Settings, f: Findings) -> str:
+    """That there is no network to compare with, and how to add one; empty if there is."""
+    own = settings.evaluation
+    if "general" in f.measured() or own.general == "none":
+        return ""
+    if f.judging.pixels.shape[1] not in (1, 3):
+        return "ImageNet features are not compared here: they are of grey or colour images."
+    why = why_no_general(USUAL, own.weights or "")
+    return f"*ImageNet features are not compared here: {why or 'no budget is small enough.'}*"
+
+
+def as_json(judging: Judging) -> dict[str, object]:
+    """How it was judged, for the `dataset` part of the results."""
+    n_groups = len(np.unique(judging.groups.numpy()))
+    said: dict[str, object] = {"judged": len(judging.labels), "folds": judging.n_folds}
+    return said | ({"groups": n_groups} if n_groups else {})

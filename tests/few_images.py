@@ -23,3 +23,9 @@ def images_of(n_train=60, side=28, n_classes=2, labelled=None, groups=None, vali
         groups=torch.as_tensor([] if groups is None else groups, dtype=torch.int64),
         validation=torch.as_tensor(validation, dtype=torch.int64),
     )
+
+
+def without_test(n_train=60, **options):
+    """Such images, of which none is to test on: those with a label are cross-validated."""
+    images = images_of(n_train, **options)
+    return dataclasses.replace(images, test=images.test[:0], test_labels=images.test_labels[:0])

@@ -64,8 +64,8 @@ ONE_HOT, MANY = np.eye(2, dtype=np.int64)[KINDS], RNG.integers(0, 2, (N + M, 14)
 WORDS, FLOATS = np.array(["no", "yes"])[KINDS], PIXELS / np.float32(255)
 HALF = np.where(np.arange(N + M) < 10, -1, KINDS)
 HALF_READ = {"train": {"0": 15, "1": 15, "": 10}, "test": {"0": 4, "1": 4}}
-DREW = "no test images: 8 of 40 labelled images were drawn"
-DRAWN = {"train": {"0": 16, "1": 16}, "test": {"0": 4, "1": 4}}
+FEW = r"no test images, and 40 training images have a label: .*\. So classifiers are cross-validated on the labelled im"
+ALL = {"train": {"0": 20, "1": 20}}  # of so few labelled images none are drawn to test on
 HELD_OUT = "^8 images, drawn by seed 0, were held out"
 
 CASES = [
@@ -77,7 +77,7 @@ CASES = [
     Case("X-train", npz(**named(lambda part, what: f"{what}-{part}", "X", "Y")), READ),
     Case("train_image", npz(**named(lambda part, what: f"{part}_{what}", "image", "target")), READ),
     Case("training_images", npz(**named(lambda part, what: f"{part}ing_{what}")), READ),
-    Case("images and labels", npz(images=PIXELS[:N], labels=KINDS[:N]), DRAWN, remarks=(DREW,)),
+    Case("images and labels", npz(images=PIXELS[:N], labels=KINDS[:N]), ALL, remarks=(FEW,)),
     Case("images and test_images", npz(images=PIXELS[:N], labels=KINDS[:N], test_images=PIXELS[N:],
          test_labels=KINDS[N:]),
          READ),
@@ -87,7 +87,7 @@ CASES = [
     Case("val without labels", npz(**parts(), val_images=PIXELS[:4]), {"train": READ["train"] | {"": 4}, "test":
          READ["test"]}, remarks=("^4 validation images have no label",)),
     Case("val, no test", npz(**parts(test_images=None, test_labels=None), val_images=PIXELS[:4], val_labels=KINDS[:4]),
-         DRAWN | {"val": {"0": 2, "1": 2}}, remarks=(DREW,)),
+         ALL | {"val": {"0": 2, "1": 2}}, remarks=(FEW,)),
     Case("an empty val", npz(**parts(), val_images=PIXELS[:0], val_labels=KINDS[:0]), READ,
          remarks=("^Arrays that are not used: val_images, val_labels",)),
     Case("labels of images that lack", npz(**parts(), val_labels=KINDS[:4]), READ,
@@ -137,7 +137,7 @@ CASES = [
          "pixels of one split reach 1, of another 255"),
     # Labels
     Case("no labels", npz(**parts(labels=None)), UNLABELLED),
-    Case("labels of training images only", npz(**parts(test_labels=None)), DRAWN, remarks=(DREW,),
+    Case("labels of training images only", npz(**parts(test_labels=None)), ALL, remarks=(FEW,),
          left_out={("test", "test images without a label"): 8}),
     Case("from 1", npz(**parts(labels=KINDS + 1)), classes("1", "2"), classes=("1", "2")),
     Case("a gap", npz(**parts(labels=KINDS * 9)), classes("0", "9"), classes=("0", "9")),
@@ -173,7 +173,7 @@ CASES = [
     Case("a thousand classes and one", npz(images=np.zeros((2002, 8, 8), np.uint8), labels=np.arange(2002) // 2),
          "has 1,001 different labels; at most 1,000"),
     # Groups
-    Case("groups", npz(images=PIXELS[:N], labels=KINDS[:N], groups=np.arange(N) // 4), DRAWN, remarks=(DREW,)),
+    Case("groups", npz(images=PIXELS[:N], labels=KINDS[:N], groups=np.arange(N) // 4), ALL, remarks=(FEW,)),
     Case("groups of splits", npz(**parts(), train_groups=np.arange(N) // 4, test_groups=np.arange(M)), READ),
     Case("too few groups", npz(**parts(), train_groups=np.arange(9)),
          "9 groups for 40 train images. Give one for each"),
@@ -234,13 +234,19 @@ def test_numbers_become_grey_levels(pixels, low, high):
 
 def test_arrays_from_python():
     images = load_images(list(PIXELS[:N]), labels=["no", None] * 10 + ["yes", float("nan")] * 10, split_seed=3)
-    assert rows_of(images) == {"train": {"no": 8, "yes": 8, "": 20}, "test": {"no": 2, "yes": 2}}
+    assert rows_of(images) == {"train": {"no": 10, "yes": 10, "": 20}}
+    assert images.cross_validated
     assert images.name == "array"
     same = load_images(torch.from_numpy(PIXELS[:N]), labels=["no", ""] * 10 + ["yes", "-1"] * 10, split_seed=3)
     assert same.sha256 == images.sha256
+    many, of = np.random.default_rng(1).integers(0, 256, (576, 8, 8), np.uint8), np.arange(576) % 2
+    seen = [load_images(many, labels=of, split_seed=seed).test_names for seed in (3, 3, 4)]
+    assert len(seen[0]) == 2 * 58
+    assert seen[0] == seen[1] != seen[2]
     mixed = load_images(PIXELS[:N], labels=[1, None] * 10 + [2.0, None] * 10, groups=[f"p{i // 4}" for i in range(N)])
     assert mixed.classes == ("1", "2")
-    assert len(mixed.groups) == len(mixed.train)
+    assert len(mixed.groups) == len(mixed.train) == N
+    assert [mixed.group_names[g] for g in mixed.groups] == [f"p{i // 4}" for i in range(N)]
     for given, said in (
         ({"labels": [1, 2]}, "train labels have the shape 2 for 40 images"),
         ({"groups": [1, 2]}, "2 groups for 40 train images"),

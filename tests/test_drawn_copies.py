@@ -16,11 +16,11 @@ from .test_drawn_splits import drawn, manifest
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("patients", [False, True])
-@pytest.mark.parametrize("labelled", [0, 60, 100])
+@pytest.mark.parametrize("labelled", [0, 60, 500, 600])
 def test_copies_are_on_one_side_of_a_drawn_split(seed, patients, labelled):
     rng = np.random.default_rng(seed)
-    copies = rng.integers(0, 60, 100)  # most images have one
-    labels = [None if i >= labelled else "ab"[i % 2] for i in range(100)]
+    copies = rng.integers(0, 400, 600)  # most images have one
+    labels = [None if i >= labelled else "ab"[i % 2] for i in range(600)]
     groups = (copies // 3).astype(str).tolist() if patients else None  # copies are of one patient
     kept, test, m = drawn(labels, groups, seed, copies=copies)
     train = sorted({*kept} - {*test})
@@ -28,17 +28,22 @@ def test_copies_are_on_one_side_of_a_drawn_split(seed, patients, labelled):
     assert not {copies[i] for i in test} & {copies[i] for i in train}
     if patients:
         assert not {groups[i] for i in test} & {groups[i] for i in train}
-    elif labelled:
-        assert 0.05 < len(test) / labelled < 0.4
-    gone = 100 - len(kept)
+    gone = 600 - len(kept)
     assert gone == sum(n for _, n in m.left_out.items())
-    assert labelled == 60 or patients or not gone
+    if labelled in (0, 60):  # images to look at: of these, no label and no image is lost
+        assert all(labels[i] is None for i in test)
+        assert not gone
+    else:
+        assert all(labels[i] is not None for i in test)
+        assert 0.12 < len(test) / labelled < 0.28
+        assert (gone > 0) == (labelled == 500)  # copies without a label, or of such patients
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_class_of_copies_is_never_tested_on_without_being_trained_on(seed):
-    _, test, m = drawn(["a"] * 40 + ["rare"] * 6, seed=seed, copies=[*range(40), *[99] * 6])
-    assert not {*test} & {*range(40, 46)}
+    _, test, m = drawn(["a"] * 500 + ["rare"] * 6, seed=seed, copies=[*range(500), *[999] * 6])
+    assert len(test) == 100
+    assert not {*test} & {*range(500, 506)}
     assert any("rare has no test images" in remark for remark in m.remarks)
 
 
@@ -77,7 +82,7 @@ def test_given_test_images_are_not_searched_for_copies():
 
 
 def test_of_test_images_that_are_drawn_no_near_copy_is_trained_on(tmp_path):
-    photographs = textured(300).permute(0, 2, 3, 1).numpy()
+    photographs = textured(480).permute(0, 2, 3, 1).numpy()
     for i, image in enumerate(photographs):
         folder = tmp_path / "ab"[i % 2]
         folder.mkdir(exist_ok=True)
@@ -89,4 +94,17 @@ def test_of_test_images_that_are_drawn_no_near_copy_is_trained_on(tmp_path):
     assert not len(across_splits(images)[0])
     left_out = sum(n for _, why, n in images.account.left_out if why == "near copies of test images")
     assert left_out > 3
-    assert len(images.train) + len(images.test) == 300 + 60 - left_out
+    assert len(images.train) + len(images.test) == 480 + 60 - left_out
+    assert len(images.test) == 108
+
+
+def test_near_copies_of_few_labelled_images_stay_where_none_is_tested_on(tmp_path):
+    photographs = textured(20).permute(0, 2, 3, 1).numpy()
+    for i, image in enumerate(photographs):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        for name in (f"{i:02}.png", f"{i:02}_again.jpg"):
+            Image.fromarray(image).save(tmp_path / "ab"[i % 2] / name, quality=80)
+    for drop in (False, True):
+        images = load_images(tmp_path, drop_copies=drop)
+        assert (images.n_labels, len(images.train), len(images.test)) == (40, 40, 0)
+        assert images.account.left_out == ()

@@ -208,7 +208,7 @@ def test_code_in_a_file_is_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"fc.weight": Harmful()}, "net.pth")
     assert "holds code" in reason("torchvision:resnet18", "net.pth")
-    (tmp_path / "net.pth").write_bytes(pickle.dumps(Harmful()))
+    (tmp_path / "net.pth").write_bytes(pickle.dumps(Harmful(), protocol=2))
     assert "net.pth" in reason("torchvision:resnet18", "net.pth")
     torch.save(nn.Linear(2, 2), "net.pth")
     assert "holds code" in reason("torchvision:resnet18", "net.pth")
@@ -235,7 +235,9 @@ def test_weights_of_another_network_are_refused(name, weights):
 
 def test_weights_are_found_within_what_a_training_program_saved(tmp_path):
     state = resnet18(3).state_dict()
-    torch.save({"epoch": 3, "state_dict": {f"module.{key}": tensor for key, tensor in state.items()}}, tmp_path / "x.pt")
+    torch.save(
+        {"epoch": 3, "state_dict": {f"module.{key}": tensor for key, tensor in state.items()}}, tmp_path / "x.pt"
+    )
     found = read_weights(tmp_path / "x.pt")
     assert found.keys() == state.keys()
     assert all(torch.equal(found[key], state[key]) for key in state)

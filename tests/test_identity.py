@@ -55,13 +55,13 @@ COMPONENTS = {
     ),
     "SupervisedSettings": (1, {"name": "simclr"}),
     "EvaluationSettings": (
-        1,
+        2,
         {
             "budgets": None, "label_draws": 1, "budget_draw": "balanced", "level": "basic", "transfer": None,
-            "supervised_steps": 600,
+            "general": "auto", "weights": None, "general_size": None, "supervised_steps": 600,
         },
     ),
-    "ReportSettings": (1, {"n_seeds": 1, "label_first": 50}),
+    "ReportSettings": (1, {"n_seeds": 1, "label_first": 50, "map_images": 2000}),
     "AblationSettings": (
         1,
         {
@@ -109,7 +109,8 @@ READING = {
 }  # fmt: skip
 WITHOUT_WEIGHT = READING | {
     "preset": "full", "checkpoint_seconds": 1, "budgets": (10, 20), "label_draws": 3, "budget_draw": "random",
-    "evaluation": "full", "transfer": "mnist", "supervised_steps": 7, "n_seeds": 3, "label_first": 5,
+    "evaluation": "full", "transfer": "mnist", "general": "none", "weights": "/elsewhere/x.pth", "general_size": 64,
+    "supervised_steps": 7, "n_seeds": 3, "label_first": 5, "map_images": 100,
     "grids": ("temperature",), "ablation_epochs": 2, "ablation_base_channels": 3, "ablation_labels": 30,
     "ablation_seeds": 1, "ablation_jobs": 2,
 }  # fmt: skip
@@ -262,7 +263,7 @@ def test_a_new_parameter_with_a_default_renames_no_run(monkeypatch, part, cls, k
 def test_a_raised_version_renames_the_runs_that_it_is_of(monkeypatch, part, cls):
     choices = [{"method": method, "encoder": encoder} for method in METHODS for encoder in ENCODERS]
     before = [known(**choice).run_name for choice in choices]
-    monkeypatch.setattr(cls, "VERSION", 2)
+    monkeypatch.setattr(cls, "VERSION", cls.VERSION + 1)
     for choice, name in zip(choices, before, strict=True):
         of_it = part in model.DECISIVE and isinstance(getattr(known(**choice), part), cls)
         assert (known(**choice).run_name != name) == of_it

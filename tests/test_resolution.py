@@ -5,13 +5,14 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
 from contrastive import Settings, UserError, pretrain, resolve
 from contrastive.data import n_unlabelled, split
 from contrastive.settings import PRESETS
-from contrastive.training import check_evaluation, check_report
+from contrastive.training import check_evaluation, check_report, check_validation
 
-from .few_images import images_of
+from .few_images import images_of, without_test
 
 # --- What nobody asked for ---------------------------------------------------------------------------------------
 
@@ -27,6 +28,7 @@ def test_numbers_of_a_preset_shrink_to_what_there_is(preset):
     assert settings.evaluation.budgets[-1] == 60
     assert min(settings.evaluation.budgets) >= 2
     check_evaluation(settings, images)
+    check_validation(settings, images)
     assert found.note.startswith("There are few images, so some numbers of the preset are others: ")
     assert "batch_size=12, " in found.note
     assert "ablation_labels=48" in found.note
@@ -82,8 +84,8 @@ def test_the_view_size_of_digits_is_left_out_where_the_encoder_cannot_take_it(si
 def test_budgets_of_a_preset_are_kept_as_far_as_there_are_labels():
     assert resolve(Settings(preset="smoke"), images_of(300))[0].evaluation.budgets == (100,)
     assert resolve(Settings(preset="smoke"), images_of(700))[0].evaluation.budgets == (100, 600)
-    # and where none is left, they go by the data: 20 of 2 classes, half, and all
-    assert resolve(Settings(preset="smoke"), images_of(60))[0].evaluation.budgets == (20, 30, 60)
+    # and where none is left, they go by the data: 2, 5, 10 and 20 of 2 classes, half, and all
+    assert resolve(Settings(preset="smoke"), images_of(60))[0].evaluation.budgets == (4, 10, 20, 30, 40, 60)
     # fewer labels than classes are no budget
     assert resolve(Settings(preset="smoke"), images_of(1200, n_classes=120))[0].evaluation.budgets == (600,)
 
@@ -104,6 +106,7 @@ def test_labels_of_ablations_are_those_that_the_source_leaves_beside_validation(
     settings, _ = resolve(Settings(preset="smoke"), images)
     assert settings.ablations.ablation_labels == len(split(images, 10, 0).rest) == 100
     check_evaluation(settings, images)
+    check_validation(settings, images)
 
 
 def test_with_groups_all_seeds_have_the_same_numbers():
@@ -147,8 +150,8 @@ def test_what_was_asked_for_and_cannot_be_is_refused(given, said):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"budgets": (20, 61)}, "parameter budgets=61: mine has 60 training labels."),
-        ({"budgets": (100, 600)}, "parameter budgets=600: mine has 60 training labels."),
+        ({"budgets": (20, 61)}, "parameter budgets=61: mine has 60 training labels. Ask for at most 60."),
+        ({"budgets": (100, 600)}, "parameter budgets=600: mine has 60 training labels. Ask for at most 60."),
         (
             {"ablation_labels": 49},
             "parameter ablation_labels=49: mine has 48 training labels beside those of its validation images. Ask for "
@@ -161,8 +164,9 @@ def test_labels_that_were_asked_for_and_are_not_there_stop_the_evaluation_and_no
     settings, _ = resolve(Settings(preset="smoke", **given), images)
     assert {name: settings.flat()[name] for name in given} == given
     with pytest.raises(UserError) as caught:
-        check_evaluation(settings, images)
+        (check_evaluation if "budgets" in given else check_validation)(settings, images)
     assert str(caught.value) == said
+    (check_validation if "budgets" in given else check_evaluation)(settings, images)
 
 
 def test_what_was_asked_for_and_can_be_is_kept():
@@ -171,6 +175,7 @@ def test_what_was_asked_for_and_can_be_is_kept():
     assert {name: settings.flat()[name] for name in given} == given
     assert found.note == ""
     check_evaluation(settings, images_of())
+    check_validation(settings, images_of())
 
 
 @pytest.mark.parametrize(
@@ -200,14 +205,14 @@ def test_a_method_that_reads_labels_needs_all_of_them():
 def test_fewer_images_that_were_asked_for_shrink_the_batch_that_was_not():
     settings, found = resolve(Settings(preset="smoke", n_images=20), images_of())
     assert settings.optimiser.batch_size == 5
-    assert found.note.endswith("are others: batch_size=5, budgets=20,30,60, ablation_labels=48.")
+    assert found.note.endswith("are others: batch_size=5, budgets=4,10,20,30,40,60, ablation_labels=48.")
 
 
 @pytest.mark.parametrize(
     ("images", "why"),
     [
         (images_of(labelled=0), "No image of mine has a label that can be used."),
-        (images_of(labelled=9), "mine has 9 training images with a label, of 2 classes: too few to spare a fifth"),
+        (without_test(labelled=7), "mine has 7 images with a label, too few to cross-validate a classifier on: at"),
         (dataclasses.replace(images_of(), test=images_of().test[:7]), "mine has 7 test images with a label: at least"),
     ],
 )
@@ -218,6 +223,9 @@ def test_images_that_cannot_be_evaluated_can_be_pretrained_on(images, why):
         check_evaluation(settings, images)
     assert str(caught.value).startswith(why)
     assert str(caught.value).endswith("Pretraining (01_pretrain) needs no label.")
+    with pytest.raises(UserError) as validation:  # which needs no less
+        check_validation(settings, images)
+    assert str(validation.value) == str(caught.value)
 
 
 def test_a_run_is_trained_on_images_without_labels(fresh_runs):
@@ -265,7 +273,7 @@ def test_asked_is_no_parameter():
     ("given", "images", "said"),
     [
         ({}, dataclasses.replace(images_of(), test=images_of().test[:7]), "mine has 7 test images: a report needs"),
-        ({}, dataclasses.replace(images_of(), test=images_of().test[:0]), "mine has 0 test images: a report needs"),
+        ({}, dataclasses.replace(without_test(7), train_labels=torch.arange(7) % 2), "mine has 7 images: a report"),
         ({"n_images": 7}, images_of(), "a report needs at least 8 images to pretrain on; n_images is 7."),
     ],
 )
@@ -275,7 +283,8 @@ def test_a_report_needs_some_images_to_show(given, images, said):
         check_report(settings, images)
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
-    check_report(*resolve(Settings(preset="smoke", n_images=8), images_of()))
+    for enough in (images_of(), without_test()):  # which shows training images
+        check_report(*resolve(Settings(preset="smoke", n_images=8), enough))
 
 
 @pytest.mark.parametrize("change", [{"image_size": 16}, {"split_seed": 3}, {"group": "x"}, {"dataset": "other"}])

@@ -3,8 +3,10 @@
 import io
 import os
 import pickle
+import shutil
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,6 +157,28 @@ def test_all_damaged_files_are_told_at_once_the_first_ten_by_name(folder):
     refused(folder, r"^13 files .*: train/cat/00.png is no image; .*train/cat/09.png is no image; and 3 more\. Replace")
 
 
+def test_folders_within_folders_without_end(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = Path(tmp_path)
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        os.chdir(tmp_path / name)
+        for _ in range(1200):
+            os.mkdir("d")
+            os.chdir("d")
+        for i in range(3):
+            Path(f"{i}.png").write_bytes(picture(f"{name}{i}"))
+    os.chdir(here)
+    images = load_images(tmp_path)
+    for name in ("cat", "dog"):  # pytest could not: what removes folders nests calls
+        for _ in range(1200):
+            os.rename(tmp_path / name / "d", tmp_path / "inner")
+            shutil.rmtree(tmp_path / name)
+            os.rename(tmp_path / "inner", tmp_path / name)
+    assert images.classes == ("cat", "dog")
+    assert len(images.train) + len(images.test) == 6
+
+
 @pytest.mark.parametrize("options", [{}, {"image_size": 16}])
 def test_nothing_is_said_of_intact_files_by_warnings(folder, options, recwarn):
     palette = Image.fromarray(noise("x")).convert("P")
@@ -165,7 +189,7 @@ def test_nothing_is_said_of_intact_files_by_warnings(folder, options, recwarn):
 
 
 def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
-    put(tmp_path, {"cat": 10, "dog": 10})
+    put(tmp_path, {"cat": 250, "dog": 250})  # of which test images are drawn, and copied into memory
     monkeypatch.setattr(os, "sysconf", lambda name: 2**6)  # 4 kB of memory
     refused(tmp_path, "GB; this machine has .* GB of memory")
 

@@ -55,13 +55,16 @@ def interval(values: np.ndarray, design: Design = INDEPENDENT, bounded: bool = T
     Args:
         values: seeds x draws x images, or seeds x images.
         design: how the images were judged.
-        bounded: whether the mean is a share, between 0 and 1. Then the interval is Wilson's (1927), with as many images
-            as would have given this variance if they were independent, so it stays inside these bounds and has a width
-            even if all or none were right. Otherwise it is the mean and its standard errors.
+        bounded: whether the mean is a share, between 0 and 1. Then the interval is the exact one of Clopper and Pearson
+            (1934), with as many images as would have given this variance if they were independent (Korn and Graubard
+            1998), so it stays inside these bounds and has a width even if all or none were right. Otherwise it is the
+            mean and its standard errors.
 
     Returns:
         The interval; all there might be, if all images are of one group.
     """
+    from scipy import stats
+
     tries = as_tries(values)
     mean, spread = float(tries.mean()), spread_of(tries, design)
     if spread.n_groups < 2:
@@ -75,6 +78,8 @@ def interval(values: np.ndarray, design: Design = INDEPENDENT, bounded: bool = T
     if not bounded:
         half = t * math.sqrt(spread.total)
         return Interval(mean, mean - half, mean + half)
+    if math.isnan(mean):
+        return Interval(mean, mean, mean)
     p = min(max(mean, 0.0), 1.0)
     inverse, variance = spread.factor / spread.units, p * (1 - p)
     if variance > 0:
@@ -82,9 +87,10 @@ def interval(values: np.ndarray, design: Design = INDEPENDENT, bounded: bool = T
         # was: with none at all, the groups count, not the images
         mistakes = min(p, 1 - p) * tries.shape[2]
         inverse = (mistakes * spread.images / variance + inverse) / (mistakes + 1) + spread.rows / variance
-    middle = (p + t**2 * inverse / 2) / (1 + t**2 * inverse)
-    half = t / (1 + t**2 * inverse) * math.sqrt(variance * inverse + (t * inverse) ** 2 / 4)
-    return Interval(mean, min(max(middle - half, 0.0), p), max(min(middle + half, 1.0), p))
+    n = (stats.norm.ppf((1 + LEVEL) / 2) / t) ** 2 / inverse
+    low = stats.beta.ppf((1 - LEVEL) / 2, p * n, (1 - p) * n + 1) if p > 0 else 0.0
+    high = stats.beta.ppf((1 + LEVEL) / 2, p * n + 1, (1 - p) * n) if p < 1 else 1.0
+    return Interval(mean, min(float(low), p), max(float(high), p))
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray, design: Design = INDEPENDENT) -> Difference:

@@ -85,8 +85,9 @@ def _copies(f: Findings) -> str:
     best = best_way(f)
     return (
         "Nothing can be said yet: near-duplicates in several folds may explain what was measured.\n"
-        f"With {f.headline:,} labels the best way, {IN_WORDS[best.name]}, gets {_measured(f, best.arm)}. But where images "
-        f"that look alike are held out together, the linear probe gets {_measured(f, APART)}, no better than guessing. "
+        f"With {f.headline:,} labels the best way, {IN_WORDS[best.name]}, gets {_measured(f, best.arm)}. But where "
+        f"images that look alike are held out together, the linear probe gets {_measured(f, APART)}, no better than "
+        "guessing. "
         "Next: say which images belong together, such as those of one patient, by `group`."
     )
 
@@ -116,13 +117,18 @@ def _measured(f: Findings, arm: str) -> str:
 
 
 def _no_signal(f: Findings) -> str:
+    """That nothing is better than guessing, or that it cannot be known yet."""
     best = best_way(f)
-    n_alone = "groups" if len(f.judging.groups) else "images"
+    own, what = f.percent(best.arm), "groups" if len(f.judging.groups) else "images"
+    seen = (
+        f"With {f.headline:,} labels the best way, {IN_WORDS[best.name]}, gets {_measured(f, best.arm)}; always "
+        f"guessing the most frequent class gets {f.guess[f.metric]:.1f} %. So nothing can be said of labels saved."
+    )
+    if (own["high"] - own["low"]) / 2 > WIDE:
+        return f"Too few labels to tell whether anything is better than guessing.\n{seen} Next: label more {what}."
     return (
-        f"These labels cannot be told from the images: with {f.headline:,} labels the best of all ways, "
-        f"{IN_WORDS[best.name]}, gets {_measured(f, best.arm)}, and always guessing the most frequent class "
-        f"{f.guess[f.metric]:.1f} %. So nothing can be said of labels saved. Next: check whether a person could tell "
-        f"these classes from the images; if so, label more {n_alone}."
+        f"No: these labels cannot be told from the images.\n{seen} Next: check whether a person could tell these "
+        f"classes from the images; if so, label more {what}."
     )
 
 

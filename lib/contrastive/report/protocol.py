@@ -12,6 +12,8 @@ from ..settings import Settings
 from .tables import NAMES
 
 SHIFTED = 5.0  # points by which a class's share may differ between training and test images without a word
+RARE = 15  # judged images of a class: of fewer, simulated intervals of balanced accuracy held too little
+NAMED = 5  # classes that a sentence names
 ALIKE_SHARE = 0.02  # of labelled images that have near copies among them, from which on this is worth a note
 
 
@@ -57,8 +59,8 @@ def metric_sentence(f: Findings) -> str:
         )
     return (
         "There are two classes, or unevenly frequent ones, so the report leads with balanced accuracy: the mean over "
-        f"classes of the share of a class's images that are right. Guessing gives {f.guess['balanced_accuracy']:.0f} %. "
-        "AUC stands beside it: how well images are ranked, 50 % by guessing; it needs no threshold."
+        f"classes of the share of a class's images that are right. Guessing gives {f.guess['balanced_accuracy']:.0f} "
+        "%. AUC stands beside it: how well images are ranked, 50 % by guessing; it needs no threshold."
     )
 
 
@@ -90,6 +92,19 @@ def n_alike(judging: Judging) -> int:
     return n if n > ALIKE_SHARE * len(place) else 0
 
 
+def rare_sentence(judging: Judging) -> str:
+    """Which classes have too few judged images for intervals to be right; empty if none has."""
+    counts = torch.bincount(judging.labels, minlength=len(judging.images.classes)).tolist()
+    rare = [f"{name} ({n:,})" for name, n in zip(judging.images.classes, counts, strict=True) if n < RARE]
+    if not rare:
+        return ""
+    more = f" and {len(rare) - NAMED:,} more" if len(rare) > NAMED else ""
+    return (
+        f"Some classes have fewer than {RARE} judged images: {', '.join(rare[:NAMED])}{more}. For so few, intervals of "
+        "balanced accuracy and AUC are narrower than they should be."
+    )
+
+
 def shift_sentence(f: Findings) -> str:
     """Whether classes are as frequent among the judged images as among those trained on, and what that does to the
     accuracy; empty if they are."""
@@ -111,8 +126,8 @@ def shift_sentence(f: Findings) -> str:
     return (
         f"**Classes are not as frequent in the test images as in the training images**: {images.classes[c]} makes up "
         f"{before[c]:.0f} % of the latter and {now[c]:.0f} % of the former. With the training images' shares, the "
-        f"linear probe's accuracy with {f.headline:,} labels would be {100 * would:.1f} % instead of {100 * said:.1f} %. "
-        f"{NAMES['balanced_accuracy'].capitalize()} and AUC do not depend on the shares."
+        f"linear probe's accuracy with {f.headline:,} labels would be {100 * would:.1f} % instead of {100 * said:.1f} "
+        f"%. {NAMES['balanced_accuracy'].capitalize()} and AUC do not depend on the shares."
     )
 
 

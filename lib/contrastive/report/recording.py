@@ -17,6 +17,9 @@ FOLDED = {
     "settings": "All settings of this run",
     "comparisons": "All differences, in points, with their 95 % intervals and p-values",
     "savings": "All numbers of labels that the network needs from scratch, with their 95 % intervals",
+    "savings_by_arm": "The same for each way",
+    "intervals": "All results with their 95 % intervals, in percent",
+    "costs": "Seconds that each way took",
     "history": "What training logged, epoch by epoch",
     "table": "Every single measurement",
 }

@@ -147,18 +147,32 @@ def round_labels(n: float) -> int:
 
 
 def differences(f: Findings, numbers: Sequence[int]) -> str:
-    """The linear probe beside what else was tried, in Markdown, a line for each number of labels."""
-    said = []
-    for n in dict.fromkeys(numbers):
-        arms = [arm for arm in f.measured() if arm != "linear" and f.has(arm, n)]
-        parts = "; ".join(versus(against(f.compared, n, arm, f.metric), ARMS[arm].whom) for arm in arms)
-        said.append(f"- The linear probe on the pretrained encoder, with {n:,} labels: {parts}.")
+    """How much better the linear probe on the pretrained encoder is than what else was tried, in points, by number of
+    labels, in Markdown; differences that are more than noise in bold."""
+    numbers = list(dict.fromkeys(numbers))
+    lines = [
+        "| the linear probe on the pretrained encoder, less | " + " | ".join(f"{n:,} labels" for n in numbers) + " |"
+    ]
+    lines.append("|:--|" + "--:|" * len(numbers))
+    for arm in f.measured():
+        if arm == "linear" or not any(f.has(arm, n) for n in numbers):
+            continue
+        cells = [in_points(against(f.compared, n, arm, f.metric)) if f.has(arm, n) else "–" for n in numbers]
+        lines.append(f"| {ARMS[arm].whom} | " + " | ".join(cells) + " |")
     if len(f.evaluations) == 1:
-        said.append(
-            "- One seed: these intervals are of the judged images. Which images are pretrained on, and which weights "
-            "are drawn, moves a result, too. `n_seeds=5` counts that."
-        )
-    return "\n".join(said)
+        lines += [
+            "",
+            "One seed: these intervals are of the judged images. Which images are pretrained on, and which weights are "
+            "drawn, moves a result, too. `n_seeds=5` counts that.",
+        ]
+    return "\n".join(lines)
+
+
+def in_points(difference: Mapping[str, float]) -> str:
+    """A difference and its interval, as in `+1.2 (-0.3 to +2.7)`; bold, if it is more than noise."""
+    points, low, high = (difference[name] for name in ("points", "low", "high"))
+    text = f"{points:+.1f} ({low:+.1f} to {high:+.1f})"
+    return text if low <= 0 <= high else f"**{text}**"
 
 
 def savings_lines(f: Findings) -> str:

@@ -60,7 +60,7 @@ function makeCanvas(frame, s) {
     paintLinks(ink);
     paintPoints(colour);
     if (s.pictures) paintPictures(colour, ink);
-    else ring(s.selected, radius + 2.5, ink, s.selected.size > 300 ? 0.8 : 1.6);
+    else ring(s.selected, radius + (s.selected.size > 300 ? 0.7 : 2.5), ink, s.selected.size > 300 ? 0.8 : 1.6);
     if (!moving) paintNames(ink, style.backgroundColor);
     ring([s.current >= 0 ? s.current : s.chosen].filter((i) => i >= 0), 9, ink, 2.5);
     paintRegion(ink);
@@ -131,10 +131,13 @@ function makeCanvas(frame, s) {
   function paintNames(ink, paper) {
     Object.assign(context, { font: "700 18px system-ui, sans-serif", textAlign: "center", textBaseline: "middle" });
     Object.assign(context, { lineWidth: 5, lineJoin: "round", strokeStyle: paper, fillStyle: ink });
+    const written = []; // a name that would lie on another is left to the legend
     for (const { name, x, y } of middles) {
-      const place = [transform.applyX(flat(x)), transform.applyY(flat(y))];
-      context.strokeText(name, ...place);
-      context.fillText(name, ...place);
+      const [left, top] = [transform.applyX(flat(x)), transform.applyY(flat(y))], half = context.measureText(name).width / 2;
+      if (written.some((w) => Math.abs(w.left - left) < w.half + half && Math.abs(w.top - top) < 16)) continue;
+      written.push({ left, top, half });
+      context.strokeText(name, left, top);
+      context.fillText(name, left, top);
     }
   }
 

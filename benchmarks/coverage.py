@@ -124,22 +124,22 @@ def accuracies(features: Tensor, labels: Tensor, probes: list[Probe]) -> np.ndar
 
 
 def judge(pool: Pool, n: int, seed: int) -> Judged:
-    """Draw the labels of n groups, and judge the probe with them."""
+    """Draw n labels, in whole groups, and judge the probe with them."""
     rng = np.random.default_rng([n, seed])
-    groups = rng.choice(len(pool.labels), n, replace=False)
-    copies = pool.features.shape[1]
-    folds = [stratified(pool.labels[groups].numpy(), rng) for _ in range(1 if n >= SPLIT_FROM else REPEATS)]
-    probes, tries = [], np.zeros((len(folds), n, copies))
+    copies, split = pool.features.shape[1], n >= SPLIT_FROM
+    groups = rng.choice(len(pool.labels), n // copies, replace=False)
+    folds = [stratified(pool.labels[groups].numpy(), rng) for _ in range(1 if split else REPEATS)]
+    probes, tries = [], np.zeros((len(folds), len(groups), copies))
     for repeat, fold in enumerate(folds):
-        for k in range(1 if n >= SPLIT_FROM else FOLDS):
+        for k in range(1 if split else FOLDS):
             probes.append(fitted(pool, groups[fold != k], rng))
             features, labels = pool.rows(groups[fold == k])
             right = probes[-1].scores(features).argmax(1) == labels
             tries[repeat, fold == k] = right.view(-1, copies).numpy()
-    judged = folds[0] == 0 if n >= SPLIT_FROM else np.ones(n, bool)
+    judged = folds[0] == 0 if split else np.ones(len(groups), bool)
     names = np.repeat(np.arange(n)[judged], copies) if copies > 1 else np.zeros(0, np.int64)
     values = tries[:, judged].reshape(1, len(folds), -1)
-    found = interval(values, Design(names, 0 if n >= SPLIT_FROM else FOLDS))
+    found = interval(values, Design(names, 0 if split else FOLDS))
     error = math.sqrt(found.mean * (1 - found.mean) / values.shape[2])
     probes.append(fitted(pool, groups, rng))
     true = {name: accuracies(x, y, probes) for name, (x, y) in pool.others.items()}
@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
                 print(as_line([f"{x:.1f}" if isinstance(x, float) else str(x) for x in shown]), flush=True)
                 rows.append(row)
             each.append({"labels": n, "copies": copies, "judged": [asdict(one) for one in judged]})
-    print(f"{time.perf_counter() - start:.0f} s; labels are of images or groups; percent and points")
+    print(f"{time.perf_counter() - start:.0f} s; percent and points")
     if args.out:
         atomic_write(args.out, (json.dumps({"rows": rows, "each": each}, indent=1) + "\n").encode())
     return 0

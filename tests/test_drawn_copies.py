@@ -73,6 +73,16 @@ def test_copies_of_copies_are_left_out_and_what_is_left_is_checked(tmp_path):
         load_images(tmp_path / "one", drop_copies=True)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_class_of_one_group_is_never_tested_on_without_being_trained_on(seed):
+    groups = [*(f"p{i // 4}" for i in range(500)), *["rare"] * 6]
+    kept, test, m = drawn(["a"] * 250 + ["b"] * 250 + ["rare"] * 6, groups, seed)
+    assert len(kept) == 506
+    assert 85 < len(test) < 115
+    assert not {*test} & {*range(500, 506)}
+    assert any("rare has no test images" in remark for remark in m.remarks)
+
+
 def test_given_test_images_are_not_searched_for_copies():
     def never(places):
         raise AssertionError
@@ -108,3 +118,15 @@ def test_near_copies_of_few_labelled_images_stay_where_none_is_tested_on(tmp_pat
         images = load_images(tmp_path, drop_copies=drop)
         assert (images.n_labels, len(images.train), len(images.test)) == (40, 40, 0)
         assert images.account.left_out == ()
+
+
+def test_no_label_is_lost_to_a_near_copy_that_is_only_looked_at(tmp_path):
+    for i, image in enumerate(textured(100).permute(0, 2, 3, 1).numpy()):
+        folder = tmp_path / ("ab"[i % 2] if i < 40 else "unlabeled")
+        for path, quality in ((folder / f"{i}.png", 0), (tmp_path / "unlabeled" / f"{i}_again.jpg", 80)):
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(image).save(path, quality=quality)
+    images = load_images(tmp_path)
+    assert (images.n_labels, len(images.train), len(images.test)) == (40, 168, 32)
+    assert images.account.left_out == ()
+    assert len(across_splits(images)[0])

@@ -9,9 +9,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from contrastive import Settings, UserError, load_images, resolve
 from contrastive.data import folds, most_labels, n_folds, n_repeats, why_no_evaluation, why_no_validation
-from contrastive.training import check_evaluation, check_validation
+from contrastive.training import check_evaluation
 
-from .few_images import images_of, without_test
+from .few_images import without_test
 from .source_cases import put, rows_of
 from .test_drawn_splits import drawn
 from .test_drawn_splits import images_of as grey
@@ -86,7 +86,7 @@ def unlike(labels, parts, k):
 
 def test_with_groups_classes_are_as_alike_as_scikit_learn_has_them():
     labels, groups = (np.array(x) for x in KINDS["patients"][:2])
-    ours = [unlike(labels, [f.held.numpy() for f in folds(few(labels, groups), s, 0)], 3) for s in range(8)]
+    ours = [unlike(labels, [f.held.numpy() for f in folds(few(labels, groups), s, 0)], 3) for s in range(20)]
     theirs = [
         unlike(labels, [held for _, held in StratifiedGroupKFold(5, shuffle=True, random_state=100 + s).split(
             labels, labels, groups)], 3) for s in range(8)
@@ -105,11 +105,9 @@ def test_folds_follow_from_seed_and_repeat():
         seen = {}
         for seed in (0, 1):
             for repeat in (0, 1, 2):
-                a, b = folds(images, seed, repeat), folds(images, seed, repeat)
-                assert all(
-                    torch.equal(x.train, y.train) and torch.equal(x.held, y.held) for x, y in zip(a, b, strict=True)
-                )
-                seen[seed, repeat] = tuple(sorted(tuple(f.held.tolist()) for f in a))
+                a, b = ([(f.held.tolist(), f.train.tolist()) for f in folds(images, seed, repeat)] for _ in "ab")
+                assert a == b
+                seen[seed, repeat] = str(sorted(held for held, _ in a))
         assert len(set(seen.values())) == 6
 
 
@@ -172,10 +170,10 @@ UNEVEN = np.repeat(np.arange(14), [1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 18, 20, 
 
 def test_the_largest_budget_is_what_every_fold_has():
     images = without_test(142, groups=UNEVEN)
-    seeds = range(3)
-    sizes = [142 - len(fold.held) for seed in seeds for repeat in range(5) for fold in folds(images, seed, repeat)]
-    assert len({*sizes}) > 2
-    assert most_labels(images, seeds) == min(sizes)
+    sizes = [[min(142 - len(f.held) for f in folds(images, seed, repeat)) for repeat in range(5)] for seed in range(9)]
+    assert any(of[0] > min(of) for of in sizes)
+    assert [most_labels(images, [seed]) for seed in range(9)] == [min(of) for of in sizes]
+    assert most_labels(images, range(1, 9)) == min(map(min, sizes[1:])) < min(sizes[1])
     assert most_labels(few([0, 1, 2] * 4), [0]) == 9
     assert most_labels(few([0, 1] * 31), range(9)) == 62 - 13
 
@@ -258,17 +256,6 @@ def bigger(images):
     """The same with images that an encoder takes."""
     pixels = torch.zeros(len(images.train), 1, 16, 16, dtype=torch.uint8)
     return dataclasses.replace(images, train=pixels, sha256="0" * 64)
-
-
-@pytest.mark.parametrize("labelled", [4, 9])
-def test_too_few_labels_to_validate_on_are_evaluated_on_given_test_images(labelled):
-    images = images_of(labelled=labelled)
-    settings, _ = resolve(Settings(preset="smoke"), images)
-    assert settings.evaluation.budgets[-1] == labelled
-    assert settings.ablations == Settings(preset="smoke").ablations
-    check_evaluation(settings, images)
-    with pytest.raises(UserError, match=f"mine has {labelled} training images with a label, of 2 classes: too few to"):
-        check_validation(settings, images)
 
 
 def test_given_test_images_are_used_though_they_are_few_and_lack_a_class(tmp_path):

@@ -144,6 +144,16 @@ def test_no_images_have_no_features_and_wrong_ones_are_refused(fresh_runs):
         general_features(network(), IMAGES.expand(-1, 2, -1, -1))
 
 
+def test_a_network_stays_in_eval_mode_within_a_method_that_is_trained():
+    layer = nn.BatchNorm2d(3)
+    body = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    method = nn.Sequential(GeneralEncoder("x", Network(body, 8, (0.5,) * 3, (0.25,) * 3), 3, 8), nn.Linear(3, 2))
+    method.train()
+    method(torch.randn(4, 3, 8, 8, generator=GENERATOR)).sum().backward()
+    assert (method.training, layer.training, int(layer.num_batches_tracked)) == (True, False, 0)
+    assert layer.weight.grad is not None
+
+
 # --- Which network ------------------------------------------------------------------------------------------------
 
 

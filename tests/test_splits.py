@@ -12,6 +12,7 @@ from contrastive.data import Images, default_budgets, headline_labels, split
 from contrastive.evaluation.soundness import data_checks
 from contrastive.training import check_evaluation, check_validation, start
 
+from . import few_images
 from .trainings import take_steps
 
 TINY = dict(preset="smoke", epochs=1, base_channels=2, precision="float32", device="cpu")
@@ -79,6 +80,17 @@ def test_too_few_images_of_too_many_classes_are_told_of(tmp_path):
     ):
         check_validation(settings, images)
     check_evaluation(settings, images)  # which needs no validation images
+
+
+@pytest.mark.parametrize("labelled", [4, 9])
+def test_too_few_labels_to_validate_on_are_evaluated_on_given_test_images(labelled):
+    images = few_images.images_of(labelled=labelled)
+    settings, _ = resolve(Settings(preset="smoke"), images)
+    assert settings.evaluation.budgets[-1] == labelled
+    assert settings.ablations == Settings(preset="smoke").ablations
+    check_evaluation(settings, images)
+    with pytest.raises(UserError, match=f"mine has {labelled} training images with a label, of 2 classes: too few to"):
+        check_validation(settings, images)
 
 
 def test_a_sample_of_test_images_has_all_classes_though_they_lie_by_class():

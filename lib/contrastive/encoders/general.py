@@ -40,6 +40,13 @@ class GeneralEncoder(Encoder):
         super().__init__(network.body, out_dim, network.mean, network.std)
         self.name, self.size, self.precision = name, size, precision
 
+    def train(self, mode: bool = True) -> GeneralEncoder:
+        """Stay in eval mode, also where all weights are trained: of batches of a few labels' images BatchNorm's own
+        statistics are poor. With them, fine-tuning on 100 labels got 43 % of validation photographs right rather than
+        58 %."""
+        super().train(False)
+        return self
+
     @property
     def identity(self) -> dict[str, Any]:
         """All that decides the features of an image, as JSON can hold it."""

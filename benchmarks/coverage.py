@@ -137,7 +137,7 @@ def judge(pool: Pool, n: int, seed: int) -> Judged:
             right = probes[-1].scores(features).argmax(1) == labels
             tries[repeat, fold == k] = right.view(-1, copies).numpy()
     judged = folds[0] == 0 if split else np.ones(len(groups), bool)
-    names = np.repeat(np.arange(n)[judged], copies) if copies > 1 else np.zeros(0, np.int64)
+    names = np.repeat(np.arange(len(groups))[judged], copies) if copies > 1 else np.zeros(0, np.int64)
     values = tries[:, judged].reshape(1, len(folds), -1)
     found = interval(values, Design(names, 0 if split else FOLDS))
     error = math.sqrt(found.mean * (1 - found.mean) / values.shape[2])

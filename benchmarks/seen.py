@@ -1,8 +1,8 @@
 """`python -m benchmarks.seen`: what it is worth that an image was seen, without its label, in pretraining.
 
 Under cross-validation, held-out images may be among those that the encoder was pretrained on; images to come will not
-be. With the published encoders of MNIST: linear probes are fitted to labels of some of the pretrained images, and judged
-on the other ones, and on as many training images that the encoder never saw.
+be. With the published encoders of MNIST: linear probes are fitted to labels of some of the pretrained images, and
+judged on the other ones, and on as many training images that the encoder never saw.
 """
 
 from __future__ import annotations

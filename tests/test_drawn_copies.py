@@ -75,12 +75,12 @@ def test_copies_of_copies_are_left_out_and_what_is_left_is_checked(tmp_path):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_class_of_one_group_is_never_tested_on_without_being_trained_on(seed):
-    groups = [*(f"p{i // 4}" for i in range(500)), *["rare"] * 6]
-    kept, test, m = drawn(["a"] * 250 + ["b"] * 250 + ["rare"] * 6, groups, seed)
+    rare = [f"r{i}" for i in range(3) for _ in range(2)]  # three classes, each of two images of one patient
+    kept, test, m = drawn(["a"] * 250 + ["b"] * 250 + rare, [*(f"p{i // 4}" for i in range(500)), *rare], seed)
     assert len(kept) == 506
     assert 85 < len(test) < 115
     assert not {*test} & {*range(500, 506)}
-    assert any("rare has no test images" in remark for remark in m.remarks)
+    assert any("Classes r0, r1, r2 have no test images" in remark for remark in m.remarks)
 
 
 def test_given_test_images_are_not_searched_for_copies():

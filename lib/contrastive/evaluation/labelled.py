@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..data import Images
 from ..encoders import Encoder
+from ..encoders.general import GeneralEncoder
 from ..methods.supervised import Supervised
 from ..settings import RunError, Settings
 from ..storage.cache import memo_record
@@ -17,6 +18,9 @@ from ..training import initial_method, start, train
 
 BATCH, LR, LR_PRETRAINED, WEIGHT_DECAY = 128, 5e-3, 1e-3, 1e-2  # the first LR chosen on validation images
 WARMUP_STEPS = 50
+# Of a network that others trained, of which a step takes a second: chosen on validation images, too. In float32, since
+# depthwise convolutions learn more slowly in bfloat16 on processors.
+BATCH_GENERAL, LR_GENERAL, STEPS_GENERAL = 32, 3e-4, 100
 MOST_CROSS_VALIDATED = 3  # numbers of labels
 
 
@@ -50,23 +54,16 @@ def classifier(
     Raises:
         RunError: when the loss or a gradient is no longer finite.
     """
-    n = len(index)
-    batch = min(BATCH, n)
-    steps = max(settings.evaluation.supervised_steps, math.ceil(n / batch))
-    own = settings.replace(
-        method="supervised", optimiser="adamw", lr=LR if pretrained is None else LR_PRETRAINED,
-        weight_decay=WEIGHT_DECAY, batch_size=batch, epochs=math.ceil(steps / (n // batch)), schedule="cosine",
-        warmup_epochs=min(WARMUP_STEPS, steps // 5) / (n // batch), n_images=max(n, 2), view_size=None,
-        augment=settings.views.augment if augmented else "none", second_augment=None,
-    )  # fmt: skip
+    n, general = len(index), pretrained if isinstance(pretrained, GeneralEncoder) else None
+    own, steps = _recipe(settings, n, pretrained, augmented)
     encoder = pretrained or initial_method(own, images.format).encoder
     decisive = {
         "run": json.loads(own.identity),
         "steps": steps,
         "labels": hashlib.sha256(index.cpu().numpy().tobytes()).hexdigest(),
         "start": hash_tensors(encoder.state_dict()),
-    }
-    method = initial_method(own, images.format).to(settings.runtime.device)
+    } | ({} if general is None else {"general": general.identity})
+    method = initial_method(own, images.format, general).to(settings.runtime.device)
     assert isinstance(method, Supervised)
 
     def compute() -> dict[str, Tensor]:
@@ -82,3 +79,19 @@ def classifier(
 
     method.load_state_dict(memo_record("supervised", decisive, compute, "training a network on labels"))
     return method
+
+
+def _recipe(settings: Settings, n: int, pretrained: Encoder | None, augmented: bool) -> tuple[Settings, int]:
+    """How a network is trained on n labels, and for how many steps."""
+    general, usual = isinstance(pretrained, GeneralEncoder), settings.evaluation.supervised_steps
+    batch = min(BATCH_GENERAL if general else BATCH, n)
+    steps = max(min(usual, STEPS_GENERAL) if general else usual, math.ceil(n / batch))
+    own = settings.replace(
+        method="supervised", optimiser="adamw",
+        lr=LR_GENERAL if general else LR if pretrained is None else LR_PRETRAINED,
+        weight_decay=WEIGHT_DECAY, batch_size=batch, epochs=math.ceil(steps / (n // batch)), schedule="cosine",
+        warmup_epochs=min(WARMUP_STEPS, steps // 5) / (n // batch), n_images=max(n, 2), view_size=None,
+        augment=settings.views.augment if augmented else "none", second_augment=None,
+        precision="float32" if general and settings.runtime.device == "cpu" else settings.runtime.precision,
+    )  # fmt: skip
+    return own, steps

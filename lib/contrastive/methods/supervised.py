@@ -53,5 +53,5 @@ This method reads the labels of the images that it trains on. It is here to be c
     def predict(self, images: Tensor) -> Tensor:
         """Class probabilities, float32 N x classes, of uint8 images."""
         self.eval()
-        scores = [self.classifier(self.encoder(self.encoder.prepare(part))) for part in images.split(512)]
+        scores = [self.classifier(self.encoder(self.encoder.prepare(part))) for part in images.split(128)]
         return torch.cat(scores).float().softmax(1)

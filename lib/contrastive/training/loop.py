@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Generator, Tensor, nn
 from ..augment import ViewMaker
 from ..data import ImageFormat
 from ..encoders import build_encoder, check_view
+from ..encoders.general import GeneralEncoder
 from ..methods import Batch, Method, Output, Progress, build_method
 from ..processor import keep_freed_memory
 from ..settings import RunError, Settings, UserError
@@ -187,7 +189,7 @@ def start(
     """
     keep_freed_memory()
     device = settings.runtime.device
-    method = initial_method(settings, image_format)
+    method = initial_method(settings, image_format, encoder if isinstance(encoder, GeneralEncoder) else None)
     if encoder is not None:
         method.encoder.load_state_dict(encoder.state_dict())
     for view in method.views():
@@ -206,11 +208,14 @@ def start(
     )
 
 
-def initial_method(settings: Settings, image_format: ImageFormat) -> Method:
-    """The method with the random weights that training starts from, on the CPU."""
+def initial_method(settings: Settings, image_format: ImageFormat, general: GeneralEncoder | None = None) -> Method:
+    """The method with the random weights that training starts from, on the CPU; or around a copy of a network that
+    others trained, all of whose weights can be trained."""
     f = image_format
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.runtime.seed)
+        if general is not None:
+            return build_method(copy.deepcopy(general).cpu().requires_grad_(True), settings, f.n_classes)
         return build_method(build_encoder(settings.encoder, f.shape, f.mean, f.std), settings, f.n_classes)
 
 

@@ -61,8 +61,9 @@ def assemble(source: Source, data: DataSettings) -> Images:
     m = completed(m, data.split_seed, source.pictures.where, alike)
     images = _images(source, m, packed)
     # In a draw of our own, equal images were kept together; near copies are found only now.
-    ours = not given and images.n_labels > 0 and not images.cross_validated
-    if (data.drop_copies or ours) and len(copied := across_splits(images)[0]):
+    ours = not given and images.n_labels > 0
+    # Where all labelled images are cross-validated, the others are only looked at: no label is given up for them.
+    if (data.drop_copies or ours) and not images.cross_validated and len(copied := across_splits(images)[0]):
         train = np.flatnonzero([split != TEST for split in m.splits])
         dropped = np.zeros(len(m.names), bool)
         dropped[train[copied]] = True

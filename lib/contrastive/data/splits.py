@@ -13,8 +13,8 @@ from .images import Images
 from .manifest import LEAST_TEST
 
 MOST_VALIDATION = 5000
-MANY_LABELS = 1000  # of each class: somebody who has fewer asks about all that there are
-OF_EACH_CLASS = (2, 5, 10, 20, 50, 100)
+MANY_LABELS = 20_000  # somebody who has fewer asks about all that there are
+OF_EACH_CLASS = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 @dataclass(frozen=True)
@@ -190,12 +190,12 @@ def _by_turns(index: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def default_budgets(n_labels: int, n_classes: int, n_images: int, full: bool) -> tuple[int, ...]:
     """Numbers of labels to evaluate with, from the data alone.
 
-    Of fewer than MANY_LABELS of each class 2, 5, 10, 20, 50 and 100 of each class, half of all and all. Of more: ten of
-    each class, one percent, half and all, and as many as there are unlabelled images where these are few beside them,
+    Of fewer than MANY_LABELS 2, 5, 10, 20, 50 and so on of each class, half of all and all. Of more: ten of each class,
+    one percent, half and all, and as many as there are unlabelled images where these are few beside them,
     which is 100, 600, 5,000, 30,000 and 60,000 of MNIST. full: also one, five and a hundred of each class, and ten
     percent.
     """
-    if n_labels < MANY_LABELS * n_classes:
+    if n_labels < MANY_LABELS:
         kept = {n for n in (n_labels // 2,) if n >= 2 * n_classes} | {n_labels}
         numbers = {k * n_classes for k in OF_EACH_CLASS if k * n_classes < n_labels}
         # so near to half or all of the labels, another number of them says nothing new
@@ -212,6 +212,6 @@ def default_budgets(n_labels: int, n_classes: int, n_images: int, full: bool) ->
 def headline_labels(budgets: tuple[int, ...], images: Images) -> int:
     """The budget that a report leads with: all labels where they are few; else the largest one of at most half of them,
     or the smallest there is."""
-    if images.cross_validated or images.n_labels < MANY_LABELS * len(images.classes):
+    if images.cross_validated or images.n_labels < MANY_LABELS:
         return budgets[-1]
     return max((n for n in budgets if n <= images.n_labels // 2), default=budgets[0])

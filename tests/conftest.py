@@ -19,8 +19,9 @@ from filelock import FileLock
 from contrastive.data import forget_images
 from contrastive.settings import data_root
 
+# Without ImageNet features, which cost seconds; test_cross_validation has a report with them
 SMALL = ["--preset", "smoke", "-p", "budgets=50,200", "-p", "epochs=8", "-p", "base_channels=4",
-         "-p", "supervised_steps=10", "-p", "ablation_jobs=2"]  # fmt: skip
+         "-p", "supervised_steps=10", "-p", "ablation_jobs=2", "-p", "general=none"]  # fmt: skip
 TINY_RUN = {"preset": "smoke", "epochs": 1, "base_channels": 2, "batch_size": 128}
 CHROMIUM_OPTIONS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",

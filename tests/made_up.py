@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from contrastive import Settings, resolve
+from contrastive.encoders import zoos
+from contrastive.encoders.general import GeneralEncoder
 from contrastive.evaluation import Evaluation, Findings, Key
 from contrastive.evaluation.judging import Judging, judging
 from contrastive.evaluation.metrics import COMPARED, Row
@@ -38,10 +40,9 @@ def evaluation(
     headline: int,
     seed: int = 0,
     costs: Mapping[str, float] | None = None,
-    n_classes: int | None = None,
 ) -> Evaluation:
     """An evaluation in which images were right as given."""
-    classes = n_classes or int(labels.max()) + 1
+    classes = int(labels.max()) + 1
     rows, values, shown = [], {}, torch.empty(0)
     for arm, budgets in right.items():
         for n, given in budgets.items():
@@ -63,12 +64,10 @@ def evaluation(
     return Evaluation(rows, headline, shown, stacked, dict(costs or {}), 1.0, True)
 
 
-def judged(
-    labels: Sequence[int] | np.ndarray, folds: int = 5, groups: Sequence[int] | None = None, n_classes: int | None = None
-) -> Judging:
+def judged(labels: Sequence[int] | np.ndarray, folds: int = 5, groups: Sequence[int] | None = None) -> Judging:
     """How these images were judged: cross-validated, or, with no folds, by a test split."""
     labels = torch.as_tensor(np.asarray(labels))
-    n_classes = n_classes or int(labels.max()) + 1
+    n_classes = int(labels.max()) + 1
     images = without_test(len(labels), n_classes=n_classes) if folds else images_of(60, n_classes=n_classes)
     if folds:
         images = dataclasses.replace(images, train_labels=labels)
@@ -95,3 +94,11 @@ def findings(
     """What is found, where images were right as given, with each of so many seeds."""
     found = [evaluation(right, labels, headline, seed, costs) for seed in range(n_seeds)]
     return Findings(found, judged(labels, folds, groups), few or headline, pretraining_seconds)
+
+
+def tiny_general(side: int = 16) -> GeneralEncoder:
+    """A network in place of one that others trained, which takes no time: patches of an image, mixed at random."""
+    torch.manual_seed(0)
+    body = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 4, 4), torch.nn.ReLU(), torch.nn.Flatten())
+    network = zoos.Network(body, 16 * (side // 4) ** 2, (0.5,) * 3, (0.5,) * 3)
+    return GeneralEncoder("tiny", network, 16 * (side // 4) ** 2, side).eval().requires_grad_(False)

@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from contrastive import Settings, load_images, pretrain
 from contrastive.data import forget_images, split
-from contrastive.evaluation import ARMS, aggregate, arms, evaluate, evaluator
+from contrastive.evaluation import ARMS, aggregate, arms, evaluate, evaluator, measurement
 from contrastive.evaluation.corruptions import CORRUPTIONS
-from contrastive.evaluation.probes import (
-    fit_probe,
-)
+from contrastive.evaluation.metrics import COMPARED
+from contrastive.evaluation.probes import fit_probe
 
-SMOKE = Settings(preset="smoke", epochs=2, base_channels=4, budgets=(50, 200), supervised_steps=10)
+from .made_up import tiny_general
+
+SMOKE = Settings(
+    preset="smoke", epochs=2, base_channels=4, budgets=(50, 200), supervised_steps=10, general="none"
+)  # fmt: skip
+GENERAL = {"general", "general_own", "general_finetuned"}  # arms of a network that others trained
 
 
 def measured(settings):
@@ -37,15 +41,18 @@ def test_evaluation_leaves_the_encoder_frozen_and_is_done_once(monkeypatch):
     assert (run.folder / "encoder.safetensors").read_bytes() == before
     assert evaluation.headline == 200
     for arm in ARMS.values():
-        assert (f"{arm.id}_accuracy@200" in metrics) is not arm.full
-        assert arm.full or 10 < metrics[f"{arm.id}_accuracy@200"] <= 100
+        usual = not arm.full and arm.id not in GENERAL
+        assert (f"{arm.id}_accuracy@200" in metrics) is usual
+        assert not usual or 10 < metrics[f"{arm.id}_accuracy@200"] <= 100
     right = 100 * (evaluation.probabilities.argmax(1) == images.test_labels).double().mean().item()
     assert right == pytest.approx(metrics["linear_accuracy@200"])
     monkeypatch.setattr(evaluator, "_evaluate", lambda *args: pytest.fail("it is measured again"))
     again = evaluate(run, images, progress=False)
     assert (again.rows, again.seconds, again.headline) == (evaluation.rows, evaluation.seconds, evaluation.headline)
     assert torch.equal(again.probabilities, evaluation.probabilities)
-    assert all(torch.equal(again.right[name], right) for name, right in evaluation.right.items())
+    assert again.costs == evaluation.costs
+    assert set(again.values) == set(evaluation.values)
+    assert all(torch.equal(again.values[name], values) for name, values in evaluation.values.items())
 
 
 def test_a_damaged_evaluation_is_named_and_made_again(fresh_runs, capsys):
@@ -72,45 +79,56 @@ def test_what_is_measured_decides_which_evaluation_is_taken(fresh_runs):
 @pytest.mark.parametrize("method", ["byol", "mocov2", "supervised"])
 def test_every_method_is_measured_alike(method):
     settings = Settings(
-        preset="smoke", method=method, epochs=1, base_channels=2, budgets=(50,), supervised_steps=2, n_images=128
-    )
+        preset="smoke", method=method, epochs=1, base_channels=2, budgets=(50,), supervised_steps=2, n_images=128,
+        general="none",
+    )  # fmt: skip
     evaluation, metrics = measured(settings)
     assert evaluation.encoder_unchanged
-    usual = {f"{arm.id}_accuracy@50" for arm in ARMS.values() if not arm.full}
+    usual = {f"{arm.id}_accuracy@50" for arm in ARMS.values() if not arm.full and arm.id not in GENERAL}
     assert usual | {"knn_accuracy", "effective_rank", "uniformity", "alignment"} <= set(metrics)
     assert ("effective_rank_z" in metrics) is (method != "supervised")  # which has no projections
 
 
 def test_each_draw_of_labels_is_counted():
     evaluation, metrics = measured(SMOKE.replace(label_draws=2, budgets=(10, 50, 200, 1437)))
-    draws = {n: len(evaluation.right[f"linear_accuracy@{n}"]) for n in (10, 50, 200, 1437)}
+    draws = {n: len(evaluation.values[f"linear_accuracy@{n}"]) for n in (10, 50, 200, 1437)}
     assert draws == {10: 2, 50: 2, 200: 1, 1437: 1}  # two of up to a tenth of all
-    for name, right in evaluation.right.items():
-        assert metrics[name] == pytest.approx(100 * right.double().mean().item())
+    for name, values in evaluation.values.items():
+        assert metrics[name] == pytest.approx(100 * values.double().mean().item(), abs=1e-4)
+        assert values.shape[1] == 360
+        if "_accuracy@" in name and "balanced" not in name:
+            assert set(values.flatten().tolist()) <= {0.0, 1.0}
     rows = [row for row in evaluation.rows if str(row.key) == "linear_accuracy@50"]
     assert [(row.draw, row.seed) for row in rows] == [(0, 0), (1, 0)]
-    right = 100 * evaluation.right["linear_accuracy@50"].double().mean(1)
+    right = 100 * evaluation.values["linear_accuracy@50"].double().mean(1)
     assert [row.value for row in rows] == pytest.approx(right.tolist())
 
 
 def test_few_labels_and_one_class_of_test_images_are_measured_as_well(monkeypatch):
-    _, metrics = measured(SMOKE.replace(budgets=(10,)))
+    evaluation, metrics = measured(SMOKE.replace(budgets=(10,)))
     assert 0 <= metrics["knn_accuracy"] <= 100  # the bank is smaller than the usual k
-    assert metrics["calibration_error@10"] == metrics["calibration_error_scaled@10"]  # nothing to choose one with
-    assert "macro_auc@10" in metrics
-    monkeypatch.setattr(evaluator, "macro_auc", lambda *args: float("nan"))
-    assert "macro_auc@20" not in measured(SMOKE.replace(budgets=(20,)))[1]
+    # There was nothing to choose a temperature with
+    assert metrics["calibration_error@10"] == pytest.approx(metrics["calibration_error_scaled@10"], abs=1e-4)
+    assert "linear_macro_auc@10" in evaluation.values
+    undefined = {**COMPARED, "macro_auc": lambda scores, labels: np.full(len(labels), np.nan)}
+    monkeypatch.setattr(measurement, "COMPARED", undefined)
+    evaluation, metrics = measured(SMOKE.replace(budgets=(20,)))
+    assert "linear_accuracy@20" in evaluation.values
+    assert not any("macro_auc" in name for name in {*metrics, *evaluation.values})
 
 
 def test_a_full_evaluation_measures_every_arm(monkeypatch):
     monkeypatch.setattr(arms, "COMPONENTS", 20)
+    monkeypatch.setattr(evaluator, "general_network", lambda *args: tiny_general())
     settings = SMOKE.replace(evaluation="full", transfer="digits", budgets=(50, 200))
     evaluation, metrics = measured(settings)
     for arm in ARMS.values():
         assert 10 < metrics[f"{arm.id}_accuracy@50"] <= 100, arm
         assert (f"{arm.id}_accuracy@200" in metrics) is arm.cheap  # others with up to a tenth of all labels
-        assert evaluation.right[f"{arm.id}_accuracy@50"].shape == (1, 360)
-    trained = [evaluation.right[f"{arm}_accuracy@200"] for arm in ("finetuned", "supervised", "supervised_plain")]
+        assert evaluation.values[f"{arm.id}_accuracy@50"].shape == (1, 360)
+        assert evaluation.costs[arm.id] > 0
+    networks = ("finetuned", "supervised", "supervised_plain", "general_finetuned")
+    trained = [evaluation.values[f"{arm}_accuracy@200"] for arm in networks]
     assert not any(torch.equal(a, b) for a, b in combinations(trained, 2))
     assert {"knn_accuracy", "knn_accuracy_k10", "knn_accuracy_k100", "knn_accuracy_k200"} <= set(metrics)
     for arm in ("linear", "random_encoder", "supervised"):
@@ -156,4 +174,6 @@ def test_calibration_and_auc_are_of_the_headline_probe():
     gaps = [abs(right[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
     assert metrics["calibration_error@200"] == pytest.approx(100 * sum(gaps), abs=0.05)
     auc = 100 * roc_auc_score(labels, probabilities, multi_class="ovr")
-    assert metrics["macro_auc@200"] == pytest.approx(auc, abs=0.001)
+    assert metrics["linear_macro_auc@200"] == pytest.approx(auc, abs=0.001)
+    balanced = 100 * balanced_accuracy_score(labels, probabilities.argmax(1))
+    assert metrics["linear_balanced_accuracy@200"] == pytest.approx(balanced, abs=1e-4)

@@ -13,7 +13,7 @@ from contrastive.evaluation import measurement
 from contrastive.evaluation.judging import judging
 from contrastive.evaluation.measurement import Measurement
 
-from .few_images import images_of, without_test
+from .few_images import without_test
 
 
 def of(images, **given):
@@ -116,13 +116,12 @@ def test_every_label_serves_a_probe_that_is_kept():
     images = load_images("digits")
     fit, choose = of(images).every_label(10_000)
     assert sorted([*fit.tolist(), *choose.tolist()]) == list(range(1437))
-    assert len(choose) == 1437 // 5
+    assert len(choose) == pytest.approx(1437 / 5, rel=0.05)
     assert list(map(len, of(images).every_label(100))) == [80, 20]
     crossed = without_test(90, labelled=75, groups=np.arange(90) // 3)
     fit, choose = of(crossed).every_label(10_000)
     used = torch.cat([fit, choose]).tolist()
-    assert len(set(used)) == len(used) >= 70
-    assert set(used) <= set(crossed.labelled.tolist())
+    assert sorted(used) == crossed.labelled.tolist()
     assert 10 <= len(choose) <= 20
     assert not set(crossed.groups[fit].tolist()) & set(crossed.groups[choose].tolist())
     few = without_test(90, labelled=LEAST_TO_CHOOSE - 1)

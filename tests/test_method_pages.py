@@ -10,7 +10,7 @@ from contrastive.storage.files import read_json
 
 from .cells import without_kernels
 
-SMALL = "-p n_images=128 -p batch_size=64 -p epochs=1 -p budgets=50 -p supervised_steps=2"
+SMALL = "-p n_images=128 -p batch_size=64 -p epochs=1 -p budgets=50 -p supervised_steps=2 -p general=none"
 CHOSEN = {
     "byol": "-p encoder=resnet18 -p stem=imagenet -p hidden_dim=32 -p projection_dim=16",
     "mocov2": "-p base_channels=2 -p queue_size=64 -p head=linear",

@@ -13,7 +13,7 @@ from contrastive.evaluation.statistics import standard_error, summary, uncertain
 
 PUBLISHED = sorted((Path(__file__).parents[1] / "reports" / "published").glob("*/results.json"))
 WITHOUT_ARM = ("", "knn", "majority_class", "untrained")
-THEME = {"blue", "orange", "green", "grey"}
+THEME = {"blue", "orange", "green", "grey", "purple"}
 
 
 def published_names():
@@ -124,7 +124,8 @@ def test_every_arm_says_how_it_is_built():
         assert arm.id == name
         assert re.fullmatch("[a-z_]+", name)
         assert Key.parse(f"{name}_accuracy@10") == Key("accuracy", name, 10)
-        assert (arm.features is None) != (arm.labels is None)
+        assert sum(how is not None for how in (arm.features, arm.labels, arm.joined)) == 1
+        assert all(ARMS[block].features is not None for block in arm.joined or ())
     assert {*SCRATCH, *with_role("control"), "linear"} <= set(ARMS)
     assert all(ARMS[name].labels is not None for name in SCRATCH)
 

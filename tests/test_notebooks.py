@@ -30,7 +30,7 @@ def by_papermill(name, *words):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_plain_papermill_runs_each_notebook(name, tmp_path):
     out = tmp_path / "out.ipynb"
-    words = "-p preset smoke -p seed 3 -p base_channels 2 -r lr 2e-3"  # the last one as text
+    words = "-p preset smoke -p seed 3 -p base_channels 2 -p general none -r lr 2e-3"  # the last one as text
     done = by_papermill(name, str(out), *words.split())
     assert done.exit_code == 0, done.output[-2000:]
     settings = collect(nbformat.read(out, 4))["settings"]

@@ -49,6 +49,7 @@ def test_colours_are_seen_on_their_background(theme):
         theme.orange,
         theme.green,
         theme.grey,
+        theme.purple,
         *class_colours(10, theme),
         *class_colours(30, theme),
     ):

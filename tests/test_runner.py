@@ -19,7 +19,7 @@ from contrastive.storage.files import read_json
 
 from .cells import without_kernels
 from .conftest import NOTEBOOKS
-from .few_images import images_of
+from .few_images import images_of, without_test
 
 SMALL = ["--preset", "smoke", "-p", "epochs=8", "-p", "base_channels=4"]
 
@@ -36,9 +36,9 @@ def digits_npz(tmp_path_factory):
 # --- What needs labels ---------------------------------------------------------------------------------------------
 
 
-def test_notebooks_say_that_they_need_labels():
+def test_notebooks_say_what_they_need():
     needs = {path.stem: nbformat.read(path, 4).metadata.get("needs") for path in all_notebooks(notebook_folder())}
-    assert needs == {"01_pretrain": None, "02_linear_eval": ["labels"], "03_ablations": ["labels"]}
+    assert needs == {"01_pretrain": None, "02_linear_eval": ["labels"], "03_ablations": ["validation"]}
 
 
 def test_a_report_on_images_without_labels_is_without_what_needs_them(
@@ -99,18 +99,36 @@ def test_all_notebooks_are_executed_where_there_are_labels():
 
 def test_of_too_few_labels_it_is_said_why():
     names, said = chosen(images_of(labelled=9))
+    assert names == ["01_pretrain", "02_linear_eval"]
+    assert said.startswith("mine has 9 training images with a label, of 2 classes: too few to spare a fifth")
+    assert said.endswith("So this report is without 03_ablations.")
+    names, said = chosen(without_test(labelled=7))
     assert names == ["01_pretrain"]
-    assert said.startswith("mine has 9 training images with a label, of 2 classes: too few")
+    assert said.startswith("mine has 7 images with a label, too few to cross-validate a classifier on")
     assert said.endswith("So this report is without 02_linear_eval and 03_ablations.")
     assert chosen(images_of(labelled=0), ["01_pretrain"]) == (["01_pretrain"], "")
+    with pytest.raises(UserError, match="too few to spare a fifth of each class for validation"):
+        chosen(images_of(labelled=9), ["03_ablations"])
+
+
+def test_few_labels_without_a_test_split_are_cross_validated():
+    assert chosen(without_test(labelled=9))[0] == ["01_pretrain", "02_linear_eval"]
+    assert chosen(without_test(labelled=40)) == ([*NOTEBOOKS], "")
 
 
 def test_budgets_are_checked_where_they_are_of_use_only():
     assert chosen(images_of(), ["01_pretrain"], budgets="100,600", ablation_labels=999) == (["01_pretrain"], "")
     assert chosen(images_of(labelled=0), budgets="100,600")[0] == ["01_pretrain"]
-    for only in ((), ["02_linear_eval"], ["01_pretrain", "03_ablations"]):
+    for only in ((), ["02_linear_eval"]):
         with pytest.raises(UserError, match="parameter budgets=600: mine has 60 training labels"):
             chosen(images_of(), only, budgets="100,600")
+    assert chosen(images_of(), ["01_pretrain", "03_ablations"], budgets="100,600")[1] == ""
+    with pytest.raises(UserError, match="ablation_labels=999"):
+        chosen(images_of(), ["03_ablations"], ablation_labels=999)
+    # In cross-validation a classifier has the labels beside its fold
+    assert chosen(without_test(), ["02_linear_eval"], budgets="48") == (["02_linear_eval"], "")
+    with pytest.raises(UserError, match=r"parameter budgets=49: .* beside each fold"):
+        chosen(without_test(), ["02_linear_eval"], budgets="49")
 
 
 def test_pretraining_alone_asks_for_no_budget(digits_npz, fresh_runs, capsys):

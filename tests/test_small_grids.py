@@ -113,7 +113,7 @@ def test_ablations_are_the_runs_of_a_sweep(small_npz):
 
 
 def test_how_images_are_read_may_be_varied_and_which_they_are_may_not(tmp_path, write_grid):
-    images = images_of(side=40)
+    images = images_of(500, side=40)  # so many that a test split is drawn
     np.savez(tmp_path / "plain.npz", images=images.train.numpy(), labels=images.train_labels.numpy())
     base = {"preset": "smoke", "dataset": str(tmp_path / "plain.npz")}
     path = write_grid(base=base, vary={"image_size": [16, 24]}, labels=30)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from contrastive import Settings, load_encoder, load_images, pretrain, resolve
 from contrastive.augment.pipeline import Augment
 from contrastive.evaluation import labelled
-from contrastive.evaluation.labelled import classifier, spaced
+from contrastive.evaluation.labelled import MOST_CROSS_VALIDATED, classifier, network_budgets
 from contrastive.settings import RunError
 from contrastive.storage.tensors import hash_tensors
 from contrastive.training import initial_method, loop
@@ -146,6 +146,13 @@ def test_there_are_as_many_steps_as_asked_for_and_at_least_one_pass(fresh_runs, 
 
 def test_networks_are_trained_with_numbers_of_labels_that_lie_apart():
     budgets = (10, 50, 100, 600, 1000, 5000, 6000, 30_000, 60_000)
-    assert spaced(budgets, 30_000) == [10, 50, 100, 600, 5000, 30_000, 60_000]
-    assert spaced((20_000, 30_000), 30_000) == [20_000, 30_000]
-    assert spaced((7,), 7) == [7]
+    assert network_budgets(budgets, 30_000, False) == [10, 100, 1000, 6000, 30_000, 60_000]
+    usual = (100, 600, 5000, 30_000, 60_000)
+    assert network_budgets(usual, 30_000, False) == [*usual]
+    assert network_budgets((100, 200, 290, 300), 200, False) == [200, 300]  # the headline's, whatever lies beside it
+    assert network_budgets((20_000, 30_000), 30_000, False) == [30_000]
+    assert network_budgets((7,), 7, False) == [7]
+    # In cross-validation each is one network a fold
+    assert network_budgets(budgets, 60_000, True) == [1000, 6000, 60_000]
+    assert network_budgets((10, 12), 12, True) == [12]
+    assert MOST_CROSS_VALIDATED == 3

@@ -1,7 +1,9 @@
 """Tables and sentences of a linear evaluation: they follow the numbers, and call noise what is noise."""
 
+import dataclasses
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from docs.published import recipes_table
 from scipy import stats as scipy_stats
@@ -9,21 +11,23 @@ from scipy import stats as scipy_stats
 from contrastive.data import Copy, copied
 from contrastive.evaluation.statistics import summary
 from contrastive.report.tables import (
-    answer,
     calibration_sentence,
     differences,
     few_labels,
-    key_numbers,
+    in_points,
+    labels_in_words,
     linear_checks,
-    more_arms_table,
-    more_differences,
     results_table,
     robustness_sentence,
     round_labels,
+    savings_lines,
     savings_sentence,
     transfer_sentence,
     versus,
+    with_interval,
 )
+
+from .made_up import findings, some_right
 
 
 def metric(mean, std=0.0, n=1):
@@ -34,44 +38,97 @@ def difference(points, half=0.5):
     return {"points": points, "low": points - half, "high": points + half, "p": 0.0}
 
 
-FOUND = {"linear": (90.0, 99.0), "random_encoder": (70.0, 97.0), "supervised": (80.0, 98.0), "raw_pixel": (60.0, 90.0)}
-METRICS = {
-    f"{arm}_accuracy@{n}": metric(value)
-    for arm, values in FOUND.items()
-    for n, value in zip((100, 10_000), values, strict=True)
-} | {"majority_class_accuracy": metric(11.0)}
+METRICS = {"linear_accuracy@100": metric(90.0), "linear_accuracy@10000": metric(99.0)}
 TRIED = {"least": 100, "most": 10_000}
 SAVED = {
     "100": {"n": 100, "needed": 1290.0, "low": 900.0, "high": 2000.0, "accuracy": 90.0, **TRIED},
-    "10000": {"n": 10_000, "needed": None, "low": None, "high": None, "accuracy": 99.0, **TRIED},
+    "10000": {"n": 10_000, "needed": None, "low": None, "high": None, "reached": 99.0, **TRIED},
 }
-COMPARED = {
-    f"linear_accuracy@{n} - {arm}_accuracy@{n}": difference(points)
-    for n in (100, 10_000)
-    for arm, points in (("random_encoder", 2.0), ("supervised", 0.4), ("raw_pixel", 9.0))
-}
+N = 200
+SHARES = {"linear": (0.7, 0.9), "supervised": (0.4, 0.8), "random_encoder": (0.5, 0.6), "raw_pixel": (0.3, 0.5)}
 
 
-def test_the_best_of_each_number_of_labels_is_bold():
-    table = results_table(METRICS, (100, 10_000), 20_000, "mnist").splitlines()
-    assert table[2] == "| 10,000 (50 % of mnist) | **99.00 %** | 98.00 % | 97.00 % | 90.00 % |"
-    assert (
-        results_table(METRICS, (100, 10_000), 10_000, "mnist")
-        .splitlines()[2]
-        .startswith("| 10,000 (all labels of mnist)")
+def found(shares=None, seed_of=None, **options):
+    """Findings with 100 and 1,000 labels, of four classes, where of each arm these shares were right."""
+    right = {
+        arm: {n: some_right(N, share, (seed_of or {}).get(arm, 0)) for n, share in zip((100, 1000), own, strict=False)}
+        for arm, own in (shares or SHARES).items()
+    }
+    return findings(right, np.arange(N) % 4, 1000, few=100, **options)
+
+
+# --- Tables -------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_of_each_number_of_labels_is_bold_and_has_its_interval():
+    f = found()
+    table = results_table(f, "accuracy", f.measured()).splitlines()
+    assert table[0] == (
+        "| labels | pretrained, frozen + linear | same network from scratch, augmented | random, frozen + linear | "
+        "raw pixels + linear | always the most frequent class |"
+    )
+    cells = {line.split(" | ")[0]: line.strip("| ").split(" | ")[1:] for line in table[2:]}
+    assert list(cells) == ["| 1,000", "| 100"]
+    own = f.percent("linear")
+    assert cells["| 1,000"][0] == f"**90.0 ({own['low']:.1f} to {own['high']:.1f})**"
+    assert [cell.split(" ")[0] for cell in cells["| 1,000"]] == ["**90.0", "80.0", "60.0", "50.0", "25.0"]
+    assert [cell.split(" ")[0] for cell in cells["| 100"]] == ["**70.0", "40.0", "50.0", "30.0", "25.0"]
+    assert with_interval({"mean": 54.72, "low": 52.14, "high": 57.26}) == "54.7 (52.1 to 57.3)"
+
+
+def test_what_was_not_measured_is_a_dash_or_no_table():
+    f = found({**SHARES, "pca": (0.95,)})
+    assert f.measured(full=True) == ["pca"]
+    table = results_table(f, "accuracy", ["linear", "pca"]).splitlines()
+    assert table[2].endswith("** | – | 25.0 |")
+    assert "| **95.0 (" in table[3]
+    assert results_table(f, "accuracy", ["scattering"]) == ""
+    assert results_table(f, "average_precision", ["linear"]) == ""
+
+
+def test_other_metrics_have_their_own_table():
+    f = found()
+    auc = results_table(f, "macro_auc", ["linear", "raw_pixel"]).splitlines()
+    assert auc[2].split(" | ")[1].startswith(f"**{f.percent('linear', metric='macro_auc')['mean']:.1f} (")
+    assert auc[2].endswith("| 50.0 |")  # by guessing
+
+
+def test_differences_are_a_table_and_bold_where_they_are_no_noise():
+    f = found(seed_of={"supervised": 3}, shares={**SHARES, "supervised": (0.4, 0.89)})
+    lines = differences(f, (100, 1000, 100)).splitlines()
+    assert lines[0] == "| the linear probe on the pretrained encoder, less | 100 labels | 1,000 labels |"
+    rows = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in lines[2:5]}
+    assert list(rows) == ["the same network from scratch, augmented", "the random encoder", "raw pixels"]
+    scratch = f.compared["linear_accuracy@1000 - supervised_accuracy@1000"]
+    assert rows["the same network from scratch, augmented"][1] == (
+        f"{scratch['points']:+.1f} ({scratch['low']:+.1f} to {scratch['high']:+.1f})"
+    )
+    assert scratch["low"] < 0 < scratch["high"]
+    assert rows["raw pixels"][0].startswith("**+40.0 (+")
+    assert [in_points(difference(x)) for x in (0.4, 2.0, -2.0)] == [
+        "+0.4 (-0.1 to +0.9)", "**+2.0 (+1.5 to +2.5)**", "**-2.0 (-2.5 to -1.5)**",
+    ]  # fmt: skip
+
+
+def test_differences_with_a_number_of_labels_that_an_arm_did_not_have_are_a_dash():
+    f = found({**SHARES, "pca": (0.95,)})
+    lines = differences(f, (100, 1000)).splitlines()
+    (line,) = [line for line in lines if line.startswith("| principal components")]
+    assert line.startswith("| principal components | **-25.0 (")
+    assert line.endswith(" | – |")
+    assert not any(
+        line.startswith("| principal") for line in differences(found({**SHARES, "pca": (0.95,)}), (1000,)).splitlines()
     )
 
 
-def test_arms_of_a_full_evaluation_have_a_table_where_they_were_measured():
-    assert more_arms_table(METRICS, (100, 10_000), 20_000, "mnist") == ""
-    more = METRICS | {"pca_accuracy@100": metric(95.0)}
-    assert more_arms_table(more, (100, 10_000), 20_000, "mnist").splitlines()[2:] == [
-        "| 10,000 (50 % of mnist) | **99.00 %** | – |",
-        "| 100 (0.5 % of mnist) | 90.00 % | **95.00 %** |",
-    ]
-    assert more_differences(METRICS, COMPARED, 100) == ""
-    compared = {"linear_accuracy@100 - pca_accuracy@100": difference(-5.0)}
-    assert "is 5.00 points worse than principal components" in more_differences(more, compared, 100)
+def test_one_seed_says_that_it_does_not_count_what_seeds_would():
+    assert (
+        differences(found(), (100,)).splitlines()[-1].startswith("One seed: these intervals are of the judged images.")
+    )
+    assert "One seed" not in differences(found(n_seeds=5), (100,))
+
+
+# --- Sentences ----------------------------------------------------------------------------------------------------
 
 
 def test_labels_saved_are_told_with_their_interval():
@@ -94,63 +151,35 @@ def test_that_no_label_is_saved_is_said_as_plainly(changes, said):
     assert savings_sentence(METRICS, {"100": SAVED["100"] | changes}, 100).endswith(said)
 
 
-def test_a_difference_whose_interval_holds_0_is_noise():
-    assert versus(difference(10.0, 1), "the other") == "10.00 points better than the other (95 %: +9.00 to +11.00)"
-    assert versus(difference(-10.0, 1), "the other") == "10.00 points worse than the other (95 %: -11.00 to -9.00)"
-    assert "within noise of the other (+1.00" in versus(difference(1.0, 1.1), "the other")
+def test_labels_saved_are_listed_for_the_linear_probe_with_all_numbers_of_labels_and_for_others_with_two():
+    shares = {"linear": (0.7, 0.9), "finetuned": (0.6, 0.8), "general": (0.75, 0.85), "supervised": (0.5, 0.8)}
+    right = {arm: {n: some_right(N, a) for n, a in zip((100, 1000), own, strict=True)} for arm, own in shares.items()}
+    for arm in ("linear", "general"):
+        right[arm][400] = some_right(N, 0.8)
+    lines = savings_lines(findings(right, np.arange(N) % 4, 1000, few=100)).splitlines()
+    starts = [line.split(" get")[0] for line in lines]
+    assert starts == [
+        "- With 100 labels, the linear probe on the pretrained encoder",
+        "- With 400 labels, the linear probe on the pretrained encoder",
+        "- With 1,000 labels, the linear probe on the pretrained encoder",
+        "- With 100 labels, the fine-tuned network", "- With 1,000 labels, the fine-tuned network",
+        "- With 100 labels, ImageNet features", "- With 1,000 labels, ImageNet features",
+    ]  # fmt: skip
+    assert all(line.endswith(".") for line in lines)
 
 
-def test_the_answer_is_about_few_labels_and_about_the_headline():
-    said = answer(METRICS, COMPARED, SAVED, 100, 10_000)
-    assert said.startswith("With 100 labels, the linear probe on the pretrained encoder gets 90.0 %;")
-    assert "gets 99.00 %: 2.00 points better than the random encoder (95 %: +1.50 to +2.50), and within noise" in said
-    tiles = key_numbers(METRICS, SAVED, 100, 10_000, 10_000)
-    assert [value for value, *_ in tiles] == ["99.00 %", "97.00 %", "98.00 %", "1,300"]
-    assert tiles[0][1] == "± 0.20"  # 1.96 standard errors of 10,000 images
-    assert "One seed" in said
-    several = {name: own | {"n_seeds": 5} for name, own in METRICS.items()}
-    assert "One seed" not in answer(several, COMPARED, SAVED, 100, 10_000)
+def test_numbers_of_labels_are_told_as_far_as_they_were_looked_for():
+    assert [labels_in_words(n, TRIED) for n in (None, 60.0, 100.0, 1249.0)] == [
+        "more than 10,000", "100 or fewer", "100 or fewer", "about 1,200",
+    ]  # fmt: skip
     assert [few_labels(budgets, 10) for budgets in ((10, 50, 100, 600), (150, 600), (10, 50))] == [100, 150, 50]
     assert [round_labels(n) for n in (9.6, 34.55, 99.6, 995.0, 1249.0, 0.2)] == [10, 35, 100, 1000, 1200, 0]
 
 
-def test_the_better_of_two_networks_from_scratch_is_what_is_to_be_beaten():
-    plain = METRICS | {"supervised_plain_accuracy@10000": metric(98.5)}
-    beaten = COMPARED | {"linear_accuracy@10000 - supervised_plain_accuracy@10000": difference(0.5, 0.25)}
-    assert answer(plain, beaten, SAVED, 100, 10_000).endswith(
-        "and 0.50 points better than the better network from scratch, not augmented (95 %: +0.25 to +0.75)."
-        " (One seed: these intervals are of test images alone.)"
-    )
-    assert key_numbers(plain, SAVED, 100, 10_000, 10_000)[2][::2] == (
-        "98.50 %",
-        "same network from scratch, not augmented, 10,000 labels",
-    )
-
-
-@pytest.mark.parametrize(("probe", "worse"), [(10.9, True), (11.0, True), (11.1, False)])
-def test_a_probe_that_is_no_better_than_always_guessing_one_class_saves_no_label(probe, worse):
-    metrics = METRICS | {"linear_accuracy@10000": metric(probe)}
-    said = answer(metrics, COMPARED, SAVED, 100, 10_000)
-    if worse:
-        assert answer(metrics, COMPARED, SAVED, 100, 10_000, read_labels=True) == (
-            f"This encoder was trained on labels, so nothing here is a saving of labels. {said}"
-        )
-        assert said == (
-            f"With 10,000 labels, the linear probe on the pretrained encoder gets {probe:.1f} %, no more than always "
-            "guessing the most frequent class (11.0 %). Nothing can be said of labels saved."
-        )
-    else:
-        assert "better than the random encoder" in said
-        assert "guessing" not in said
-
-
-def test_one_seed_says_that_it_does_not_count_what_seeds_would():
-    said = differences(METRICS, COMPARED, (100, 10_000, 100), 1).splitlines()
-    assert [line.partition(":")[0] for line in said] == [
-        "- Pretrained, with 100 labels", "- Pretrained, with 10,000 labels", "- One seed",
-    ]  # fmt: skip
-    assert "9.00 points better than raw pixels" in said[0]
-    assert "One seed" not in differences(METRICS, COMPARED, (100,), 5)
+def test_a_difference_whose_interval_holds_0_is_noise():
+    assert versus(difference(10.0, 1), "the other") == "10.00 points better than the other (95 %: +9.00 to +11.00)"
+    assert versus(difference(-10.0, 1), "the other") == "10.00 points worse than the other (95 %: -11.00 to -9.00)"
+    assert "within noise of the other (+1.00" in versus(difference(1.0, 1.1), "the other")
 
 
 def test_what_was_not_measured_has_no_sentence():
@@ -161,11 +190,15 @@ def test_what_was_not_measured_has_no_sentence():
         "labels of letters, an encoder frozen: the random encoder 70.00 %."
     )
     errors = {"calibration_error@600": metric(4.0), "calibration_error_scaled@600": metric(4.0)}
-    assert "once a temperature" not in calibration_sentence(errors, 600)
+    assert calibration_sentence(errors, 600).endswith(
+        "off by 4.00 points on average (expected calibration error in 15 bins)."
+    )
     assert "by 1.50 once a temperature" in calibration_sentence(
         errors | {"calibration_error_scaled@600": metric(1.5)}, 600
     )
-    assert calibration_sentence(errors | {"macro_auc@600": metric(97.0)}, 600).endswith("bins). Macro AUC: 97.00 %.")
+
+
+# --- Checks -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,23 +206,31 @@ def test_what_was_not_measured_has_no_sentence():
     [
         ({}, None),
         ({"frozen": False}, "the encoder stayed frozen"),
-        ({"points": -1.0}, "pretrained against raw pixel"),
+        ({"raw": 0.99}, "pretrained against raw pixel"),
         ({"copied": 3}, "few test images are copies of training images"),
-        ({"majority": 99.5}, "better than the majority class"),
     ],
 )
 def test_a_linear_evaluation_is_checked(changes, failed, monkeypatch):
-    have = {"frozen": True, "points": 9.0, "copied": 2, "majority": 11.0} | changes
-    compared = COMPARED | {"linear_accuracy@10000 - raw_pixel_accuracy@10000": difference(have["points"])}
-    images = SimpleNamespace(train=range(1000), test=range(2000), groups=())
+    have = {"frozen": True, "raw": 0.5, "copied": 2} | changes
+    f = found({**SHARES, "raw_pixel": (0.3, have["raw"])}, n_seeds=2)
+    f.evaluations[1] = dataclasses.replace(f.evaluations[1], encoder_unchanged=have["frozen"])
+    images = SimpleNamespace(train=range(1000), test=range(2000), groups=(), cross_validated=False)
     # Training images are counted first. Of a test image with two copies, one counts; copies within a part do not.
     copies = [(5, 1000 + i) for i in range(have["copied"])] + [(6, 1000), (1, 2), (1500, 1501)]
     monkeypatch.setattr(copied, "copies_of", lambda images: [Copy(a, b, True, 1.0, False) for a, b in copies])
-    evaluations = [SimpleNamespace(encoder_unchanged=unchanged) for unchanged in (True, have["frozen"])]
-    metrics = METRICS | {"majority_class_accuracy": metric(have["majority"])}
-    checks = linear_checks(metrics, compared, 10_000, images, evaluations)
-    assert len(checks) == 5
+    checks = linear_checks(f, images)
+    assert len(checks) == 4
     assert [check["name"] for check in checks if not check["passed"]] == ([failed] if failed else [])
+
+
+def test_without_a_test_split_there_are_no_copies_of_test_images():
+    f = found()
+    assert [check["name"] for check in linear_checks(f, f.judging.images)] == [
+        "the encoder stayed frozen", "pretrained against random encoder", "pretrained against raw pixel",
+    ]  # fmt: skip
+
+
+# --- Recipes ------------------------------------------------------------------------------------------------------
 
 
 def test_recipes_stand_beside_each_other_with_the_first_ones_controls():

@@ -81,11 +81,13 @@ class Judging:
         if not self.n_folds:
             return self.splits().budget(min(self.images.n_labels, most))
         seed = self.settings.runtime.seed
-        first = folds(self.images, seed, 0)[0]  # one fold is a fifth, with whole groups
-        held = self.index[first.held]
         n = min(most, self.images.n_labels)
         if n < LEAST_TO_CHOOSE:
-            return self.index, self.index[:0]
+            return self.index[:n], self.index[:0]
+        first = folds(self.images, seed, 0)[0]  # one fold is about a fifth, with whole groups
+        held = self.index[first.held]
+        if n == self.images.n_labels:
+            return first.train, held
         return first.train[: n - n // 5], held[: n // 5]
 
     def sample(self, n: int) -> Tensor:

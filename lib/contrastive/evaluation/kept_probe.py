@@ -21,6 +21,7 @@ from .probes import Probe, embed, fit_probe
 
 PROBE = "probe.safetensors"
 MOST_LABELS = 10_000  # that it is fitted to: more cost time, and make it hardly better
+ADVICE = "Delete it; a report on the same run makes it again."  # where it cannot be used
 
 
 @dataclass(frozen=True)
@@ -80,16 +81,21 @@ def load_probe(source: Run | Path | str) -> KeptProbe | None:
     path = encoder_file(source).parent / PROBE
     if not path.is_file():
         return None
-    metadata, tensors = read_tensors(path)
+    try:
+        metadata, tensors = read_tensors(path)
+    except DamagedError as error:
+        raise DamagedError(f"{error} {ADVICE}") from None
     encoder = load_encoder(source)
     if metadata.get("identity") != encoder.run_identity:
-        raise UserError(f"{path} is of another encoder. Delete it.")
+        raise UserError(f"{path} is of another encoder. {ADVICE}")
     try:
         kept = _read(metadata, tensors)
         if kept.probe.weight.shape != (len(kept.classes), encoder.out_dim) or len(kept.probe.bias) != len(kept.classes):
             raise ValueError("another shape")
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedError(f"{path} does not hold the probe that it tells of ({type(error).__name__}).") from None
+        raise DamagedError(
+            f"{path} does not hold the probe that it tells of ({type(error).__name__}). {ADVICE}"
+        ) from None
     return kept
 
 

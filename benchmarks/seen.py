@@ -17,7 +17,7 @@ import torch
 
 from contrastive import load_encoder, load_images
 from contrastive.data import split
-from contrastive.data.folds import LEAST_TO_CHOOSE
+from contrastive.data.folding import LEAST_TO_CHOOSE
 from contrastive.evaluation.probes import embed, fit_probe
 from contrastive.evaluation.statistics import interval
 from contrastive.storage.files import atomic_write

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
 
 from contrastive.report.index import write_index
 from contrastive.storage.files import atomic_write
-from docs import parameters, published
+from docs import parameters, published, simulated
 from docs.markdown import ROOT
 from docs.published import BENCHMARKS, PICTURE, PUBLISHED, RECIPES
 
@@ -36,6 +36,8 @@ def generated_parts() -> dict[tuple[str, str], str]:
         ("docs/results.md", "recipes"): published.recipes(reports),
         ("docs/results.md", "ablations"): published.ablations(),
         ("docs/results.md", "encoders"): published.encoders(),
+        ("docs/method.md", "coverage"): simulated.coverage(),
+        ("docs/method.md", "seen"): simulated.seen(),
         ("docs/performance.md", "speed"): published.speed(json.loads(BENCHMARKS.read_text())),
         ("docs/parameters.md", "parameters"): parameters.parameters(),
         ("docs/parameters.md", "presets"): parameters.presets(),

@@ -12,7 +12,7 @@ from contrastive import Settings, resolve
 from contrastive.encoders import zoos
 from contrastive.encoders.general import GeneralEncoder
 from contrastive.evaluation import Evaluation, Findings, Key
-from contrastive.evaluation.judging import Judging, judging
+from contrastive.evaluation.judging import Judging, how_judged
 from contrastive.evaluation.metrics import COMPARED, Row
 
 from .few_images import images_of, without_test
@@ -72,7 +72,7 @@ def judged(labels: Sequence[int] | np.ndarray, folds: int = 5, groups: Sequence[
     if folds:
         images = dataclasses.replace(images, train_labels=labels)
     settings, images = resolve(Settings(preset="smoke", general="none"), images)
-    own = judging(images, settings)
+    own = how_judged(images, settings)
     numbers = torch.as_tensor([] if groups is None else groups, dtype=torch.int64)
     if folds:
         return dataclasses.replace(own, groups=numbers, n_folds=folds)

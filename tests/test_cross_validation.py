@@ -17,10 +17,10 @@ from contrastive.__main__ import main
 from contrastive.data import folds
 from contrastive.data.images import make_images
 from contrastive.encoders.general import why_no_general
-from contrastive.evaluation import Findings, aggregate, evaluate, evaluator, judging
+from contrastive.evaluation import Findings, aggregate, evaluate, evaluator, how_judged, measurement
 from contrastive.evaluation.alike import APART
-from contrastive.evaluation.corruptions import CORRUPTIONS
 from contrastive.evaluation.kept_probe import PROBE, load_probe
+from contrastive.evaluation.labelled import classifier
 from contrastive.evaluation.probes import USUAL_L2, embed
 from contrastive.evaluation.statistics import interval
 from contrastive.report import advice
@@ -30,7 +30,7 @@ from .cells import without_kernels
 from .made_up import tiny_general
 
 SMOKE = Settings(
-    preset="smoke", general="none", epochs=2, base_channels=4, budgets=(30, 48), supervised_steps=2, n_images=64
+    preset="smoke", general="none", epochs=2, base_channels=4, budgets=(30, 48), supervised_steps=15, n_images=64
 )  # fmt: skip
 USUAL = ("linear", "finetuned", "supervised", "supervised_plain", "random_encoder", "raw_pixel")
 DIGITS = load_images("digits")
@@ -54,7 +54,7 @@ def measured(images, settings=SMOKE):
     """A run, its evaluation, and what is found in it."""
     run = pretrain(settings, progress=False, images=images)
     found = evaluate(run, images, progress=False)
-    return run, found, Findings([found], judging(images, run.settings), 30)
+    return run, found, Findings([found], how_judged(images, run.settings), 30)
 
 
 def test_an_evaluation_of_few_labels_is_of_every_labelled_image():
@@ -124,15 +124,32 @@ def test_another_network_that_others_trained_is_another_evaluation(monkeypatch):
     assert not any(name.startswith("general_finetuned") for name in again.values)  # it is one of a full evaluation
 
 
-def test_a_full_evaluation_corrupts_each_image_for_the_classifier_that_did_not_see_it(monkeypatch):
-    monkeypatch.setattr(evaluator, "general_network", lambda *args: None)
+def test_networks_judge_the_images_that_their_labels_are_not_of():
+    images = few_digits()
+    run, evaluation, found = measured(images)
+    truth = found.judging.labels
+    for arm, how in (("finetuned", {"pretrained": load_encoder(run)}), ("supervised_plain", {"augmented": False})):
+        expected = torch.zeros(60)
+        for task in found.judging.tasks(48)[0]:
+            model = classifier(run.settings, images, task.labels, **how)  # which was kept
+            predicted = model.predict(images.train[found.judging.index[task.judged]]).argmax(1)
+            expected[task.judged] = (predicted == truth[task.judged]).float()
+        assert torch.equal(evaluation.values[f"{arm}_accuracy@48"], expected[None])
+        assert 0.4 < expected.mean() < 1
+
+
+def test_a_full_evaluation_corrupts_each_image_for_the_classifier_that_did_not_see_it(fresh_runs, monkeypatch):
+    # A corruption that does nothing leaves each accuracy as it is
+    monkeypatch.setattr(measurement, "CORRUPTIONS", ("nothing", "black"))
+    monkeypatch.setattr(measurement, "corrupt", lambda name, x, seed: x if name == "nothing" else torch.zeros_like(x))
     _, evaluation, _ = measured(few_digits(), SMOKE.replace(evaluation="full", budgets=(48,)))
     metrics = {name: own["mean"] for name, own in aggregate(evaluation.rows).items()}
     for arm in ("linear", "random_encoder", "supervised"):
-        own = [metrics[f"{arm}_accuracy[{name}]"] for name in CORRUPTIONS]
-        assert metrics[f"{arm}_accuracy[corrupted]"] == pytest.approx(np.mean(own))
-    clean = 100 * evaluation.values["linear_accuracy@48"][0].mean()
-    assert metrics["linear_accuracy[corrupted]"] < clean
+        clean = 100 * evaluation.values[f"{arm}_accuracy@48"][0].double().mean().item()
+        assert metrics[f"{arm}_accuracy[nothing]"] == pytest.approx(clean)
+        assert metrics[f"{arm}_accuracy[black]"] < clean
+        both = [metrics[f"{arm}_accuracy[{name}]"] for name in ("nothing", "black")]
+        assert metrics[f"{arm}_accuracy[corrupted]"] == pytest.approx(np.mean(both))
 
 
 # --- A whole report -----------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ import torch
 
 from contrastive import Settings, load_images, pretrain, resolve
 from contrastive.data import n_folds, n_repeats, split
-from contrastive.data.folds import LEAST_TO_CHOOSE
+from contrastive.data.folding import LEAST_TO_CHOOSE
 from contrastive.evaluation import measurement
-from contrastive.evaluation.judging import judging
+from contrastive.evaluation.judging import how_judged
 from contrastive.evaluation.measurement import Measurement
 
 from .few_images import without_test
@@ -19,7 +19,7 @@ from .few_images import without_test
 def of(images, **given):
     """How classifiers are judged on these images."""
     settings, images = resolve(Settings(preset="smoke", general="none", **given), images)
-    return judging(images, settings)
+    return how_judged(images, settings)
 
 
 PATIENTS = np.arange(90) // 3  # of 90 images; those of one are of several classes

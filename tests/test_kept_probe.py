@@ -17,7 +17,7 @@ from contrastive import Settings, UserError, load_encoder, load_images, pretrain
 from contrastive.__main__ import main
 from contrastive.data.images import make_images
 from contrastive.evaluation import kept_probe
-from contrastive.evaluation.judging import judging
+from contrastive.evaluation.judging import how_judged
 from contrastive.evaluation.kept_probe import PROBE, keep_probe, load_probe
 from contrastive.evaluation.probes import USUAL_L2, embed
 from contrastive.settings import RunError
@@ -33,7 +33,7 @@ def fitted(tmp_path_factory):
         patch.setenv("CONTRASTIVE_RUNS", str(tmp_path_factory.mktemp("runs")))
         images = load_images("digits")
         run = pretrain(SMOKE, progress=False)
-        own = judging(images, run.settings)
+        own = how_judged(images, run.settings)
         return run, own, keep_probe(run, images, own)
 
 
@@ -121,7 +121,7 @@ def test_few_cross_validated_labels_all_serve_it(fresh_runs):
     images = dataclasses.replace(images, train_labels=train_labels, **none)
     settings, images = resolve(SMOKE.replace(epochs=1), images)
     run = pretrain(settings, progress=False, images=images)
-    kept = keep_probe(run, images, judging(images, settings))
+    kept = keep_probe(run, images, how_judged(images, settings))
     assert kept.n_labels == 40
     assert (kept.probe.l2, kept.probe.temperature) == (USUAL_L2, 1.0)  # too few to choose either with
     names, _ = load_probe(run).predict(embed(load_encoder(run), images.train[images.labelled]).numpy())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from contrastive import Settings, load_images, pretrain
-from contrastive.evaluation import Findings, diagnostics, evaluate, judging, probes
+from contrastive.evaluation import Findings, diagnostics, evaluate, how_judged, probes
 from contrastive.evaluation.kept_probe import keep_probe
 from contrastive.evaluation.label_errors import label_errors
 from contrastive.report import map_section
@@ -59,7 +59,7 @@ def reported():
     """A run on few digits in groups, and what was found."""
     images = few_digits(groups=torch.arange(90) // 3)
     run = pretrain(SETTINGS, progress=False, images=images)
-    own = judging(images, run.settings)
+    own = how_judged(images, run.settings)
     return run, images, Findings([evaluate(run, images, progress=False)], own, 36), keep_probe(run, images, own)
 
 

@@ -83,7 +83,7 @@ def test_the_first_screen_answers(opened, report):
     page = opened(folder / "02_linear_eval.html")
     first = page.locator(".first")
     text = first.inner_text().replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-")
-    asked, found = "Which way gets most out of these labels", said["answers"]["02_linear_eval"]
+    asked, found = "Which way gets most out of few labels", said["answers"]["02_linear_eval"]
     assert asked in text
     for line in found["answer"].split("\n"):
         assert line in text

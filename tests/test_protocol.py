@@ -11,7 +11,7 @@ import torch
 from contrastive import Settings, load_images, resolve
 from contrastive.data import split
 from contrastive.data.images import make_images
-from contrastive.evaluation.judging import judging
+from contrastive.evaluation.judging import how_judged
 from contrastive.report import protocol
 
 from .few_images import without_test
@@ -22,7 +22,7 @@ SMOKE = Settings(preset="smoke", general="none")
 
 def of(images, **given):
     settings, images = resolve(SMOKE.replace(**given), images)
-    return judging(images, settings)
+    return how_judged(images, settings)
 
 
 # --- On which images ----------------------------------------------------------------------------------------------

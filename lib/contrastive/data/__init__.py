@@ -5,7 +5,7 @@ Within: sources (where) -> manifest (a row an image) -> pictures, packed (pixels
 """
 
 from .copied import Copy, across_splits, copies_of
-from .folds import folds, most_labels, n_folds, n_repeats
+from .folding import folds, most_labels, n_folds, n_repeats
 from .images import Account, ImageFormat, Images, inert
 from .manifest import counted
 from .picture import Picture, Undecodable

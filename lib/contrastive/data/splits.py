@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..settings import UserError
-from .folds import LEAST_LABELS, LEAST_TO_CHOOSE, balanced_order, most_labels, n_folds
+from .folding import LEAST_LABELS, LEAST_TO_CHOOSE, balanced_order, most_labels, n_folds
 from .held_out import grouped_fold
 from .images import Images
 from .manifest import LEAST_TEST

@@ -7,6 +7,6 @@ intervals. Within: judging (on which images, with which labels) -> arms (what is
 from .arms import ARMS, SCRATCH
 from .evaluator import Evaluation, evaluate, measuring_version
 from .findings import Findings, better_from_scratch, difference_name
-from .judging import judging
+from .judging import how_judged
 from .metrics import METRICS, Key, aggregate, as_table, format_metric
 from .soundness import check, data_checks, health, loss_drop

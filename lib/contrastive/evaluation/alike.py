@@ -6,7 +6,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.folds import Fold, divided
+from ..data.folding import Fold, divided
 
 APART = "linear_apart"  # what the linear probe is called, when images that look alike are held out together
 TOGETHER = 5  # images, on average

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data import Images, Splits, folds, n_folds, n_repeats, split
-from ..data.folds import LEAST_TO_CHOOSE
+from ..data.folding import LEAST_TO_CHOOSE
 from ..settings import Settings
 from .statistics import Design
 
@@ -102,7 +102,7 @@ class Judging:
         return split(self.images, own.data.n_images or 0, own.runtime.seed, draw, balanced)
 
 
-def judging(images: Images, settings: Settings) -> Judging:
+def how_judged(images: Images, settings: Settings) -> Judging:
     """How classifiers are judged on these images: on the test images where they have labels; else on all labelled
     images, each by the classifiers of the folds that it was held out of."""
     if not images.cross_validated:

@@ -22,7 +22,7 @@ from .calibration import calibration_error
 from .corruptions import CORRUPTIONS, corrupt
 from .diagnostics import diagnose
 from .joint_probe import JointProbe, fit_probes
-from .judging import judging
+from .judging import how_judged
 from .labelled import classifier, network_budgets
 from .metrics import COMPARED, KNN_K, Key, Row
 from .probes import Probe, accuracy_percent, embed, fit_probe, knn_predict
@@ -39,7 +39,7 @@ class Measurement:
         self.settings, self.images, self.progress = run.settings, images, progress
         self.seed, self.device = run.settings.runtime.seed, run.settings.runtime.device
         self.budgets, self.full = run.settings.evaluation.budgets or (), run.settings.evaluation.level == "full"
-        self.judging = judging(images, run.settings)
+        self.judging = how_judged(images, run.settings)
         self.headline = headline_labels(self.budgets, images)
         self.n_classes, self.labels = len(images.classes), self.judging.labels.numpy()
         self.subject = Subject(

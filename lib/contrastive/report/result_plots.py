@@ -67,7 +67,7 @@ def label_budget_curve(curves: Mapping[str, tuple[str, Metrics, int]], budgets: 
 def budget_curves(f: Findings, arms: Sequence[str], dataset: str) -> Sketch:
     """The headline's metric against the number of labels, a line for each arm, with 95 % intervals. Where the best is
     nearly always right, as the error on a logarithmic axis, or nothing could be told apart."""
-    drawn, axes = subplots(size=(6.6, 3.9))
+    drawn, axes = subplots(size=(6.6, 3.4))
     own = {arm: [(n, f.percent(arm, n)) for n in f.budgets(arm)] for arm in arms}
     as_error = max(value["mean"] for points in own.values() for _, value in points) > NEARLY_ALL
     ends, said, rows = [], [], []

@@ -41,8 +41,8 @@ def test_environment_leaves_dependencies_to_pyproject():
     lines = (ROOT / "environment.yml").read_text().splitlines()
     entries = [line.strip()[2:] for line in lines if line.strip().startswith("- ")]
     assert entries[0] == "conda-forge"
-    conda = requirements(e for e in entries[1:] if e not in ("pip", "pip:", "-e ."))
-    assert "-e ." in entries
+    conda = requirements(e for e in entries[1:] if e not in ("pip", "pip:", "-e .[imagenet]"))
+    assert "-e .[imagenet]" in entries  # reports compare with ImageNet features
     assert set(conda) == {"python", "pytorch", "torchvision"}
     wanted = requirements(PROJECT["dependencies"])
     assert conda["pytorch"].removeprefix("pytorch") == wanted["torch"].removeprefix("torch")

@@ -67,7 +67,7 @@ def full_in_reports(row: Row, count: int, dice: random.Random, folder: Path) -> 
         if disk is None:
             return
         words = ["report", "--preset", "smoke", "--only", "02_linear_eval", "-p", "epochs=8", "-p", "budgets=50,200"]
-        words += ["-p", "base_channels=4", "-p", "supervised_steps=10", "--out", str(disk / "r")]
+        words += ["-p", "base_channels=4", "-p", "supervised_steps=10", "-p", "general=none", "--out", str(disk / "r")]
         environment = {**os.environ, "CONTRASTIVE_RUNS": str(folder / "runs")}
         for _ in range(count):
             filler = fill(disk, RESERVE_BYTES + dice.randrange(-100_000, 600_000))

@@ -49,7 +49,18 @@ def attack_names(row: Row, count: int, dice: random.Random, folder: Path) -> Non
         "-p",
         "budgets=60",
     ]
-    words += ["-p", "batch_size=32", "-p", "supervised_steps=1", "--dataset", str(data), "--out", str(out)]
+    words += [
+        "-p",
+        "batch_size=32",
+        "-p",
+        "supervised_steps=1",
+        "-p",
+        "general=none",
+        "--dataset",
+        str(data),
+        "--out",
+        str(out),
+    ]
     environment = {**os.environ, "CONTRASTIVE_RUNS": str(folder / "runs")}
     done = report([*words, "--only", "02_linear_eval"], environment)
     for line in (done.stdout + done.stderr).splitlines():
@@ -68,7 +79,8 @@ def attack_names(row: Row, count: int, dice: random.Random, folder: Path) -> Non
     shown = [o.get("data", {}) for c in notebook["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
     for kind in ("text/markdown", "text/html"):
         text = "".join("".join(part.get(kind, "")) for part in shown).replace(f"<script>{explorer_script()}", "")
-        text = text.replace('<script type="application/json">', "")  # the map's own, in which "<" is escaped
+        # the map's own data, in which "<" is escaped, so nothing in it can be taken for markup
+        text = re.sub(r'<script type="application/json">[^<]*</script>', "", text)
         alive = r"<script|<img src=x|(href|src)=.?javascript:|\]\(javascript:"
         row.case(f"{kind} in the notebook" if re.search(alive, text) else "")
     for path in pages:

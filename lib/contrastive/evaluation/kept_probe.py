@@ -59,7 +59,8 @@ def keep_probe(run: Run, images: Images, judging: Judging) -> KeptProbe:
     def rows(index: Tensor) -> tuple[Tensor, Tensor]:
         return embed(encoder, images.train[index]), images.train_labels[index].to(encoder.mean.device)
 
-    probe = fit_probe(rows(fit), rows(choose), len(images.classes))
+    fitted = fit_probe(rows(fit), rows(choose), len(images.classes))
+    probe = Probe(fitted.weight.cpu(), fitted.bias.cpu(), fitted.l2, fitted.temperature)
     kept = KeptProbe(probe, images.classes, len(fit) + len(choose))
     metadata = {
         "identity": encoder.run_identity, "classes": list(images.classes), "labels": kept.n_labels,

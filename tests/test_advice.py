@@ -38,10 +38,11 @@ def sentences(text):
 
 
 def checked(said):
-    """What holds for every answer: a line with the verdict, and four sentences at most."""
+    """What holds for every answer: a line with the verdict, and five sentences at most in all."""
     verdict, more = said.split("\n")
     assert sentences(verdict)
-    assert 0 < len(sentences(more)) <= 4, more
+    assert sentences(more)
+    assert len(sentences(verdict)) + len(sentences(more)) <= 5, said
     assert more.endswith(".")
     for text in ("nan", "inf", "None", "  ", "..", " ."):
         assert text not in said.replace("information", ""), said
@@ -53,7 +54,7 @@ def checked(said):
 def test_imagenet_features_that_are_best_for_sure_are_advised():
     said, _ = told({"general": 0.9, "linear": 0.7, "supervised": 0.5})
     verdict, more = said.split("\n")
-    assert verdict.startswith("Take ImageNet features. With 100 labels, ImageNet features give 90.0 % accuracy (95 %: ")
+    assert verdict.startswith("Take ImageNet features: with 100 labels they give 90.0 % accuracy (95 %: ")
     assert "noise" not in said
     assert more.startswith("Training on the labels alone gives 40.0 points less (95 %: ")
     assert re.search(r", your own pretraining gives 20\.0 points less \(95 %: [\d.]+ to [\d.]+\)\.", more)
@@ -62,7 +63,7 @@ def test_imagenet_features_that_are_best_for_sure_are_advised():
 
 def test_own_pretraining_that_is_best_for_sure_is_advised():
     said, _ = told({"general": 0.7, "linear": 0.9, "supervised": 0.5, "finetuned": 0.8, "general_own": 0.75})
-    assert said.startswith("Yes: pretrain on your own images. With 100 labels, your own pretraining gives 90.0 % acc")
+    assert said.startswith("Yes: pretrain on your own images: with 100 labels that gives 90.0 % accuracy")
     assert "ImageNet features give 20.0 points less (95 %: " in said
     assert "noise" not in said
     for other in ("fine-tuned", "joined"):  # which nobody asked for
@@ -72,25 +73,25 @@ def test_own_pretraining_that_is_best_for_sure_is_advised():
 @pytest.mark.parametrize(
     ("best", "verdict"),
     [
-        ("finetuned", "Yes: pretrain on your own images, then fine-tune. "),
-        ("general_own", "Take ImageNet features and pretrain on your own images: both together are best. "),
-        ("general_finetuned", "Take a network pretrained on ImageNet and fine-tune it. "),
-        ("supervised", "No: train on the labels alone. "),
-        ("supervised_plain", "No: train on the labels alone. "),
+        ("finetuned", "Yes: pretrain on your own images, then fine-tune: "),
+        ("general_own", "Take ImageNet features and pretrain on your own images: "),
+        ("general_finetuned", "Take a network pretrained on ImageNet and fine-tune it: "),
+        ("supervised", "No: train on the labels alone: "),
+        ("supervised_plain", "No: train on the labels alone: "),
     ],
 )
 def test_every_way_can_be_the_best(best, verdict):
     ways = {"general": 0.6, "linear": 0.62, "supervised": 0.5, "finetuned": 0.55, "general_own": 0.6}
     said, found = told({**ways, best: 0.9})
     assert said.startswith(verdict)
-    assert f"With 100 labels, {advice.IN_WORDS[advice.best_way(found).name]} gives 90.0 %" in said
+    assert said.startswith(f"{verdict}with 100 labels that gives 90.0 % accuracy")
     assert advice.best_way(found).arm == best
 
 
 def test_of_ways_that_are_alike_the_one_with_less_to_do_is_advised():
     said, found = told({"general": (0.80, 1), "linear": (0.81, 2), "supervised": 0.4})
-    assert said.startswith("Take ImageNet features. With 100 labels, ImageNet features give 80.0 % accuracy")
-    assert said.split("\n")[0].endswith("; nothing is better by more than noise.")
+    assert said.startswith("Take ImageNet features: with 100 labels they give 80.0 % accuracy")
+    assert said.split("\n")[0].endswith(", and no other way is better by more than noise.")
     assert re.search(r"your own pretraining gives 1\.0 points more \(95 %: -[\d.]+ to [\d.]+, within noise\)", said)
     assert advice.best_way(found).name == "linear"
     assert advice.advised(found).name == "general"
@@ -99,22 +100,30 @@ def test_of_ways_that_are_alike_the_one_with_less_to_do_is_advised():
 def test_labels_alone_are_advised_where_nothing_beats_them():
     said, _ = told({"general": (0.80, 1), "linear": (0.81, 2), "supervised": (0.79, 3)})
     assert said.startswith(
-        "No: nothing beats training on the labels alone by more than noise. With 100 labels, training on the labels "
-        "alone gives 79.0 % accuracy (95 %: "
+        "No: nothing beats training on the labels alone by more than noise: with 100 labels that gives 79.0 % accuracy "
     )
 
 
 def test_a_best_way_that_is_little_better_than_one_with_more_to_do_is_named_as_such():
     said, _ = told({"general": (0.82, 1), "linear": (0.80, 2), "supervised": 0.4})
-    assert said.startswith("Take ImageNet features. With 100 labels, ImageNet features give 82.0 % accuracy")
-    assert said.split("\n")[0].endswith(", the best by less than noise.")
+    assert said.startswith("Take ImageNet features: with 100 labels they give 82.0 % accuracy")
+    assert said.split("\n")[0].endswith(", and no other way is better by more than noise.")
 
 
 def test_few_images_cannot_tell_which_way_is_best():
     said, _ = told({"general": (0.70, 1), "linear": (0.75, 2), "supervised": (0.65, 3)}, n=48)
     assert said.startswith("Too few labels to tell which way is best: with 100 labels, training on the labels alone gi")
-    assert "and nothing is better by more than noise." in said.split("\n")[0]
+    assert "and no other way is better by more than noise." in said.split("\n")[0]
     assert "Next: label more images: four times as many halve the uncertainty" in said
+    # With a test split the interval is of its images, however many labels there are
+    shares = {"general": (0.70, 1), "linear": (0.75, 2), "supervised": (0.65, 3)}
+    said, _ = told(shares, n=48, folds=0)
+    assert said.startswith("Too few test images to tell which way is best: with 100 labels")
+    assert "Next: label more test images: four times as many" in said
+    # also where the best way is the one with least to do
+    said, _ = told({"linear": (1.0, 1), "supervised": (1.0, 2)}, n=8, folds=0)
+    assert said.startswith("Too few test images to tell which way is best: with 100 labels, training on the labels al")
+    assert "saves no labels" not in said
 
 
 # --- Where nothing is to be told ----------------------------------------------------------------------------------
@@ -146,20 +155,41 @@ def test_near_duplicates_that_may_explain_it_all_come_first():
     assert "held out together, the linear probe gets 26.0 % accuracy (95 %: " in said
     assert said.endswith("Next: say which images belong together, such as those of one patient, by `group`.")
     said, _ = told({"linear": 0.9, "supervised": 0.6, APART: (0.5, 2)})
-    assert said.startswith("Yes: pretrain on your own images.")
+    assert said.startswith("Yes: pretrain on your own images: ")
     assert "near-duplicates" not in said
+
+
+def test_near_duplicates_are_not_blamed_for_what_noise_or_another_network_explains():
+    # What is left is little, but so was what there was: the two differ by noise
+    said, found = told({"linear": (0.33, 1), "supervised": (0.30, 3), APART: (0.28, 2)}, n=400)
+    assert found.percent("linear")["low"] > 25 >= found.percent(APART)["low"]
+    assert "near-duplicates" not in said
+    # It was not asked of other features, which are far better
+    said, _ = told({"linear": 0.5, "general": 0.9, "supervised": 0.3, APART: (0.26, 2)})
+    assert said.startswith("Take ImageNet features: ")
+
+
+def test_a_way_that_another_one_surely_beats_is_not_advised():
+    # Fine-tuning has the best mean, but differs from labels alone image by image; the probe is right wherever these are
+    said, found = told({"supervised": 0.70, "linear": 0.74, "finetuned": (0.745, 5)}, n=400)
+    assert advice.best_way(found).name == "finetuned"
+    assert not advice.surely(found.difference("finetuned", "supervised"))
+    assert advice.surely(found.difference("linear", "supervised"))
+    assert advice.advised(found).name == "linear"
+    assert said.startswith("Yes: pretrain on your own images: with 100 labels that gives 74.0 %")
 
 
 def test_an_encoder_that_was_trained_on_labels_saves_none():
     start = "This encoder was trained on labels, so nothing here is a saving of labels. "
     for shares, then in (
-        ({"linear": 0.9, "supervised": 0.6}, "Yes: pretrain"),
+        ({"linear": 0.9, "supervised": 0.6}, "Take the encoder that was trained on labels: with 100 labels that gives"),
         ({"linear": 0.25, "supervised": 0.24}, "No: these labels cannot"),
         ({"linear": 0.9, "supervised": 0.6, APART: 0.2}, "Nothing can be said yet"),
     ):
         said, _ = told(shares, n=1000, read_labels=True)
         assert said.startswith(start + then)
-        assert told(shares, n=1000)[0] == said.removeprefix(start)
+        assert "would need" not in said
+        assert "pretrain longer" not in told(shares, n=1000, read_labels=True, epochs=15)[0]
 
 
 # --- Labels saved, costs, what to do next ---------------------------------------------------------------------------
@@ -169,18 +199,18 @@ def test_labels_saved_are_interpolated_or_more_than_there_are():
     scratch = {"supervised": 0.3}  # with a quarter of the labels, and 60 % with all
     said, found = told({"linear": 0.45, "supervised": 0.60, "general": 0.9}, before=scratch)
     assert found.saved["general"]["100"]["needed"] is None
-    assert "Labels alone would need more than the 100 that there are for that." in said
+    assert "Labels alone would need more than the 100 that were tried for that." in said
     options = {"few": 25, "before": {**scratch, "general": 0.45}}
     said, _ = told({"linear": 0.45, "supervised": 0.60, "general": 0.9}, **options)
     assert (
-        "Labels alone would need more than the 100 that there are for that; for what it gets with 25, they need about "
+        "Labels alone would need more than the 100 that were tried for that; for what it gets with 25, they need about "
         "50 (95 %: "
     ) in said
 
 
 def test_that_pretraining_saves_no_label_is_said():
     said, _ = told({"linear": 0.6, "supervised": 0.9}, before={"supervised": 0.7})
-    assert said.startswith("No: train on the labels alone.")
+    assert said.startswith("No: train on the labels alone: ")
     assert "So pretraining saves no labels here." in said
     # Where a label or two would be saved, it is not
     alike = told({"linear": (0.905, 1), "supervised": (0.9, 2)}, before={"supervised": 0.7})[0]
@@ -190,8 +220,10 @@ def test_that_pretraining_saves_no_label_is_said():
 
 def test_costs_are_told_unless_they_were_paid_before():
     shares = {"linear": 0.9, "supervised": 0.6, "general": 0.8}
-    said, _ = told(shares, costs={"general": 30.4, "supervised": 130.0}, pretraining_seconds=99.0)
-    assert "Computing took: ImageNet features 30 s, pretraining 99 s, all networks from labels 2 min." in said
+    said, _ = told(
+        shares, costs={"general": 30.4, "supervised": 130.0, "supervised_plain": 110.0}, pretraining_seconds=99.0
+    )
+    assert "Computing took: ImageNet features 30 s, pretraining 99 s, networks from labels alone 4 min." in said
     said, _ = told(shares, costs={"general": 0.2, "supervised": 0.1}, pretraining_seconds=240.0)
     assert "Computing took: pretraining 4 min." in said
     assert "Computing" not in told(shares)[0]
@@ -203,7 +235,7 @@ def test_more_labels_are_advised_with_what_each_doubling_gained():
     said, _ = told(shares, before={"linear": 0.8})
     assert said.endswith("Next: label more: from 25 to 100 labels, each doubling gained 5.0 points.")
     said, _ = told(shares, before={"linear": 0.87})  # 1.5 points
-    assert said.endswith("Next: nothing, this is as good as it gets with these means.")
+    assert said.endswith("Next: nothing, as far as these ways go.")
 
 
 def test_longer_pretraining_is_advised_where_it_was_short_and_comes_near():

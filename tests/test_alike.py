@@ -11,30 +11,48 @@ from sklearn.metrics import adjusted_rand_score
 from contrastive import Settings, load_images, pretrain
 from contrastive.data.images import make_images
 from contrastive.evaluation import Evaluation, Findings
-from contrastive.evaluation.alike import APART, MOST, TOGETHER, apart, can_be_told, clusters
+from contrastive.evaluation.alike import APART, LEAST, MOST, TOGETHER, apart, can_be_told, clusters
 from contrastive.evaluation.measurement import Measurement
 from contrastive.report import advice
 
 GENERATOR = torch.Generator().manual_seed(0)
 
 
-def test_clusters_are_those_of_average_linkage():
-    features = torch.randn(60, 8, generator=GENERATOR)
-    tree = linkage(features.double().numpy(), method="average", metric="cosine")
-    expected = fcluster(tree, 60 // TOGETHER, criterion="maxclust")
-    found = clusters(features)
+def test_clusters_are_those_of_complete_linkage_in_each_class():
+    features, labels = torch.randn(90, 8, generator=GENERATOR), torch.arange(90) % 3 * 2  # class 1 does not occur
+    found = clusters(features, labels)
     assert found.dtype == np.int64
+    expected = np.zeros(90, int)
+    for c in (0, 2, 4):
+        own = labels == c
+        tree = linkage(features[own].double().numpy(), method="complete", metric="cosine")
+        expected[own] = 10 * c + fcluster(tree, 30 // TOGETHER, criterion="maxclust")
     assert adjusted_rand_score(expected, found) == pytest.approx(1)
 
 
 def test_near_duplicates_come_together_however_many_there_are_of_each():
     sizes = [1, 2, 12, 5, 3, 7] * 2
     kinds = np.repeat(np.arange(len(sizes)), sizes)
+    labels = torch.from_numpy(kinds // 6)
     centres = torch.randn(len(sizes), 32, generator=GENERATOR)
     features = centres[torch.from_numpy(kinds)] + 0.01 * torch.randn(len(kinds), 32, generator=GENERATOR)
     assert len(kinds) // TOGETHER == len(sizes)
-    assert adjusted_rand_score(kinds, clusters(features)) == 1
-    assert adjusted_rand_score(kinds, clusters(7 * features)) == 1  # lengths play no part
+    assert adjusted_rand_score(kinds, clusters(features, labels)) == 1
+    assert adjusted_rand_score(kinds, clusters(7 * features, labels)) == 1  # lengths play no part
+
+
+@pytest.mark.parametrize(("n_classes", "each"), [(10, 20), (3, 20), (2, 30)])
+def test_of_classes_that_differ_all_are_still_recognised_when_images_are_held_apart(n_classes, each):
+    labels = torch.arange(n_classes).repeat_interleave(each)
+    features = 3 * torch.randn(n_classes, 16, generator=GENERATOR)[labels]
+    features += torch.randn(len(labels), 16, generator=GENERATOR)
+    folds = apart(features, labels, torch.arange(len(labels)), 5, seed=0)
+    right = []
+    for fold in folds:
+        assert set(labels[fold.train].tolist()) == set(range(n_classes))
+        means = torch.stack([features[fold.train][labels[fold.train] == c].mean(0) for c in range(n_classes)])
+        right.append((torch.cdist(features[fold.held], means).argmin(1) == labels[fold.held]).float())
+    assert torch.cat(right).mean() > 0.95
 
 
 def test_folds_hold_out_whole_clusters_and_each_image_once():
@@ -50,10 +68,11 @@ def test_folds_hold_out_whole_clusters_and_each_image_once():
         assert sorted([*fold.train.tolist(), *index[fold.held].tolist()]) == index.tolist()
 
 
-def test_where_each_class_is_one_cluster_nothing_can_be_held_apart():
-    features = torch.eye(2)[torch.arange(8) % 2] + 0.001 * torch.randn(8, 2, generator=GENERATOR)
-    assert apart(features, torch.arange(8) % 2, torch.arange(8), 5, seed=0) == []
-    assert [can_be_told(n) for n in (49, 50, MOST, MOST + 1)] == [False, True, True, False]
+def test_few_images_of_a_class_or_very_many_are_not_looked_at():
+    for n, told in ((LEAST - 1, False), (LEAST, True)):
+        assert can_be_told(torch.tensor([0] * 50 + [2] * n)) is told
+    assert can_be_told(torch.arange(MOST) % 2)
+    assert not can_be_told(torch.arange(MOST + 1) % 2)
 
 
 # --- Whole measurements -------------------------------------------------------------------------------------------
@@ -113,8 +132,8 @@ def test_with_groups_given_the_probe_itself_is_no_better_than_guessing(fresh_run
 
 
 def test_what_can_be_learned_of_others_stays(fresh_runs):
-    images = without_test(digits(torch.arange(200)))
-    found = measured(images, budgets=(160,))
+    images = without_test(digits(torch.arange(400)))
+    found = measured(images, budgets=(300,))
     linear, held_apart = found.percent("linear"), found.percent(APART)
     guess = found.guess[found.metric]
     assert linear["low"] > held_apart["low"] > 2 * guess

@@ -61,7 +61,7 @@ def test_an_evaluation_of_few_labels_is_of_every_labelled_image():
     images = few_digits()
     _, evaluation, found = measured(images)
     assert (evaluation.headline, found.judging.n_folds) == (48, 5)
-    assert {key.arm for key in found.keys} == {*USUAL, APART}
+    assert {key.arm for key in found.keys} == set(USUAL)
     for arm in USUAL:
         repeated = arm in ("linear", "random_encoder", "raw_pixel")  # what is cheap to fit
         assert evaluation.values[f"{arm}_accuracy@48"].shape == (5 if repeated else 1, 60)
@@ -200,7 +200,7 @@ def test_the_page_of_a_report_on_few_labels_says_how_they_were_judged(reported):
     assert re.search(r"95 % interval from 60 cross-validated images, one seed", page)
     assert "nan" not in re.sub(r"data:[^\"']+", "", page[page.index("<article") :]).split()
     answer = read_json(folder / "out" / "results.json")["answers"]["02_linear_eval"]["answer"]
-    assert answer.partition(". ")[0] in re.sub(r"\s+", " ", said)
+    assert answer.partition("\n")[0] in re.sub(r"\s+", " ", said)
 
 
 def test_a_report_on_few_labels_keeps_a_probe_and_says_what_to_label_next(reported):

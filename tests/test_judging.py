@@ -13,7 +13,7 @@ from contrastive.evaluation import measurement
 from contrastive.evaluation.judging import how_judged
 from contrastive.evaluation.measurement import Measurement
 
-from .few_images import without_test
+from .few_images import images_of, without_test
 
 
 def of(images, **given):
@@ -176,3 +176,17 @@ def test_all_arms_have_the_very_same_labels_and_judged_images(monkeypatch, fresh
             assert all(torch.equal(a, b) for a, b in zip(indices[-5:], headline, strict=True))
     for n, draws in (("linear_accuracy@60", 5), ("supervised_accuracy@60", 1)):
         assert m.values[n].shape == (draws, 90)
+
+
+def test_guessing_takes_the_most_frequent_class_of_those_that_are_judged():
+    images = images_of(60, n_classes=3)
+    train = images.train_labels.clone()
+    train[:30] = 2
+    images = dataclasses.replace(images, train_labels=train, test_labels=images.test_labels % 2, sha256="few")
+    settings = Settings(preset="smoke", general="none", n_images=20, epochs=1, base_channels=4, budgets=(12,))
+    own = Measurement(pretrain(settings, progress=False, images=images), images, None, False)
+    own.majority()
+    found = {row.metric: row.value for row in own.rows}
+    share = 100 * (images.test_labels == train[train < 2].bincount().argmax()).double().mean().item()
+    assert found["accuracy"] == pytest.approx(share)
+    assert found["balanced_accuracy"] == pytest.approx(50)

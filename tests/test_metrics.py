@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contrastive.evaluation import ARMS, METRICS, SCRATCH, Key, aggregate, as_table, format_metric
-from contrastive.evaluation.arms import measured, with_role
+from contrastive.evaluation.arms import with_role
 from contrastive.evaluation.metrics import Row
 from contrastive.evaluation.statistics import standard_error, summary, uncertainty
 
@@ -128,9 +128,3 @@ def test_every_arm_says_how_it_is_built():
         assert all(ARMS[block].features is not None for block in arm.joined or ())
     assert {*SCRATCH, *with_role("control"), "linear"} <= set(ARMS)
     assert all(ARMS[name].labels is not None for name in SCRATCH)
-
-
-def test_arms_that_were_measured_are_told_from_their_numbers():
-    names = {"linear_accuracy@10": 1, "supervised_plain_accuracy@10": 1, "pca_accuracy@10": 1, "raw_pixel_accuracy": 1}
-    assert set(measured(names, full=False)) == {"linear", "supervised_plain"}
-    assert set(measured(names, full=True)) == {"pca"}

@@ -142,6 +142,12 @@ def test_embedding_is_in_eval_mode_and_independent_of_the_batch():
 # --- Without labels -----------------------------------------------------------------------------------------------
 
 
+def test_a_map_of_features_that_do_not_differ_is_one_point():
+    for features in (torch.ones(50, 8), torch.zeros(50, 8), torch.rand(2, 8)):  # of which t-SNE crashes
+        assert np.array_equal(diagnostics.map_2d(features, 0), np.zeros((len(features), 2)))
+    assert np.ptp(diagnostics.map_2d(torch.rand(50, 8), 0), axis=0).min() > 0
+
+
 def test_diagnostics_of_known_shapes():
     torch.manual_seed(0)
     assert effective_rank(torch.eye(8)) == pytest.approx(8)

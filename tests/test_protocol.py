@@ -14,7 +14,7 @@ from contrastive.data.images import make_images
 from contrastive.evaluation.judging import how_judged
 from contrastive.report import protocol
 
-from .few_images import without_test
+from .few_images import images_of, without_test
 from .made_up import findings, judged, some_right
 
 SMOKE = Settings(preset="smoke", general="none")
@@ -46,16 +46,32 @@ def test_cross_validation_is_told_with_how_many_images_were_pretrained_on():
     seen = set(split(images, 50, 0).pretrain.tolist()) & set(range(70))
     assert 0 < len(seen) < 50
     assert "So the 70 labelled images are cross-validated, in 24 groups that are kept whole: divided into 5" in said
-    assert "on the others; 5 times, with new parts" in said
+    assert "on the others. This is done 5 times with what is cheap to fit, with new parts each time. All" in said
     assert f" {len(seen):,} of these images were also pretrained on, without their labels." in said
     assert protocol.as_json(own) == {"judged": 70, "folds": 5, "groups": 24}
 
 
 def test_how_labels_were_drawn_is_told():
-    assert protocol.budgets_sentence(SMOKE).startswith("Labels were drawn so that all classes have as many")
-    assert "`budget_draw=random` takes them as they come" in protocol.budgets_sentence(SMOKE)
-    said = protocol.budgets_sentence(SMOKE.replace(budget_draw="random"))
+    own = of(without_test(90, labelled=70, n_classes=2), n_images=50)
+    said = protocol.budgets_sentence(SMOKE, own)
+    assert said.startswith("Labels were drawn so that all classes have as many")
+    assert said.endswith("`budget_draw=random` takes them as they come.")
+    said = protocol.budgets_sentence(SMOKE.replace(budget_draw="random"), own)
     assert said.startswith("Labels were drawn at random")
+    assert said.endswith("small budgets.")
+
+
+def test_draws_that_are_not_made_are_told():
+    own = of(without_test(90, labelled=70, n_classes=2), n_images=50)
+    said = protocol.budgets_sentence(SMOKE.replace(label_draws=3, budgets=(20, 50)), own)
+    assert said.endswith("`label_draws` counts nowhere here: in cross-validation parts are drawn anew instead.")
+    settings = SMOKE.replace(label_draws=3, budgets=(20, 60))
+    split_off = of(images_of(300, labelled=300, n_classes=2), n_images=50, label_draws=3, budgets=(20, 60))
+    said = protocol.budgets_sentence(settings, split_off)
+    assert said.endswith(
+        "`label_draws` counts with 20 labels only: of more than a tenth of all, two draws would hold much the same."
+    )
+    assert "label_draws" not in protocol.budgets_sentence(settings.replace(budgets=(20,)), split_off)
 
 
 # --- By which metric ----------------------------------------------------------------------------------------------
@@ -189,7 +205,7 @@ def test_how_to_compare_with_imagenet_features_is_said_where_they_are_missing(mo
     both = findings({**plain, "general": {50: some_right(60, 0.7)}}, np.arange(60) % 3, 50)
     assert protocol.general_sentence(auto, both) == ""
     monkeypatch.setattr(protocol, "why_no_general", lambda name, weights: "")
-    assert "no budget is small enough" in protocol.general_sentence(auto, without)
+    assert "no number of labels is small enough" in protocol.general_sentence(auto, without)
     own = dataclasses.replace(without.judging, pixels=torch.zeros(60, 2, 28, 28, dtype=torch.uint8))
     two = dataclasses.replace(without, judging=own)
     assert protocol.general_sentence(auto, two) == (

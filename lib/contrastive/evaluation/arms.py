@@ -1,6 +1,6 @@
 """The arms of a comparison: what a linear classifier gets from features, and what networks trained on labels get."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,12 +138,3 @@ def with_role(role: str) -> tuple[str, ...]:
 
 
 SCRATCH = with_role("scratch")
-
-
-def measured(metrics: Mapping[str, Any], full: bool) -> dict[str, Arm]:
-    """Of the usual arms, or of those of a full evaluation, the ones that were measured with label budgets."""
-    return {
-        arm.id: arm
-        for arm in _ALL
-        if arm.full == full and any(name.startswith(f"{arm.id}_accuracy@") for name in metrics)
-    }

@@ -34,11 +34,14 @@ def feature_std(x: Tensor) -> float:
 
 
 def map_2d(features: Tensor, seed: int) -> np.ndarray:
-    """A t-SNE map of N x D features, float32 N x 2, from their 50 largest principal components."""
+    """A t-SNE map of N x D features, float32 N x 2, from their 50 largest principal components; all at one point where
+    features do not differ."""
     from sklearn.decomposition import PCA  # takes seconds to import, so only where it is needed
     from sklearn.manifold import TSNE
 
     x = features.double().cpu().numpy()
+    if len(x) < 3 or np.ptp(x, axis=0).max() == 0:  # t-SNE would divide by their spread, and crash
+        return np.zeros((len(x), 2), np.float32)
     x = PCA(min(50, *x.shape), random_state=seed).fit_transform(x)
     return TSNE(perplexity=min(30, (len(x) - 1) / 3), init="pca", random_state=seed).fit_transform(x)
 

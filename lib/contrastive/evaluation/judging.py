@@ -85,7 +85,8 @@ class Judging:
         if n < LEAST_TO_CHOOSE:
             return self.index[:n], self.index[:0]
         first = folds(self.images, seed, 0)[0]  # one fold is about a fifth, with whole groups
-        held = self.index[first.held]
+        order = torch.randperm(len(first.held), generator=torch.Generator().manual_seed(seed))  # files may lie by class
+        held = self.index[first.held[order]]
         if n == self.images.n_labels:
             return first.train, held
         return first.train[: n - n // 5], held[: n // 5]

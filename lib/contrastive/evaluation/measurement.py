@@ -185,7 +185,7 @@ class Measurement:
         """The linear probe once more, with images that look alike held out together: if copies are all that it
         recognises, nothing is left."""
         own = self.judging
-        if not own.n_folds or len(own.groups) or not can_be_told(len(self.labels)):
+        if not own.n_folds or len(own.groups) or not can_be_told(own.labels):
             return
         features, truth = embed(self.subject.encoder, own.pixels), own.labels.to(self.device)
         scores = torch.zeros(len(truth), self.n_classes)
@@ -198,8 +198,9 @@ class Measurement:
         self.count(APART, self.headline, scores)
 
     def majority(self) -> None:
-        """What always guessing the most frequent class of all labels gives."""
+        """What always guessing the most frequent class gives, of those that have judged images."""
         counts = torch.bincount(self.images.train_labels[self.images.labelled], minlength=self.n_classes)
+        counts[torch.bincount(self.judging.labels, minlength=self.n_classes) == 0] = 0
         guess = torch.zeros(len(self.labels), self.n_classes)
         guess[:, counts.argmax()] = 1
         for metric, values_of in COMPARED.items():

@@ -25,41 +25,10 @@ def balanced_accuracy_values(scores: np.ndarray, labels: np.ndarray) -> np.ndarr
 def macro_auc_values(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Of the macro AUC: the area under the ROC curve of each class against the rest, averaged over the classes that
     occur. nan where it is not defined, since all images are of one class."""
-    return multilabel_auc_values(scores, labels[:, None] == np.arange(scores.shape[1]))
-
-
-def multilabel_auc_values(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of the area under the ROC curve, averaged over labels that some images have and some have not.
-
-    Args:
-        scores: float N x L.
-        labels: 0 or 1, N x L.
-
-    Returns:
-        float64 N; nan if no label is so.
-    """
-    present = np.asarray(labels) != 0
-    usable = np.flatnonzero(present.any(0) & ~present.all(0))
-    return _mean_of([_auc_values(scores[:, at], present[:, at]) for at in usable], len(scores))
-
-
-def average_precision_values(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of the mean average precision, over labels that some images have.
-
-    Args:
-        scores: float N x L.
-        labels: 0 or 1, N x L.
-
-    Returns:
-        float64 N; nan if no image has any label.
-    """
-    present = np.asarray(labels) != 0
-    usable = np.flatnonzero(present.any(0))
-    return _mean_of([_precision_values(scores[:, at], present[:, at]) for at in usable], len(scores))
-
-
-def _mean_of(values: list[np.ndarray], n: int) -> np.ndarray:
-    return np.mean(values, axis=0) if values else np.full(n, np.nan)
+    occurring = np.unique(labels)
+    if len(occurring) < 2:
+        return np.full(len(labels), np.nan)
+    return np.mean([_auc_values(scores[:, c], labels == c) for c in occurring], axis=0)
 
 
 def _auc_values(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
@@ -75,24 +44,3 @@ def _auc_values(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
     placement = np.where(positive, below / (n - n_positive), 1 - below / n_positive)
     auc = placement[positive].mean()
     return auc + np.where(positive, n / n_positive, n / (n - n_positive)) * (placement - auc)
-
-
-def _precision_values(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Of one label. Average precision is the mean, over the images that have the label, of the precision among those
-    that score at least as high. The influence is its derivative by an image's weight: through its own term, and through
-    the precision at each image that has the label and scores no higher."""
-    n, n_positive = len(scores), int(positive.sum())
-    order = np.argsort(scores, kind="stable")
-    ranked, has = scores[order], positive[order]
-    first = np.searchsorted(ranked, ranked)  # of those that tie: all from here on score at least as high
-    past_last = np.searchsorted(ranked, ranked, side="right")
-    among = n - first
-    found = has[::-1].cumsum()[::-1][first]
-    precision = found / among
-    mean = precision[has].mean()
-    gained = np.where(has, (1 - precision) / among, 0.0).cumsum()[past_last - 1]
-    lost = np.where(has, precision / among, 0.0).cumsum()[past_last - 1]
-    influence = np.where(has, precision - mean + gained, -lost) / n_positive
-    values = np.empty(n)
-    values[order] = mean + n * influence
-    return values

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from ..evaluation import Findings
+from ..data import counted
+from ..evaluation import SCRATCH, Findings
 from ..evaluation.alike import APART
 from ..evaluation.statistics import Difference
 from ..settings import Settings
@@ -22,16 +23,18 @@ IN_WORDS = {
 }
 ASKED_FOR = ("scratch", "general", "linear")  # what people want to see side by side
 VERDICTS = {
-    "general": "Take ImageNet features.",
-    "linear": "Yes: pretrain on your own images.",
-    "finetuned": "Yes: pretrain on your own images, then fine-tune.",
-    "general_own": "Take ImageNet features and pretrain on your own images: both together are best.",
-    "general_finetuned": "Take a network pretrained on ImageNet and fine-tune it.",
-    "scratch": "No: train on the labels alone.",
+    "general": "Take ImageNet features",
+    "linear": "Yes: pretrain on your own images",
+    "finetuned": "Yes: pretrain on your own images, then fine-tune",
+    "general_own": "Take ImageNet features and pretrain on your own images",
+    "general_finetuned": "Take a network pretrained on ImageNet and fine-tune it",
+    "scratch": "No: train on the labels alone",
 }
+FROM_LABELS = "Take the encoder that was trained on labels"  # where it was, and is the way to take
 WIDE = 10.0  # points on each side, from which on an interval says little
 GAIN = 2.0  # points by each doubling of the labels, from which on more labels are worth their price
 NEAR = 5.0  # points from the best, within which longer pretraining might get there
+LEFT = 0.5  # of what the probe gains over guessing, below which hardly anything is left
 LONG = 100  # epochs, beyond which nobody is advised to train longer
 
 
@@ -60,14 +63,25 @@ def best_way(f: Findings) -> Way:
 
 
 def advised(f: Findings) -> Way:
-    """The first way, of those with less to do first, that is not worse than the best by more than noise."""
-    best = best_way(f)
-    return next(way for way in ways(f) if way == best or not surely(f.difference(best.arm, way.arm)))
+    """The first way, of those with less to do first, that no other one surely beats."""
+    every = ways(f)
+    return next(w for w in every if not any(surely(f.difference(o.arm, w.arm)) for o in every if o != w))
+
+
+def clear(f: Findings, way: Way) -> bool:
+    """Whether a way surely beats every other one."""
+    return all(surely(f.difference(way.arm, other.arm)) for other in ways(f) if other != way)
 
 
 def surely(difference: Difference) -> bool:
     """Whether a difference is above 0 by more than noise."""
     return difference.low > 0
+
+
+def wide(f: Findings, way: Way) -> bool:
+    """Whether what a way gets is so unsure that it says little."""
+    own = f.percent(way.arm)
+    return (own["high"] - own["low"]) / 2 > WIDE
 
 
 def says_nothing(f: Findings) -> bool:
@@ -76,9 +90,14 @@ def says_nothing(f: Findings) -> bool:
 
 
 def copies_explain(f: Findings) -> bool:
-    """Whether nothing is left of what the linear probe gets when images that look alike are held out together."""
-    guess = f.guess[f.metric]
-    return f.has(APART) and f.percent("linear")["low"] > guess >= f.percent(APART)["low"]
+    """Whether hardly anything is left of what the linear probe gets, and surely less, when images that look alike are
+    held out together; and no other way is surely better than that probe, of which this was not asked."""
+    if not f.has(APART) or surely(f.difference(best_way(f).arm, "linear")):
+        return False
+    guess, linear, held_apart = f.guess[f.metric], f.percent("linear"), f.percent(APART)
+    left = (held_apart["mean"] - guess) / max(linear["mean"] - guess, 1e-9)
+    nothing = held_apart["low"] <= guess < linear["low"] and left < LEFT
+    return nothing and surely(f.difference("linear", APART))
 
 
 def _copies(f: Findings) -> str:
@@ -86,14 +105,13 @@ def _copies(f: Findings) -> str:
     return (
         "Nothing can be said yet: near-duplicates in several folds may explain what was measured.\n"
         f"With {f.headline:,} labels the best way, {IN_WORDS[best.name]}, gets {_measured(f, best.arm)}. But where "
-        f"images that look alike are held out together, the linear probe gets {_measured(f, APART)}, no better than "
-        "guessing. "
-        "Next: say which images belong together, such as those of one patient, by `group`."
+        f"images that look alike are held out together, the linear probe gets {_measured(f, APART)}; guessing gets "
+        f"{f.guess[f.metric]:.1f} %. Next: say which images belong together, such as those of one patient, by `group`."
     )
 
 
 def answer(f: Findings, settings: Settings, read_labels: bool = False) -> str:
-    """The answer: the verdict on a line of its own, then four sentences at most.
+    """The answer, in five sentences at most: the verdict on a line of its own, then the others.
 
     Args:
         f: what was found.
@@ -105,9 +123,10 @@ def answer(f: Findings, settings: Settings, read_labels: bool = False) -> str:
         return start + _no_signal(f)
     if copies_explain(f):
         return start + _copies(f)
-    way, best = advised(f), best_way(f)
-    more = (_others(f, way), _labels_saved(f, way), _costs(f, way), _next(f, way, settings))
-    return f"{start}{_verdict(f, way, best)}\n{' '.join(part for part in more if part)}"
+    way = advised(f)
+    saved = "" if read_labels else _labels_saved(f, way)
+    more = (_others(f, way), saved, _costs(f), _next(f, way, settings, read_labels))
+    return f"{start}{_verdict(f, way, read_labels)}\n{' '.join(part for part in more if part)}"
 
 
 def _measured(f: Findings, arm: str) -> str:
@@ -119,32 +138,44 @@ def _measured(f: Findings, arm: str) -> str:
 def _no_signal(f: Findings) -> str:
     """That nothing is better than guessing, or that it cannot be known yet."""
     best = best_way(f)
-    own, what = f.percent(best.arm), "groups" if len(f.judging.groups) else "images"
     seen = (
         f"With {f.headline:,} labels the best way, {IN_WORDS[best.name]}, gets {_measured(f, best.arm)}; always "
         f"guessing the most frequent class gets {f.guess[f.metric]:.1f} %. So nothing can be said of labels saved."
     )
-    if (own["high"] - own["low"]) / 2 > WIDE:
-        return f"Too few labels to tell whether anything is better than guessing.\n{seen} Next: label more {what}."
+    if wide(f, best):
+        return f"{_too_few(f)} to tell whether anything is better than guessing.\n{seen} Next: label more {_what(f)}."
     return (
         f"No: these labels cannot be told from the images.\n{seen} Next: check whether a person could tell these "
-        f"classes from the images; if so, label more {what}."
+        f"classes from the images; if so, label more {_what(f)}."
     )
 
 
-def _verdict(f: Findings, way: Way, best: Way) -> str:
+def _what(f: Findings) -> str:
+    """What is to be labelled for a result to be surer: with a test split, intervals are of its images."""
+    kind = "groups" if len(f.judging.groups) else "images"
+    return kind if f.judging.n_folds else f"test {kind}"
+
+
+def _too_few(f: Findings) -> str:
+    return f"Too few {'labels' if f.judging.n_folds else _what(f)}"
+
+
+def _verdict(f: Findings, way: Way, read_labels: bool) -> str:
     """Which way, and what it gets; or that nothing is better by more than noise."""
-    own = f.percent(way.arm)
-    what = f"with {f.headline:,} labels, {IN_WORDS[way.name]} {_verb(way.name)} {_measured(f, way.arm)}"
-    if way == best:
-        runner_up = max((w for w in ways(f) if w != best), key=lambda w: w.value, default=None)
-        clear = runner_up is None or surely(f.difference(best.arm, runner_up.arm))
-        return f"{VERDICTS[way.name]} W{what[1:]}{'' if clear else ', the best by less than noise'}."
-    if (own["high"] - own["low"]) / 2 > WIDE:
-        return f"Too few labels to tell which way is best: {what}, and nothing is better by more than noise."
+    verb, measured = _verb(way.name), _measured(f, way.arm)
+    got = f"with {f.headline:,} labels {'they' if verb == 'give' else 'that'} {verb} {measured}"
+    if clear(f, way):
+        return f"{_named(way, read_labels)}: {got}."
+    if wide(f, way):
+        got = f"with {f.headline:,} labels, {IN_WORDS[way.name]} {verb} {measured}"
+        return f"{_too_few(f)} to tell which way is best: {got}, and no other way is better by more than noise."
     if way.name == "scratch":
-        return f"No: nothing beats training on the labels alone by more than noise. W{what[1:]}."
-    return f"{VERDICTS[way.name]} W{what[1:]}; nothing is better by more than noise."
+        return f"No: nothing beats training on the labels alone by more than noise: {got}."
+    return f"{_named(way, read_labels)}: {got}, and no other way is better by more than noise."
+
+
+def _named(way: Way, read_labels: bool) -> str:
+    return FROM_LABELS if read_labels and way.name in ("linear", "finetuned") else VERDICTS[way.name]
 
 
 def _verb(name: str) -> str:
@@ -158,6 +189,11 @@ def _others(f: Findings, way: Way) -> str:
         for other in ways(f)
         if other.name in ASKED_FOR and other != way
     ]
+    tried = [n for n in f.budgets("general") if f.has(way.arm, n)]
+    if tried and not f.has("general"):  # looking at so many enlarged images would take too long
+        n = tried[-1]
+        less = _points(f.difference("general", way.arm, n))
+        said.append(f"with {n:,} labels, the most they were tried with, ImageNet features give {less}")
     return f"{said[0][0].upper()}{', '.join(said)[1:]}." if said else ""
 
 
@@ -173,7 +209,7 @@ def _labels_saved(f: Findings, way: Way) -> str:
     """How many labels would do the same without help."""
     if way.name == "scratch":
         linear = f.saved.get("linear", {}).get(str(f.headline))
-        if linear is None or linear["needed"] is None or linear["needed"] > f.headline:
+        if linear is None or linear["high"] is None or linear["high"] > f.headline:
             return ""
         return "So pretraining saves no labels here."
     own = f.saved.get(way.arm, {}).get(str(f.headline))
@@ -181,7 +217,7 @@ def _labels_saved(f: Findings, way: Way) -> str:
         return ""
     needed = own["needed"]
     if needed is None:
-        tried = f"more than the {own['most']:,} that there are"
+        tried = f"more than the {own['most']:,} that were tried"
         few = f.saved[way.arm].get(str(f.few))
         if few and f.few != f.headline and few["needed"] is not None:
             return (
@@ -192,17 +228,14 @@ def _labels_saved(f: Findings, way: Way) -> str:
     return f"Labels alone would need {labels_in_words(needed, own)} for that{between(own)}."
 
 
-def _costs(f: Findings, way: Way) -> str:
-    """What the way costs to compute."""
-    costs, trained = f.costs, f.pretraining_seconds
-    general, scratch = costs.get("general"), costs.get(f.scratch())
-    said = []
-    if general and general > 1:  # else it was kept from before
-        said.append(f"ImageNet features {seconds(general)}")
-    if trained:
-        said.append(f"pretraining {seconds(trained)}")
-    if scratch and scratch > 1:
-        said.append(f"all networks from labels {seconds(scratch)}")
+def _costs(f: Findings) -> str:
+    """What the ways cost to compute; not what was kept from before, which cost nothing now."""
+    spent = {
+        "ImageNet features": f.costs.get("general", 0.0),
+        "pretraining": f.pretraining_seconds,
+        "networks from labels alone": sum(f.costs.get(arm, 0.0) for arm in SCRATCH),
+    }
+    said = [f"{what} {seconds(n)}" for what, n in spent.items() if n > 1]
     return f"Computing took: {', '.join(said)}." if said else ""
 
 
@@ -211,23 +244,22 @@ def seconds(n: float) -> str:
     return f"{n:.0f} s" if n < 100 else f"{n / 60:.0f} min"
 
 
-def _next(f: Findings, way: Way, settings: Settings) -> str:
+def _next(f: Findings, way: Way, settings: Settings, read_labels: bool) -> str:
     """What to do next."""
-    own, linear, epochs = f.percent(way.arm), f.percent("linear")["mean"], settings.optimiser.epochs
-    parts = []
+    epochs, parts = settings.optimiser.epochs, []
     if n_alike(f.judging):
         parts.append("say which images belong together (`group`), since many are near copies")
     before, gain = _gain(f, way)
-    if (own["high"] - own["low"]) / 2 > WIDE:
-        what = "groups" if len(f.judging.groups) else "images"
-        parts.append(f"label more {what}: four times as many halve the uncertainty")
+    if wide(f, way):
+        parts.append(f"label more {_what(f)}: four times as many halve the uncertainty")
     elif gain > GAIN:
         parts.append(f"label more: from {before:,} to {f.headline:,} labels, each doubling gained {gain:.1f} points")
-    if epochs < LONG and linear > best_way(f).value - NEAR and way.name != "general":
-        parts.append(f"pretrain longer (-p epochs={4 * epochs}): it was {epochs} epochs only")
-    if way.name.startswith("general") and not parts:
-        parts.append("use them as they are")
-    return f"Next: {'; or '.join(parts)}." if parts else "Next: nothing, this is as good as it gets with these means."
+    near = f.percent("linear")["mean"] > best_way(f).value - NEAR
+    if epochs < LONG and near and way.name != "general" and not read_labels:
+        parts.append(f"pretrain longer (-p epochs={4 * epochs}): it was {counted(epochs, 'epoch')} only")
+    if parts:
+        return f"Next: {'; or '.join(parts)}."
+    return "Next: use them as they are." if way.name == "general" else "Next: nothing, as far as these ways go."
 
 
 def _gain(f: Findings, way: Way) -> tuple[int, float]:

@@ -111,7 +111,8 @@ def execute_notebook(
             why = f"The kernel could not run the cell and does not say why{_few_files()} (CellExecutionError)"
     except DeadKernelError:
         why = (
-            "The kernel died (DeadKernelError), most often because memory ran out; fewer images or a smaller batch help"
+            "The kernel died (DeadKernelError), most often because memory ran out: then fewer images or a smaller "
+            "batch help"
         )
     except CellTimeoutError:
         why = f"The cell took longer than the {timeout:g} s that --timeout allows (CellTimeoutError)"

@@ -6,7 +6,7 @@ import torch
 from ..data import counted, n_repeats
 from ..data.copied import copies_of
 from ..encoders.general import USUAL, why_no_general
-from ..evaluation import Findings
+from ..evaluation import Findings, Key
 from ..evaluation.judging import Judging
 from ..settings import Settings
 from .tables import NAMES
@@ -26,28 +26,46 @@ def judged_sentence(judging: Judging) -> str:
             f"{_of_groups(judging)}. Intervals say how much chance is in that."
         )
     times = n_repeats(images)
+    again = f" This is done {times} times with what is cheap to fit, with new parts each time." if times > 1 else ""
     seen = int(torch.isin(judging.index, judging.splits().pretrain).sum())
     return (
         f"There is no test split, and labels are too few to draw one. So the {n:,} labelled images are cross-validated"
         f"{_of_groups(judging)}: divided into {judging.n_folds} parts, of which each in turn is held out while all "
-        f"choices and fits are made on the others; {counted(times, 'time')}, with new parts each time for what is "
-        f"cheap to fit. All arms have the same parts. {seen:,} of these images were also pretrained on, without their "
-        "labels. Intervals count that parts overlap in what they were trained on (Nadeau and Bengio 2003)."
+        f"choices and fits are made on the others.{again} All arms have the same parts. {seen:,} of these images were "
+        "also pretrained on, without their labels. Intervals count that parts overlap in what they were trained on "
+        "(Nadeau and Bengio 2003)."
     )
 
 
 def _of_groups(judging: Judging) -> str:
-    n = len(np.unique(judging.groups.numpy()))
-    return f", in {counted(n, 'group')} that are kept whole" if n else ""
+    if not len(judging.groups):
+        return ""
+    names = judging.images.group_names
+    named = sum(bool(names[i]) if names else True for i in np.unique(judging.groups.numpy()))
+    return f", in {counted(named, 'group')} that {'is' if named == 1 else 'are'} kept whole"
 
 
-def budgets_sentence(settings: Settings) -> str:
-    """How the labels of a budget were drawn."""
-    if settings.evaluation.budget_draw == "random":
-        return "Labels were drawn at random (`budget_draw=random`), so rare classes have few or none in small budgets."
+def budgets_sentence(settings: Settings, judging: Judging) -> str:
+    """How the labels of a budget were drawn, and how often."""
+    own, unused = settings.evaluation, ""
+    drawn = [n for n in own.budgets or () if not judging.n_folds and len(judging.tasks(n)) > 1]
+    if own.label_draws > 1 and len(drawn) < len(own.budgets or ()):
+        why = (
+            "in cross-validation parts are drawn anew instead"
+            if judging.n_folds
+            else "of more than a tenth of all, two"
+        )
+        why += "" if judging.n_folds else " draws would hold much the same"
+        with_ = ", ".join(f"{n:,}" for n in drawn)
+        unused = f" `label_draws` counts {f'with {with_} labels only' if drawn else 'nowhere here'}: {why}."
+    if own.budget_draw == "random":
+        return (
+            "Labels were drawn at random (`budget_draw=random`), so rare classes have few or none in small budgets."
+            f"{unused}"
+        )
     return (
         "Labels were drawn so that all classes have as many, as long as none runs out. Somebody who has yet to label "
-        "the images cannot draw so: `budget_draw=random` takes them as they come."
+        f"the images cannot draw so: `budget_draw=random` takes them as they come.{unused}"
     )
 
 
@@ -84,7 +102,7 @@ def groups_sentence(judging: Judging) -> str:
 
 def n_alike(judging: Judging) -> int:
     """How many cross-validated images have near copies among the others, if they are worth a note; else 0."""
-    if not judging.n_folds:
+    if not judging.n_folds or len(judging.groups):  # which say themselves what belongs together
         return 0
     place = set(judging.index.tolist())
     pairs = [(copy.a, copy.b) for copy in copies_of(judging.images) if copy.a in place and copy.b in place]
@@ -95,7 +113,7 @@ def n_alike(judging: Judging) -> int:
 def rare_sentence(judging: Judging) -> str:
     """Which classes have too few judged images for intervals to be right; empty if none has."""
     counts = torch.bincount(judging.labels, minlength=len(judging.images.classes)).tolist()
-    rare = [f"{name} ({n:,})" for name, n in zip(judging.images.classes, counts, strict=True) if n < RARE]
+    rare = [f"{name} ({n:,})" for name, n in zip(judging.images.classes, counts, strict=True) if 0 < n < RARE]
     if not rare:
         return ""
     more = f" and {len(rare) - NAMED:,} more" if len(rare) > NAMED else ""
@@ -119,8 +137,8 @@ def shift_sentence(f: Findings) -> str:
     if (before - now).abs().max() <= SHIFTED:
         return ""
     c = int((before - now).abs().argmax())
-    right = [(e.probabilities.argmax(1) == f.judging.labels).double() for e in f.evaluations]
-    recall = torch.stack([_recalls(own, f.judging.labels, n_classes) for own in right]).mean(0)
+    right = torch.from_numpy(f.values(Key("accuracy", "linear", f.headline)).mean((0, 1)))
+    recall = _recalls(right, f.judging.labels, n_classes)
     there = recall.isfinite()
     said, would = (float((share[there] * recall[there]).sum() / share[there].sum()) for share in (now, before))
     return (
@@ -142,8 +160,8 @@ def general_sentence(settings: Settings, f: Findings) -> str:
         return ""
     if f.judging.pixels.shape[1] not in (1, 3):
         return "ImageNet features are not compared here: they are of grey or colour images."
-    why = why_no_general(USUAL, own.weights or "")
-    return f"*ImageNet features are not compared here: {why or 'no budget is small enough.'}*"
+    why = why_no_general(USUAL if own.general == "auto" else own.general, own.weights or "")
+    return f"*ImageNet features are not compared here: {why or 'no number of labels is small enough.'}*"
 
 
 def as_json(judging: Judging) -> dict[str, object]:

@@ -211,9 +211,10 @@ def test_budgets_fit_the_folds_of_all_seeds():
 # --- What cannot be evaluated, and what can -------------------------------------------------------------------------
 
 
-TOO_FEW = (
-    "x has {} images with a label, too few to cross-validate a classifier on: at least 8 are needed, and two classes "
-    "with two images, or groups, each."
+TOO_FEW = "x has {} images with a label, too few to cross-validate a classifier on: at least 8 are needed."
+NOT_TWO = (
+    "Of x no classifier can be cross-validated: two classes with two labelled {} each are needed, or nothing is left "
+    "to learn a class from when one is held out."
 )
 NOT_ONE_EACH = (
     "x has {} images with a label, of {} classes: too few to cross-validate a classifier on, which needs one of each "
@@ -227,12 +228,12 @@ NOT_ONE_EACH = (
         ([-1] * 9, (), "No image of x has a label that can be used."),
         ([0, 1, 0, 1, 0, 1, 0], (), TOO_FEW.format(7)),
         ([0, 1, 0, 1, 0, 1, 0, 1], (), ""),
-        (list(range(9)), (), TOO_FEW.format(9)),  # one label a class
-        ([0] * 20, (), TOO_FEW.format(20)),
-        ([0] * 20 + [1], (), TOO_FEW.format(21)),
-        ([0, 1] * 10, [0] * 20, TOO_FEW.format(20)),  # all of one group
-        ([0, 1] * 10, [0, 1] * 10, TOO_FEW.format(20)),  # two classes of one group each
-        ([0, 1] * 10, [0, 1] * 9 + [2, 1], TOO_FEW.format(20)),
+        (list(range(9)), (), NOT_TWO.format("images")),  # one label a class
+        ([0] * 20, (), NOT_TWO.format("images")),
+        ([0] * 20 + [1], (), NOT_TWO.format("images")),
+        ([0, 1] * 10, [0] * 20, NOT_TWO.format("groups")),  # all of one group
+        ([0, 1] * 10, [0, 1] * 10, NOT_TWO.format("groups")),  # two classes of one group each
+        ([0, 1] * 10, [0, 1] * 9 + [2, 1], NOT_TWO.format("groups")),
         ([0, 1] * 10, [0, 1] * 9 + [2, 3], ""),
         ([0, 0, 1, 1, 2, 3, 4, 5], (), NOT_ONE_EACH.format(8, 6)),
         ([0, 1] * 10 + [2], [*range(20), 0], ""),

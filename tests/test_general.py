@@ -2,6 +2,7 @@
 
 import pickle
 import socket
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -208,8 +209,13 @@ def test_code_in_a_file_is_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"fc.weight": Harmful()}, "net.pth")
     assert "holds code" in reason("torchvision:resnet18", "net.pth")
-    (tmp_path / "net.pth").write_bytes(pickle.dumps(Harmful(), protocol=2))
-    assert "net.pth" in reason("torchvision:resnet18", "net.pth")
+    for protocol in (2, 4):
+        (tmp_path / "net.pth").write_bytes(pickle.dumps(Harmful(), protocol=protocol))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # torch has a word on old files, which is none for users
+            assert "holds code" in reason("torchvision:resnet18", "net.pth")
+    torch.save({0: torch.zeros(2)}, "net.pth")
+    assert "holds no tensors by name" in reason("torchvision:resnet18", "net.pth")
     torch.save(nn.Linear(2, 2), "net.pth")
     assert "holds code" in reason("torchvision:resnet18", "net.pth")
     assert not Path("harmed").exists()

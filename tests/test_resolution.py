@@ -287,6 +287,13 @@ def test_a_report_needs_some_images_to_show(given, images, said):
         check_report(*resolve(Settings(preset="smoke", n_images=8), enough))
 
 
+def test_a_method_that_reads_labels_is_not_cross_validated():
+    settings, images = resolve(Settings(preset="smoke", method="supervised"), without_test())
+    with pytest.raises(UserError, match=r"^method=supervised .* mine has no test split .* another method"):
+        check_evaluation(settings, images)
+    check_evaluation(*resolve(Settings(preset="smoke", method="supervised"), images_of()))
+
+
 @pytest.mark.parametrize("change", [{"image_size": 16}, {"split_seed": 3}, {"group": "x"}, {"dataset": "other"}])
 def test_other_images_are_not_known_before_they_are_seen(change):
     settings, _ = resolve(Settings(preset="smoke", dataset="mine"), images_of())

@@ -91,12 +91,19 @@ def why_no_evaluation(images: Images) -> str:
     """Why a classifier cannot be fitted and judged with the labels that there are, in a sentence; empty if it can."""
     n, n_classes, n_test = images.n_labels, len(images.classes), len(images.test)
     if n == 0:
-        return f"No image of {images.name} has a label that can be used."
+        why = [remark for remark in images.account.remarks if remark.endswith("none is used.")]
+        return " ".join([f"No image of {images.name} has a label that can be used.", *why])
     if images.cross_validated:
-        if n < LEAST_LABELS or n_folds(images) < 2:
+        if n < LEAST_LABELS:
             return (
                 f"{images.name} has {n:,} images with a label, too few to cross-validate a classifier on: at least "
-                f"{LEAST_LABELS} are needed, and two classes with two images, or groups, each."
+                f"{LEAST_LABELS} are needed."
+            )
+        if n_folds(images) < 2:
+            what = "groups" if len(images.groups) else "images"
+            return (
+                f"Of {images.name} no classifier can be cross-validated: two classes with two labelled {what} each are "
+                "needed, or nothing is left to learn a class from when one is held out."
             )
         if most_labels(images, range(1)) < n_classes:
             return (

@@ -9,6 +9,7 @@ import hashlib
 import os
 import pickle
 import re
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from urllib.parse import urlparse
@@ -40,9 +41,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 f"{path} is no file of weights, or damaged ({type(error).__name__}). Get it anew."
             ) from None
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how old files are, and what else to call it with
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file may be anything, and each kind of damage has an error of its own
-        if isinstance(error, pickle.UnpicklingError) and "Unsupported global" in str(error):
+        if isinstance(error, pickle.UnpicklingError) and "unsupported" in str(error).lower():
             raise UserError(
                 f"{path} holds code, not only tensors, and code of a file is not run. "
                 "Save the weights alone: torch.save(model.state_dict(), FILE)."
@@ -62,9 +65,13 @@ def _unwrapped(found: object, path: Path) -> dict[str, Tensor]:
     for name in WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
-    if not isinstance(found, dict) or not found or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+    if (
+        not isinstance(found, dict)
+        or not found
+        or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items())
+    ):
         raise UserError(f"{path} holds no tensors by name. Save them so: torch.save(model.state_dict(), FILE).")
-    if all(str(name).startswith(PARALLEL) for name in found):
+    if all(name.startswith(PARALLEL) for name in found):
         return {name.removeprefix(PARALLEL): tensor for name, tensor in found.items()}
     return found
 

@@ -190,7 +190,7 @@ def build_timm(name: str, path: Path, size: int | None) -> Network:
     first = known.classifier if isinstance(known.classifier, str) else next(iter(known.classifier or ()), "")
     head = state.get(f"{first}.weight")
     body = None
-    for n_classes in dict.fromkeys([0 if head is None else len(head), known.num_classes]):
+    for n_classes in dict.fromkeys([0 if head is None or head.ndim == 0 else len(head), known.num_classes]):
         body = body or _filled_timm(name, state, n_classes, options)
     if body is None:
         raise UserError(

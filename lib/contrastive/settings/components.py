@@ -208,7 +208,7 @@ class EvaluationSettings(Component):
         "balanced", description="balanced: as many labels of each class; random: as they come, which needs no label"
     )
     level: Literal["basic", "full"] = Field(
-        "basic", description="full: also fine-tuning, more controls, corrupted images"
+        "basic", description="full: also more controls, corrupted images, the ImageNet network fine-tuned"
     )
     transfer: str | None = Field(None, description="another data set to try the frozen encoder on")
     general: str = Field(

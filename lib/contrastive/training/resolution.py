@@ -215,6 +215,11 @@ def check_evaluation(settings: Settings, images: Images) -> None:
     transfer to."""
     if why := why_no_evaluation(images):
         raise UserError(f"{why} Pretraining (01_pretrain) needs no label.")
+    if images.cross_validated and METHODS[settings.method.name].NEEDS_LABELS:
+        raise UserError(
+            f"method={settings.method.name} trains on labels, and {images.name} has no test split with labels that it "
+            "has not seen. Add one (test/), or choose another method."
+        )
     budgets, transfer = settings.evaluation.budgets, settings.evaluation.transfer
     if budgets and budgets[-1] > (most := n_labels_to_train_on(settings, images)):
         beside = " beside each fold of the cross-validation" if images.cross_validated else ""

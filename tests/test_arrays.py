@@ -137,7 +137,8 @@ CASES = [
          "pixels of one split reach 1, of another 255"),
     # Labels
     Case("no labels", npz(**parts(labels=None)), UNLABELLED),
-    Case("labels of training images only", npz(**parts(test_labels=None)), ALL, remarks=(FEW,),
+    Case("labels of training images only", npz(**parts(test_labels=None)), ALL,
+         remarks=("^8 test images have no label", FEW),
          left_out={("test", "test images without a label"): 8}),
     Case("from 1", npz(**parts(labels=KINDS + 1)), classes("1", "2"), classes=("1", "2")),
     Case("a gap", npz(**parts(labels=KINDS * 9)), classes("0", "9"), classes=("0", "9")),

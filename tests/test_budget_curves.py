@@ -70,7 +70,7 @@ def test_where_nearly_all_is_right_it_shows_errors_by_factors():
     picture = budget_curves(f, f.measured(), "mnist")
     axes = axes_of(picture)
     assert axes.get_yscale() == "log"
-    assert axes.get_ylabel() == "test error on mnist (%)"
+    assert axes.get_ylabel() == "error on mnist (%)"
     values = [f.percent("linear", n) for n in (100, 1000)]
     assert axes.containers[0].lines[0].get_ydata() == pytest.approx([100 - value["mean"] for value in values])
     (low, high), *_ = segments(axes)[0]

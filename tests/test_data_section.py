@@ -119,8 +119,13 @@ def test_of_a_real_folder_all_is_accounted_for(tmp_path):
 @pytest.fixture
 def with_copies(monkeypatch):
     """60 training and 40 test images, of which some are said to be copies."""
+    images = images_of()
+    labels, test_labels = images.train_labels.clone(), images.test_labels.clone()
+    labels[[1, 2, 5]] = test_labels[0] = 0
     images = dataclasses.replace(
-        images_of(),
+        images,
+        train_labels=labels,
+        test_labels=test_labels,
         train_names=tuple(f"=t{i}.png" for i in range(60)),
         test_names=tuple(f"s{i}.png" for i in range(40)),
     )
@@ -138,6 +143,22 @@ def test_copies_are_counted_by_where_they_are(with_copies):
         "Found: 2 copies within the training images (1 of them exact); 1 copy within the test images (0 of them "
         "exact); 2 copies **of a training image among the test images** (1 of them exact)."
     )
+
+
+def test_identical_images_with_different_labels_are_named(with_copies):
+    """Exact copies only, and only where both have a label."""
+    train, test = with_copies.train_labels.clone(), with_copies.test_labels.clone()
+    train[[1, 2, 3, 5]] = torch.tensor([0, 1, 0, 1])
+    test[0] = 0
+    different = dataclasses.replace(with_copies, train_labels=train, test_labels=test)
+    assert copies_sentence(different).endswith(
+        "(1 of them exact). **2 pairs of identical images have different labels**, such as ./_t1.png (0) and "
+        "./_t2.png (1): at least one of each pair is wrong."
+    )
+    rows = {row["image"]: (row["label"], row["copy's label"]) for row in rows_of(show_copies(different))}
+    assert (rows["./=t5.png"], rows["./=t1.png"]) == (("1", "0"), ("0", "1"))
+    train[1], test[0] = -1, 1
+    assert copies_sentence(different).endswith("exact).")
 
 
 def test_pairs_across_splits_are_shown_first_and_all_are_in_the_table(with_copies):

@@ -106,7 +106,7 @@ CASES = [
     Case("unlabeled within a class", FOUR | {"train/cat/unlabeled": 4},
          {"train": {"cat": 5, "dog": 6, "": 4}, "test": READ["test"]}, remarks=("^4 training images have no label",)),
     Case("test images without label", FOUR | {"test/unlabelled": 4, "test/x.png": ...}, READ,
-         left_out={("test", "test images without a label"): 5}),
+         left_out={("test", "test images without a label"): 5}, remarks=("^5 test images have no label",)),
     Case("validation images without label", FOUR | {"val/cat": 1, "val/unlabeled": 2},
          {"train": {"cat": 5, "dog": 6, "": 2}, "val": {"cat": 1}, "test": READ["test"]},
          remarks=("^2 validation images have no label: for pretraining",)),

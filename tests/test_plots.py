@@ -76,7 +76,7 @@ def test_the_numbers_behind_a_figure_are_those_that_went_in():
     for row in rows:
         n = int(row["labels"])
         error = {100: 0.10, 1000: 0.05}[n]
-        assert float(row["test_error_percent"]) == pytest.approx(100 * error)
+        assert float(row["error_percent"]) == pytest.approx(100 * error)
         assert float(row["spread_points"]) == pytest.approx(196 * (error * (1 - error) / 1000) ** 0.5)
 
 

@@ -164,12 +164,18 @@ def test_a_report_goes_elsewhere_from_a_checkout_that_can_only_be_read(no_report
     )
 
 
-def test_a_reports_folder_that_can_be_written_has_an_index(tmp_path, fresh_runs, monkeypatch, capsys):
+def test_the_index_is_of_the_reports_folder_and_is_left_alone_by_a_report_elsewhere(
+    tmp_path, fresh_runs, monkeypatch, capsys
+):
     without_kernels(monkeypatch, tmp_path / "reports")
     monkeypatch.setattr(runner, "execute_notebook", lambda path, given, timeout: (nbformat.read(path, 4), None, 0))
-    main(["report", *SMALL, "--only", "01_pretrain", "--out", str(tmp_path / "elsewhere")])
+    words = ["report", *SMALL, "--only", "01_pretrain", "--out"]
+    main([*words, str(tmp_path / "elsewhere")])
+    assert "Index:" not in capsys.readouterr().out
+    assert not (tmp_path / "reports").exists()
+    main([*words, str(tmp_path / "reports" / "kept" / "mine")])
     assert f"Index:  {tmp_path / 'reports' / 'index.html'}" in capsys.readouterr().out
-    assert (tmp_path / "reports" / "index.html").is_file()
+    assert "kept/mine" in (tmp_path / "reports" / "index.html").read_text()
 
 
 def test_notebooks_run_with_this_python_whatever_else_is_called_python3(tmp_path, monkeypatch):

@@ -168,6 +168,13 @@ def test_labels_saved_are_listed_for_the_linear_probe_with_all_numbers_of_labels
     assert all(line.endswith(".") for line in lines)
 
 
+def test_of_an_encoder_that_was_trained_on_labels_no_savings_are_listed():
+    right = {arm: {1000: some_right(N, 0.8)} for arm in ("linear", "supervised")}
+    said = savings_lines(findings(right, np.arange(N) % 4, 1000, few=1000), read_labels=True)
+    assert "trained on labels" in said
+    assert "1,000" not in said
+
+
 def test_numbers_of_labels_are_told_as_far_as_they_were_looked_for():
     assert [labels_in_words(n, TRIED) for n in (None, 60.0, 100.0, 1249.0)] == [
         "more than 10,000", "100 or fewer", "100 or fewer", "about 1,200",

@@ -49,7 +49,9 @@ def completed(manifest: Manifest, seed: int, where: object, alike: Alike) -> Man
         m.remarks.append("Only validation or test images have labels, so none is used.")
         m.labels, labelled = [None] * len(m.names), np.zeros(len(m.names), bool)
     if labelled.any() and (useless := (split == TEST) & ~labelled).any():
+        n = int(useless.sum())
         m = m.leave_out(useless, "test images without a label")
+        m.remarks.append(f"{counted(n, 'test image has', 'test images have')} no label, so nothing is tested on them.")
         split, labelled = split[~useless], labelled[~useless]
     if labelled.any() and (useless := (split == VAL) & ~labelled).any():
         n = int(useless.sum())

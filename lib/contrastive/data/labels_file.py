@@ -91,7 +91,7 @@ def apply_table(tree: Tree, table: str, m: Manifest) -> Manifest:
     if "group" in columns and (n := sum(group is None for group in m.groups)):
         remarks.append(
             f"{counted(n, 'image is', 'images are')} in no group by that table, so each counts as one of its own. If "
-            "their names tell the group, the parameter group reads it for all."
+            "that is wrong, fill in the column; if names of files tell the group, the parameter group reads it for all."
         )
     labelled = sum(label is not None for label in m.labels)
     used = ", ".join(f"{kind} from {inert(name)!r}" for kind, name in columns.items())

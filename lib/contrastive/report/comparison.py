@@ -119,7 +119,7 @@ def comparison_page(reports: Sequence[Report]) -> str:
     }
     said = nbformat.v4.new_output("display_data", {MIME: {"answers": {"comparison": answers}}, "text/html": ""})
     if picture:
-        cells += [_text("## Test error by number of labels"), _figure(picture)]
+        cells += [_text("## Error by number of labels"), _figure(picture)]
     if any(report.curves for report in reports):
         runs = {f"{r.name}, {run}" if len(r.curves) > 1 else r.name: c for r in reports for run, c in r.curves.items()}
         cells += [

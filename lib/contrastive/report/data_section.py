@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import Copy, Images, copies_of, counted
+from ..data import Copy, Images, copies_of, counted, inert
 from ..evaluation.label_first import Choice
 from . import plots
 from .pictures import Picture
@@ -64,7 +64,18 @@ def copies_sentence(images: Images) -> str:
         for where, own in kinds.items()
         if own
     ]
-    return f"Found: {'; '.join(said)}."
+    return f"Found: {'; '.join(said)}.{_contradicted(images, found)}"
+
+
+def _contradicted(images: Images, found: Sequence[Copy]) -> str:
+    """How many pairs of images with the same pixels have different labels; empty if none has."""
+    labels = torch.cat([images.train_labels, images.test_labels]).tolist()
+    pairs = [c for c in found if c.exact and -1 not in (labels[c.a], labels[c.b]) and labels[c.a] != labels[c.b]]
+    if not pairs:
+        return ""
+    first = " and ".join(f"{inert(file_name(images, i))} ({_label(images, i)})" for i in (pairs[0].a, pairs[0].b))
+    are = "pair of identical images has" if len(pairs) == 1 else "pairs of identical images have"
+    return f" **{len(pairs):,} {are} different labels**, such as {first}: at least one of each pair is wrong."
 
 
 def show_copies(images: Images) -> Picture | None:
@@ -115,7 +126,14 @@ def _pair(images: Images, copy: Copy) -> dict[str, Any]:
     return {
         "image": file_name(images, copy.a), "copy": file_name(images, copy.b), "exact": copy.exact,
         "mirrored": copy.mirrored, "likeness": round(copy.likeness, 3),
+        "label": _label(images, copy.a), "copy's label": _label(images, copy.b),
     }  # fmt: skip
+
+
+def _label(images: Images, i: int) -> str:
+    n_train = len(images.train)
+    label = int(images.train_labels[i] if i < n_train else images.test_labels[i - n_train])
+    return images.classes[label] if label >= 0 else ""
 
 
 def show_label_first(images: Images, unlabelled: Tensor, chosen: Sequence[Choice]) -> Picture:

@@ -1,4 +1,4 @@
-"""Figures of what classifiers get: test error by labels, confusion, corrupted images."""
+"""Figures of what classifiers get: error by labels, confusion, corrupted images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,13 +11,13 @@ from ..evaluation.statistics import uncertainty
 from .pictures import Sketch, colour_map, figure, name_lines, style_of_many, subplots, themed_colour
 from .tables import NAMES
 
-ERRORS = {"accuracy": "test error", "balanced_accuracy": "balanced error"}
+ERRORS = {"accuracy": "error", "balanced_accuracy": "balanced error"}
 NEARLY_ALL = 90.0  # percent right, beyond which errors are compared by factors
 
 
 @figure
 def label_budget_curve(curves: Mapping[str, tuple[str, Metrics, int]], budgets: Sequence[int], dataset: str) -> Sketch:
-    """Test error against the number of labels, with the uncertainty that `uncertainty` tells.
+    """Error against the number of labels, with the uncertainty that `uncertainty` tells.
 
     curves: a line's name -> the arm that it shows, the metrics, number of test images.
     """
@@ -44,12 +44,12 @@ def label_budget_curve(curves: Mapping[str, tuple[str, Metrics, int]], budgets: 
             {
                 "what": name,
                 "labels": n,
-                "test_error_percent": 100 - v["mean"],
+                "error_percent": 100 - v["mean"],
                 "spread_points": uncertainty(v, n_test)[0],
             }
             for n, v in zip(own, values, strict=True)
         ]
-    axes.set(xscale="log", yscale="log", xlabel="labels", ylabel=f"test error on {dataset} (%)")
+    axes.set(xscale="log", yscale="log", xlabel="labels", ylabel=f"error on {dataset} (%)")
     axes.set_xticks(budgets, tick_labels(budgets))
     axes.xaxis.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -57,8 +57,8 @@ def label_budget_curve(curves: Mapping[str, tuple[str, Metrics, int]], budgets: 
     name_lines(axes, ends)
     return Sketch(
         drawn,
-        "Test error against number of labels. " + "; ".join(said) + ".",
-        f"Test error against the number of labels; lower is better. Bars: {'; '.join(spreads)}.",
+        "Error against number of labels. " + "; ".join(said) + ".",
+        f"Error against the number of labels; lower is better. Bars: {'; '.join(spreads)}.",
         rows,
     )
 
@@ -119,7 +119,7 @@ def tick_labels(numbers: Sequence[int]) -> list[str]:
 
 @figure
 def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Sketch:
-    """Counts of test images by true and predicted class; the colour shows mistakes, in % of the true class."""
+    """Counts of judged images by true and predicted class; the colour shows mistakes, in % of the true class."""
     share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     wrong, few = share * (1 - np.eye(len(matrix))), len(matrix) <= 20
     drawn, axes = subplots(size=(5.6, 4.6) if few else (7.4, 6.2))
@@ -147,8 +147,8 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Sketch:
     )
     return Sketch(
         drawn,
-        f"Confusion matrix of {matrix.sum():,} test images; {worst if wrong.any() else 'there are no mistakes'}.",
-        f"Counts of {matrix.sum():,} test images by true and predicted class; the colour shows mistakes only.",
+        f"Confusion matrix of {matrix.sum():,} judged images; {worst if wrong.any() else 'there are no mistakes'}.",
+        f"Counts of {matrix.sum():,} judged images by true and predicted class; the colour shows mistakes only.",
         [
             {"true": classes[t], "predicted": classes[p], "images": int(matrix[t, p])}
             for t, p in np.argwhere(matrix)  # with many classes most pairs never occur
@@ -158,7 +158,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Sketch:
 
 @figure
 def robustness(metrics: Metrics, arms: Sequence[str]) -> Sketch:
-    """Accuracy on test images with each corruption, for some arms: metrics such as `linear_accuracy[shot_noise]`."""
+    """Accuracy on judged images with each corruption, for some arms: metrics such as `linear_accuracy[shot_noise]`."""
     keys = [key for name in metrics if (key := Key.parse(name)).arm == arms[0] and key.subset]
     keys = [key for key in keys if key.subset not in ("transfer", "corrupted")]
     keys.sort(key=lambda key: metrics[str(key)]["mean"])
@@ -180,13 +180,13 @@ def robustness(metrics: Metrics, arms: Sequence[str]) -> Sketch:
             for n, v in zip(names, values, strict=True)
         ]
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-    axes.set(xlabel="test accuracy (%)")
+    axes.set(xlabel="accuracy (%)")
     axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.18), ncols=len(arms), frameon=False, fontsize=8)
     worst = f"the hardest is {names[0].replace('_', ' ')}, {metrics[str(keys[0])]['mean']:.1f} %"
     bars = " Bars: one standard deviation over seeds." if values[0]["n_seeds"] > 1 else ""
     return Sketch(
         drawn,
-        f"Accuracy on {len(names)} kinds of corrupted test images, for {len(arms)} classifiers; {worst}.",
-        f"Test accuracy on corrupted images, trained on clean ones.{bars}",
+        f"Accuracy on {len(names)} kinds of corrupted images, for {len(arms)} classifiers; {worst}.",
+        f"Accuracy on corrupted images, trained on clean ones.{bars}",
         rows,
     )

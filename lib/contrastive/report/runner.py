@@ -107,10 +107,7 @@ def run_report(
     folder = writable_folder(Path(out) if out else reports_root() / settings.run_name, keep=False)
     writable_folder(runs_root(), "Set CONTRASTIVE_RUNS to another one.")
     writable_folder(folder)
-    try:
-        root: Path | None = writable_folder(reports_root())
-    except UserError:  # a checkout that can only be read, which --out led out of
-        root = None
+    root = reports_root().resolve() if folder.resolve().is_relative_to(reports_root().resolve()) else None
     if note:
         say(note)
     tell(printable(f"Report on {settings.data.dataset}, preset {settings.preset}, in {folder}"))

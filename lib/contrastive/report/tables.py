@@ -175,8 +175,11 @@ def in_points(difference: Mapping[str, float]) -> str:
     return text if low <= 0 <= high else f"**{text}**"
 
 
-def savings_lines(f: Findings) -> str:
-    """How many labels each arm saves, with every number of labels, in Markdown."""
+def savings_lines(f: Findings, read_labels: bool = False) -> str:
+    """How many labels each arm saves, with every number of labels, in Markdown; of an encoder that was trained on
+    labels, that none is saved."""
+    if read_labels:
+        return "*The encoder was trained on labels, so no number here would be one of labels saved.*"
     lines = [
         f"- {savings_sentence(f.metrics, saved, int(n), arm, f.metric)}"
         for arm, saved in f.saved.items()

@@ -31,8 +31,10 @@ function showChosen(panel, s, act, toggle) {
   const make = switchButton(panel, "Select this image", () => s.selected.has(i), () => toggle(i));
   make.attr("class", "select-one");
   if (!map.hasNeighbours) return "";
-  const near = map.neighbours(i), same = near.filter((j) => map.label[j] === map.label[i]).length;
-  const told = map.label[i] >= 0 ? `${same} of its ${near.length} nearest neighbours share its label.` : "Its nearest neighbours:";
+  const near = map.neighbours(i), known = near.filter((j) => map.label[j] >= 0);
+  const same = known.filter((j) => map.label[j] === map.label[i]).length, labelled = known.length < near.length ? " with a label" : "";
+  const told = map.label[i] >= 0 && known.length
+    ? `${same} of its ${known.length} nearest neighbours${labelled} share its label.` : "Its nearest neighbours:";
   panel.append("p").text(told);
   listImages(panel.append("ul").attr("aria-label", "Nearest neighbours, nearest first"), s, near, 56, act);
   return ` ${told}`;

@@ -12,7 +12,7 @@ from ..evaluation.statistics import uncertainty
 Compared = Mapping[str, Mapping[str, float]]  # as `Findings.compared` gives them
 Saved = Mapping[str, Mapping[str, float | None]]  # as `Findings.savings` gives them
 NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_auc": "AUC"}
-GUESS = "always the most frequent class"
+GUESS = "guessing"  # always the most frequent class
 
 
 def few_labels(budgets: Sequence[int], n_classes: int) -> int:

@@ -9,15 +9,8 @@ import webbrowser
 import pytest
 
 from contrastive.__main__ import main
-from contrastive.report.comparison import (
-    Report,
-    comparison_page,
-    differences,
-    interval_95,
-    short_names,
-    training_curves,
-    write_comparison,
-)
+from contrastive.report.comparison import comparison_page, short_names, training_curves, write_comparison
+from contrastive.report.report_differences import Report, differences, headline, interval_95, interval_of
 from contrastive.settings import METHODS, UserError
 from contrastive.storage.files import write_json
 
@@ -87,6 +80,31 @@ def test_with_several_seeds_the_interval_is_welchs():
     assert interval_95("calibration_error@600", [one, one]) is None
     other = (RESULTS, metric(420.0, 425.0, 419.0, 440.0))
     assert interval_95("calibration_error@600", [three, other]) == pytest.approx(found)
+
+
+def test_where_a_report_gives_an_interval_it_counts_that_and_not_the_number_of_images():
+    """As from cross-validation of groups: 300 images of 12 patients, say."""
+    wide = {"mean": 90.0, "low": 70.0, "high": 98.0}
+    results = {**RESULTS, "intervals": {"linear_accuracy@100": wide}}
+    name = "linear_accuracy@100"
+    found = interval_95(name, [(results, metric(90.0, 90.0)), (results, metric(80.0, 80.0))])
+    assert found == pytest.approx(math.sqrt(2) * 14.0)
+    assert interval_of(Report("a", results, {}), name) == (wide, "95 % interval")
+    older, what = interval_of(Report("a", RESULTS, {}), name)
+    assert (older["high"] - 90, 90 - older["low"]) == pytest.approx([1.96 * 0.3] * 2)
+    assert "10,000 test images" in what
+
+
+def test_it_leads_with_what_the_first_report_leads_with():
+    uneven = changed(linear_balanced_accuracy__30000=metric(97.0))
+    uneven["headline_metric"] = "balanced_accuracy"
+    uneven["intervals"] = {"linear_balanced_accuracy@30000": {"mean": 97.0, "low": 91.0, "high": 99.0}}
+    reports = [Report(name, uneven, {}) for name in ("first", "other")]
+    assert headline(reports[0]) == "linear_balanced_accuracy@30000"
+    page = comparison_page(reports)
+    assert "91.0 to 99.0" in page
+    assert "first: 97.0 % with 30,000 labels" in page
+    assert headline(Report("old", RESULTS, {})) == "linear_accuracy@30000"
 
 
 def test_numbers_that_did_not_change_are_not_counted():

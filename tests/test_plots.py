@@ -12,13 +12,12 @@ from benchmarks.tables import measured_bars
 from matplotlib.text import Text
 from PIL import Image
 
-from contrastive.evaluation import ARMS
 from contrastive.evaluation.statistics import uncertainty
 from contrastive.methods import Logged
 from contrastive.report import grid_plots, plots, result_plots
 from contrastive.report.pictures import DARK, LIGHT, class_colours, figure_html
 from contrastive.report.plots import loss_curve
-from contrastive.report.result_plots import label_budget_curve
+from contrastive.report.result_plots import compared_curves
 
 TOP1 = ("top1", Logged("positive is the nearest view", "% of anchors"))
 
@@ -57,62 +56,13 @@ def test_colours_are_seen_on_their_background(theme):
     assert len(set(class_colours(30, theme))) == 30
 
 
-def metrics(std=0.0, seeds=1):
-    return {
-        f"{arm}_accuracy@{n}": {"mean": mean, "std": std, "n_seeds": seeds, "values": [mean] * seeds}
-        for arm in ARMS
-        for n, mean in ((100, 90.0), (1000, 95.0))
-    }
-
-
 def rows_of(picture):
     return list(csv.DictReader(io.StringIO(picture.as_json()["csv"])))
-
-
-def test_the_numbers_behind_a_figure_are_those_that_went_in():
-    curves = {arm.name: (arm.id, metrics(), 1000) for arm in ARMS.values()}
-    rows = rows_of(label_budget_curve(curves, (100, 1000), "mnist"))
-    assert {row["what"] for row in rows} == {arm.name for arm in ARMS.values()}
-    for row in rows:
-        n = int(row["labels"])
-        error = {100: 0.10, 1000: 0.05}[n]
-        assert float(row["error_percent"]) == pytest.approx(100 * error)
-        assert float(row["spread_points"]) == pytest.approx(196 * (error * (1 - error) / 1000) ** 0.5)
-
-
-def test_the_two_networks_from_scratch_are_told_apart():
-    own = metrics()
-    curves = {arm: (arm, own, 1000) for arm in ("supervised", "supervised_plain")}
-    one, other = label_budget_curve(curves, (100, 1000), "mnist").light.figure.axes[0].containers
-    assert one.lines[0].get_color() == other.lines[0].get_color()
-    assert [bars.lines[0].get_linestyle() for bars in (one, other)] == ["-", "--"]
-    assert one.lines[0].get_marker() != other.lines[0].get_marker()
-
-
-def test_an_arm_keeps_its_colour_whatever_it_stands_beside():
-    def colours(*arms):
-        axes = label_budget_curve(
-            {arm: (arm, metrics(), 1000) for arm in arms}, (100, 1000), "mnist"
-        ).light.figure.axes[0]
-        return [bars.lines[0].get_color() for bars in axes.containers]
-
-    linear, random = colours("linear", "random_encoder")
-    assert colours("raw_pixel", "random_encoder", "linear")[1:] == [random, linear]
-    assert linear != random
 
 
 def test_uncertainty_is_that_of_the_seeds_where_there_are_several():
     assert uncertainty({"mean": 90.0, "std": 0.3, "n_seeds": 3}, 1000) == (0.3, "one standard deviation over 3 seeds")
     assert "1,000 test images" in uncertainty({"mean": 90.0, "std": 0.0, "n_seeds": 1}, 1000)[1]
-    caption = label_budget_curve({"a": ("linear", metrics(0.3, 3), 1000)}, (100, 1000), "mnist").light.caption
-    assert "3 seeds" in caption
-
-
-def test_error_bars_are_as_long_as_the_spread():
-    picture = label_budget_curve({"a": ("linear", metrics(1.5, 3), 1000)}, (100, 1000), "mnist")
-    (bars,) = (c for c in picture.light.figure.axes[0].collections if hasattr(c, "get_segments"))
-    (low, high), _ = (sorted(point[1] for point in segment) for segment in bars.get_segments())
-    assert (low, high) == (pytest.approx(8.5), pytest.approx(11.5))
 
 
 HISTORY = [{"epoch": i, "loss": 5.0 - i, "top1": i / 4} for i in (1, 2, 3)]
@@ -161,9 +111,28 @@ def test_a_loss_curve_of_another_method_says_nothing_of_chance():
     assert set(rows_of(alone)[0]) == {"run", "epoch", "loss"}
 
 
+def points(budgets, percent=90.0):
+    """With each number of labels the same mean and interval."""
+    return [(n, {"mean": percent, "low": percent - 1, "high": percent + 0.5}) for n in budgets]
+
+
+def test_reports_beside_each_other_have_their_own_looks_and_the_numbers_that_went_in():
+    picture = compared_curves({"a": points((100, 600), 70.0), "b": points((100,), 60.0)}, "balanced_accuracy", "mnist")
+    rows = [[row[name] for name in ("what", "labels", "percent", "low", "high")] for row in rows_of(picture)]
+    assert rows == [
+        ["a", "100", "70.0", "69.0", "70.5"], ["a", "600", "70.0", "69.0", "70.5"], ["b", "100", "60.0", "59.0", "60.5"]
+    ]  # fmt: skip
+    axes = picture.light.figure.axes[0]
+    assert axes.get_ylabel() == "balanced accuracy (%)"
+    one, other = (bars.lines[0] for bars in axes.containers)
+    assert one.get_color() != other.get_color()
+    assert one.get_marker() != other.get_marker()
+    assert "dotted" not in picture.light.caption  # what guessing gets is not known
+
+
 def test_names_of_lines_keep_clear_of_each_other():
-    close = {f"line {i}": ("linear", metrics(), 1000) for i in range(6)}
-    figure = label_budget_curve(close, (100, 1000), "mnist").light.figure
+    close = {f"line {i}": points((100, 1000), 95.0) for i in range(6)}
+    figure = compared_curves(close, "accuracy", "mnist").light.figure
     figure.draw_without_rendering()
     boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]  # without their leaders
     assert len(boxes) == 6
@@ -270,8 +239,7 @@ def test_photographs_keep_their_colours():
 
 @pytest.mark.parametrize("budgets", [(10, 50, 100, 600, 1000, 5000, 6000, 30_000, 60_000), (100, 5000), (7,)])
 def test_numbers_of_labels_do_not_run_into_each_other(budgets):
-    metrics = {f"linear_accuracy@{n}": {"mean": 90.0, "std": 0.3, "n_seeds": 3} for n in budgets}
-    drawn = label_budget_curve({"a": ("linear", metrics, 1000)}, budgets, "mnist").light.figure
+    drawn = compared_curves({"a": points(budgets)}, "accuracy", "mnist").light.figure
     ticks = drawn.axes[0].get_xticklabels()
     drawn.canvas.draw()
     boxes = [tick.get_window_extent() for tick in ticks if tick.get_text()]

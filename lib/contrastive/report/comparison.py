@@ -4,7 +4,6 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +11,21 @@ import nbformat
 
 from ..data import inert
 from ..evaluation import Key, format_metric
-from ..evaluation.statistics import standard_error, uncertainty
 from ..methods import Logged
 from ..settings import METHODS, UserError
 from ..storage.files import atomic_write, printable, read_json, tell
 from . import pictures, plots, result_plots
 from .recording import MIME
 from .render import render_page
+from .report_differences import Report, ReportDifference, differences, headline, interval_of
 from .runner import reports_root, writable_folder
-from .verify import measured_on, results_file
+from .verify import results_file
 
 LONGEST = 40  # characters of a name
-AS_DATA = ("name", "sha256", "pretrain", "train", "validation", "test")
+AS_DATA = ("name", "sha256", "pretrain", "train", "labels", "validation", "test", "judged", "folds", "groups")
 AS_MADE = (
     "commit", "dirty", "platform", "device", "threads", "precision", "packages",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Report:
-    """A report that is compared: its name here, its results, and its training curves, run -> epochs, if it has them."""
-
-    name: str
-    results: Mapping[str, Any]
-    curves: Mapping[str, list[dict[str, float]]]
 
 
 def write_comparison(paths: Sequence[Path], out: Path | None = None) -> Path:
@@ -102,9 +92,10 @@ def comparison_page(reports: Sequence[Report]) -> str:
     cells = [
         _text(
             f"# Comparison: {first} and {', '.join(others)}\n\n**What differs between these reports, and by more than "
-            "noise?** Differences are from the first report. Their 95 % intervals come from the spread over "
-            "seeds and the number of images. Of a number with one seed, the spread is taken to be that of an accuracy "
-            "on as many images as there were labels."
+            "noise?** Differences are from the first report. Their 95 % intervals come from those that the reports "
+            "give (of a report of one seed they do not count what another seed would change), else from the spread "
+            "over seeds and the number of images. Of a number with one seed, the spread is then taken to be that of an "
+            "accuracy on as many images as there were labels."
         ),
         _text("## Settings\n\n" + _settings_table(reports)),
         _text("## Numbers\n\n" + _numbers_table(reports, found)),
@@ -114,7 +105,7 @@ def comparison_page(reports: Sequence[Report]) -> str:
     answers = {
         "answer": _answer(reports, found),
         "numbers": _tiles(reports),
-        "spread": uncertainty(_headline(reports[0])[1], _n_test(reports[0]))[1],
+        "spread": interval_of(reports[0], headline(reports[0]))[1],
         "figure": picture.name if picture else "",
     }
     said = nbformat.v4.new_output("display_data", {MIME: {"answers": {"comparison": answers}}, "text/html": ""})
@@ -177,60 +168,6 @@ def _settings_table(reports: Sequence[Report]) -> str:
     return _table(["what differs", *(report.name for report in reports)], rows)
 
 
-@dataclass(frozen=True)
-class ReportDifference:
-    """How far a metric is from the first report's: in its unit, with the half width of the 95 % interval, or None."""
-
-    name: str
-    value: float
-    interval: float | None
-
-    @property
-    def beyond_noise(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.interval is not None and abs(self.value) > self.interval
-
-    def __str__(self) -> str:
-        decimals = Key.parse(self.name).kind.decimals
-        spread = "(1 seed)" if self.interval is None else f"± {self.interval:.{decimals}f}"
-        return f"{self.value:+.{decimals}f} {spread}"
-
-
-def differences(first: Report, other: Report) -> dict[str, ReportDifference]:
-    """Other less first, for each metric that both have."""
-    found = {}
-    for name, ours in first.results["metrics"].items():
-        theirs = other.results["metrics"].get(name)
-        if theirs is not None:
-            sides = [(first.results, ours), (other.results, theirs)]
-            found[name] = ReportDifference(name, theirs["mean"] - ours["mean"], interval_95(name, sides))
-    return found
-
-
-def interval_95(name: str, sides: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> float | None:
-    """Half the width of the 95 % interval of the difference of a metric's two means, from (results, metric) of each.
-
-    By Student's t with Welch's degrees of freedom, for the spread over few seeds is not well known. With one seed, an
-    accuracy's spread is taken as `verify` takes it; of what is no accuracy, nothing is known: None.
-    """
-    from scipy.stats import t
-
-    fixed, over_seeds = 0.0, []
-    for results, metric in sides:
-        n_images, n_labels = measured_on(name, results)
-        several, share = metric["n_seeds"] > 1, Key.parse(name).kind.spread == "share"
-        if several:
-            over_seeds.append((metric["std"] ** 2 / metric["n_seeds"], metric["n_seeds"] - 1))
-        elif not share:
-            return None
-        if share:
-            fixed += standard_error(metric["mean"], n_images) ** 2
-            fixed += standard_error(metric["mean"], n_labels) ** 2 if n_labels and not several else 0.0
-    total = fixed + sum(variance for variance, _ in over_seeds)
-    unsure = sum(variance**2 / freedom for variance, freedom in over_seeds)
-    return float(t.ppf(0.975, total**2 / unsure) if unsure else 1.96) * total**0.5
-
-
 def _numbers_table(reports: Sequence[Report], found: Sequence[Mapping[str, ReportDifference]]) -> str:
     head, rows = ["number", reports[0].name], []
     for other in reports[1:]:
@@ -245,7 +182,7 @@ def _numbers_table(reports: Sequence[Report], found: Sequence[Mapping[str, Repor
 
 
 def _answer(reports: Sequence[Report], found: Sequence[Mapping[str, ReportDifference]]) -> str:
-    name, _ = _headline(reports[0])
+    name = headline(reports[0])
     parts = [
         f"{other.name} {own[name]} ({'more than noise' if own[name].beyond_noise else 'within noise'})"
         for other, own in zip(reports[1:], found, strict=True)
@@ -265,40 +202,30 @@ def _words(name: str) -> str:
     return inert(what) + (f", {key.labels:,} labels" if key.labels is not None else "")
 
 
-def _n_test(report: Report) -> int:
-    return int(report.results["dataset"].get("judged", report.results["dataset"]["test"]))
-
-
-def _headline(report: Report) -> tuple[str, Mapping[str, Any]]:
-    """The metric that a report leads with, and its name."""
-    metrics = report.results["metrics"]
-    name = str(Key("accuracy", "linear", report.results.get("headline_labels")))
-    name = name if name in metrics else next(iter(metrics))
-    return name, metrics[name]
-
-
 def _tiles(reports: Sequence[Report]) -> list[dict[str, str]]:
     tiles = []
     for report in reports[:4]:
-        name, metric = _headline(report)
-        value = format_metric(name, {**metric, "n_seeds": 1})
-        share = Key.parse(name).kind.spread == "share"
-        spread = f"± {uncertainty(metric, _n_test(report))[0]:.2f}" if share else ""
+        name = headline(report)
+        value = format_metric(name, {**report.results["metrics"][name], "n_seeds": 1})
+        ends, _ = interval_of(report, name)
+        spread = f"{ends['low']:.1f} to {ends['high']:.1f}" if Key.parse(name).kind.spread == "share" else ""
         tiles.append({"value": value, "spread": spread, "what": f"{report.name}: {_words(name)}"})
     return tiles
 
 
 def _budget_curves(reports: Sequence[Report]) -> pictures.Picture | None:
-    curves: dict[str, tuple[str, Any, int]] = {}
-    budgets: set[int] = set()
+    """The linear probe's curves, by the metric that the first report leads with."""
+    metric = Key.parse(headline(reports[0])).metric
+    curves: dict[str, list[tuple[int, dict[str, float]]]] = {}
     for report in reports:
-        keys = [Key.parse(name) for name in report.results["metrics"]]
-        own = {key.labels for key in keys if key.arm == "linear" and key.labels is not None}
+        keys = (Key.parse(name) for name in report.results["metrics"])
+        own = sorted(
+            key.labels for key in keys if (key.arm, key.metric, key.subset) == ("linear", metric, "") and key.labels
+        )
         if own:
-            curves[report.name] = ("linear", report.results["metrics"], _n_test(report))
-            budgets |= own
+            curves[report.name] = [(n, interval_of(report, str(Key(metric, "linear", n)))[0]) for n in own]
     if not curves:
         return None
     data = {report.results["dataset"]["name"] for report in reports}
     name = data.pop() if len(data) == 1 else "each one's data"
-    return result_plots.label_budget_curve(curves, sorted(budgets), name, name="label_budget_curves")
+    return result_plots.compared_curves(curves, metric, name, name="label_budget_curves")

@@ -1,13 +1,13 @@
 """Figures of what classifiers get: error by labels, confusion, corrupted images."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import seaborn as sns
 
 from ..evaluation import ARMS, Findings, Key
 from ..evaluation.metrics import Metrics
-from ..evaluation.statistics import uncertainty
 from .pictures import Sketch, colour_map, figure, name_lines, style_of_many, subplots, themed_colour
 from .tables import NAMES
 
@@ -15,96 +15,76 @@ ERRORS = {"accuracy": "error", "balanced_accuracy": "balanced error"}
 NEARLY_ALL = 90.0  # percent right, beyond which errors are compared by factors
 
 
-@figure
-def label_budget_curve(curves: Mapping[str, tuple[str, Metrics, int]], budgets: Sequence[int], dataset: str) -> Sketch:
-    """Error against the number of labels, with the uncertainty that `uncertainty` tells.
+@dataclass(frozen=True)
+class Line:
+    """What a figure shows against the number of labels.
 
-    curves: a line's name -> the arm that it shows, the metrics, number of test images.
+    look: colour, marker and style. points: numbers of labels, each with a mean and the ends of its interval, in
+    percent, as `Findings.intervals` has them.
     """
-    drawn, axes = subplots(size=(6.6, 3.5))
-    said, ends, rows = [], [], []
-    spreads: dict[str, None] = {}  # in order, each once
-    several_arms = len({arm for arm, *_ in curves.values()}) > 1
-    for i, (name, (arm, metrics, n_test)) in enumerate(curves.items()):
-        own = [n for n in budgets if str(Key("accuracy", arm, n)) in metrics]
-        values = [metrics[str(Key("accuracy", arm, n))] for n in own]
-        error = np.array([max(100 - v["mean"], 1e-2) for v in values])
-        bars = np.array([uncertainty(v, n_test)[0] for v in values])
-        spreads[uncertainty(values[0], n_test)[1]] = None
-        bars = np.stack([np.minimum(bars, 0.9 * error), bars])  # a logarithmic axis has no place for 0
-        colour, marker, style = style_of_many(i)
-        if several_arms:
-            colour, marker, style = ARMS[arm].colour, ARMS[arm].marker, "--" if ARMS[arm].dashed else "-"
-        colour = themed_colour(colour)
-        axes.errorbar(own, error, bars, color=colour, marker=marker, ls=style, ms=5, capsize=3)
-        ends.append((name, own[-1], float(error[-1]), colour))
-        first, last = values[0]["mean"], values[-1]["mean"]
-        said.append(f"{name}: {first:.1f} % right with {own[0]:,} labels, {last:.1f} % with {own[-1]:,}")
-        rows += [
-            {
-                "what": name,
-                "labels": n,
-                "error_percent": 100 - v["mean"],
-                "spread_points": uncertainty(v, n_test)[0],
-            }
-            for n, v in zip(own, values, strict=True)
-        ]
-    axes.set(xscale="log", yscale="log", xlabel="labels", ylabel=f"error on {dataset} (%)")
-    axes.set_xticks(budgets, tick_labels(budgets))
-    axes.xaxis.minorticks_off()
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
-    name_lines(axes, ends)
-    return Sketch(
-        drawn,
-        "Error against number of labels. " + "; ".join(said) + ".",
-        f"Error against the number of labels; lower is better. Bars: {'; '.join(spreads)}.",
-        rows,
-    )
+
+    name: str
+    look: tuple[str, str, str]
+    points: Sequence[tuple[int, Mapping[str, float]]]
 
 
 @figure
 def budget_curves(f: Findings, arms: Sequence[str], dataset: str) -> Sketch:
-    """The headline's metric against the number of labels, a line for each arm, with 95 % intervals. Where the best is
-    nearly always right, as the error on a logarithmic axis, or nothing could be told apart."""
+    """The headline's metric against the number of labels, a line for each arm, with 95 % intervals."""
+    lines = []
+    for arm in (ARMS[arm] for arm in arms):
+        look = arm.colour, arm.marker, "--" if arm.dashed else "-"
+        lines.append(Line(arm.name, look, [(n, f.percent(arm.id, n)) for n in f.budgets(arm.id)]))
+    return _curves(lines, f.metric, dataset, f.guess[f.metric])
+
+
+@figure
+def compared_curves(
+    curves: Mapping[str, Sequence[tuple[int, Mapping[str, float]]]], metric: str, dataset: str
+) -> Sketch:
+    """A metric against the number of labels, a line for each of several reports: its name -> its points."""
+    lines = [Line(name, style_of_many(i), points) for i, (name, points) in enumerate(curves.items())]
+    return _curves(lines, metric, dataset)
+
+
+def _curves(lines: Sequence[Line], metric: str, dataset: str, guess: float | None = None) -> Sketch:
+    """Lines with intervals. Where the best is nearly always right they show the error, on a logarithmic axis, or
+    nothing could be told apart; else what guessing gets is dotted, if it is given."""
     drawn, axes = subplots(size=(6.6, 3.4))
-    own = {arm: [(n, f.percent(arm, n)) for n in f.budgets(arm)] for arm in arms}
-    as_error = max(value["mean"] for points in own.values() for _, value in points) > NEARLY_ALL
+    as_error = max(value["mean"] for line in lines for _, value in line.points) > NEARLY_ALL
     ends, said, rows = [], [], []
-    for arm, points in own.items():
-        numbers, means = [n for n, _ in points], np.array([value["mean"] for _, value in points])
-        bars = np.array([[v["mean"] - v["low"] for _, v in points], [v["high"] - v["mean"] for _, v in points]])
-        shown = np.maximum(100 - means, 1e-2) if as_error else means
+    for line in lines:
+        numbers, means = [n for n, _ in line.points], np.array([value["mean"] for _, value in line.points])
+        low, high = (np.array([value[end] for _, value in line.points]) for end in ("low", "high"))
+        bars, shown = np.array([means - low, high - means]), means
         if as_error:  # upside down, and a logarithmic axis has no place for 0
+            shown = np.maximum(100 - means, 1e-2)
             bars = np.stack([np.minimum(bars[1], 0.9 * shown), bars[0]])
-        look, colour = ARMS[arm], themed_colour(ARMS[arm].colour)
-        style = {"color": colour, "marker": look.marker, "ls": "--" if look.dashed else "-", "ms": 5, "capsize": 3}
-        axes.errorbar(numbers, shown, np.maximum(bars, 0), **style)
-        ends.append((look.name.replace(" from scratch", ""), numbers[-1], float(shown[-1]), colour))
-        said.append(f"{look.name}: {means[0]:.1f} % with {numbers[0]:,} labels, {means[-1]:.1f} % with {numbers[-1]:,}")
+        colour, marker, style = themed_colour(line.look[0]), *line.look[1:]
+        axes.errorbar(
+            numbers, shown, np.maximum(bars, 0), color=colour, marker=marker, ls=style, ms=5, capsize=3
+        )  # fmt: skip
+        ends.append((line.name.replace(" from scratch", ""), numbers[-1], float(shown[-1]), colour))
+        said.append(f"{line.name}: {means[0]:.1f} % with {numbers[0]:,} labels, {means[-1]:.1f} % with {numbers[-1]:,}")
         rows += [
-            {"what": look.name, "labels": n, "percent": v["mean"], "low": v["low"], "high": v["high"]}
-            for n, v in points
+            {"what": line.name, "labels": n, "percent": value["mean"], "low": value["low"], "high": value["high"]}
+            for n, value in line.points
         ]
-    budgets = sorted({n for points in own.values() for n, _ in points})
-    axes.set(xscale="log", xlabel="labels", ylabel=f"{NAMES[f.metric]} (%)")
+    budgets = sorted({n for line in lines for n, _ in line.points})
+    axes.set(xscale="log", xlabel="labels", ylabel=f"{NAMES[metric]} (%)")
     if as_error:
-        axes.set(yscale="log", ylabel=f"{ERRORS[f.metric]} on {dataset} (%)")
+        axes.set(yscale="log", ylabel=f"{ERRORS[metric]} on {dataset} (%)")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
-    else:
-        axes.axhline(f.guess[f.metric], color=themed_colour("grey"), ls=":", lw=1)
+    elif guess is not None:
+        axes.axhline(guess, color=themed_colour("grey"), ls=":", lw=1)
     axes.set_xticks(budgets, tick_labels(budgets))
     axes.xaxis.minorticks_off()
     name_lines(axes, ends)
-    better = "lower is better" if as_error else "higher is better; dotted: always guessing the most frequent class"
-    what = f"{'Error' if as_error else NAMES[f.metric].capitalize()} against the number of labels"
+    better = "lower is better" if as_error else "higher is better"
+    better += "; dotted: always guessing the most frequent class" if guess is not None and not as_error else ""
+    what = f"{'Error' if as_error else NAMES[metric].capitalize()} against the number of labels"
     return Sketch(drawn, f"{what}. {'; '.join(said)}.", f"{what}; {better}. Bars: 95 % intervals.", rows)
-
-
-def bounds(value: Mapping[str, float]) -> dict[str, float]:
-    """The ends of an interval."""
-    return {end: value[end] for end in ("low", "high")}
 
 
 def tick_labels(numbers: Sequence[int]) -> list[str]:

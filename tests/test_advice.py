@@ -218,6 +218,18 @@ def test_that_pretraining_saves_no_label_is_said():
     assert "saves no labels" not in alike
 
 
+def test_where_labels_alone_are_best_it_is_said_whether_that_is_so_with_fewer_of_them_too():
+    arms = {"linear": 0.6, "general": 0.7, "supervised": 0.9}
+    said, _ = told(arms, before={"linear": 0.5, "general": 0.65, "supervised": 0.3})
+    assert re.search(
+        r"So pretraining saves no labels here; with 25 labels, though, ImageNet features give 35\.0 points more "
+        r"\(95 %: [\d.]+ to [\d.]+\)\.",
+        said,
+    )
+    for before in ({"general": 0.65, "supervised": 0.64}, {"supervised": 0.3}):  # within noise; nothing to compare with
+        assert "though" not in told(arms, before=before)[0]
+
+
 def test_costs_are_told_unless_they_were_paid_before():
     shares = {"linear": 0.9, "supervised": 0.6, "general": 0.8}
     said, _ = told(

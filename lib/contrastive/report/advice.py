@@ -209,9 +209,9 @@ def _labels_saved(f: Findings, way: Way) -> str:
     """How many labels would do the same without help."""
     if way.name == "scratch":
         linear = f.saved.get("linear", {}).get(str(f.headline))
-        if linear is None or linear["high"] is None or linear["high"] > f.headline:
-            return ""
-        return "So pretraining saves no labels here."
+        none = linear is not None and linear["high"] is not None and linear["high"] <= f.headline
+        said = "; ".join(part for part in ("so pretraining saves no labels here" * none, _with_fewer(f)) if part)
+        return f"{said[0].upper()}{said[1:]}." if said else ""
     own = f.saved.get(way.arm, {}).get(str(f.headline))
     if own is None:
         return ""
@@ -226,6 +226,18 @@ def _labels_saved(f: Findings, way: Way) -> str:
             )
         return f"Labels alone would need {tried} for that."
     return f"Labels alone would need {labels_in_words(needed, own)} for that{between(own)}."
+
+
+def _with_fewer(f: Findings) -> str:
+    """The largest number of labels, below the headline's, with which another way surely beats labels alone, and by how
+    much; empty if there is none."""
+    for n in sorted({n for arm in SCRATCH for n in f.budgets(arm) if n < f.headline}, reverse=True):
+        gains = {name: f.difference(name, f.scratch(n), n) for name in ASKED_FOR if f.has(name, n)}
+        sure = {name: gain for name, gain in gains.items() if surely(gain)}
+        if sure:
+            name = max(sure, key=lambda name: sure[name].points)
+            return f"with {n:,} labels, though, {IN_WORDS[name]} {_verb(name)} {_points(sure[name])}"
+    return ""
 
 
 def _costs(f: Findings) -> str:

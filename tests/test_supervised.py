@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from contrastive import Settings, load_encoder, load_images, pretrain, resolve
 from contrastive.augment.pipeline import Augment
 from contrastive.evaluation import labelled
-from contrastive.evaluation.labelled import MOST_CROSS_VALIDATED, classifier, network_budgets
+from contrastive.evaluation.labelled import MOST_CROSS_VALIDATED, classifier, middle_and_headline, network_budgets
 from contrastive.settings import RunError
 from contrastive.storage.tensors import hash_tensors
 from contrastive.training import initial_method, loop
@@ -156,3 +156,10 @@ def test_networks_are_trained_with_numbers_of_labels_that_lie_apart():
     assert network_budgets(budgets, 60_000, True) == [1000, 6000, 60_000]
     assert network_budgets((10, 12), 12, True) == [12]
     assert MOST_CROSS_VALIDATED == 3
+
+
+def test_fine_tuning_is_measured_where_it_can_save_labels_too():
+    assert middle_and_headline([10, 40, 200, 1000, 5232], 5232) == [200, 5232]
+    assert middle_and_headline([100, 600, 5000, 30_000, 60_000], 30_000) == [600, 30_000]
+    assert middle_and_headline([50, 240], 240) == [50, 240]
+    assert middle_and_headline([7, 9], 7) == [7]

@@ -151,7 +151,7 @@ def test_that_no_label_is_saved_is_said_as_plainly(changes, said):
     assert savings_sentence(METRICS, {"100": SAVED["100"] | changes}, 100).endswith(said)
 
 
-def test_labels_saved_are_listed_for_the_linear_probe_with_all_numbers_of_labels_and_for_others_with_two():
+def test_labels_saved_are_listed_with_all_numbers_of_labels_and_of_imagenet_features_with_two():
     shares = {"linear": (0.7, 0.9), "finetuned": (0.6, 0.8), "general": (0.75, 0.85), "supervised": (0.5, 0.8)}
     right = {arm: {n: some_right(N, a) for n, a in zip((100, 1000), own, strict=True)} for arm, own in shares.items()}
     for arm in ("linear", "general"):

@@ -35,6 +35,13 @@ def network_budgets(budgets: Sequence[int], headline: int, cross_validated: bool
     return kept[: MOST_CROSS_VALIDATED if cross_validated else None][::-1]
 
 
+def middle_and_headline(budgets: Sequence[int], headline: int) -> list[int]:
+    """Of numbers of labels the middle one of those below the headline's, and the headline's: with that alone nobody
+    would know how many labels are saved, since networks from scratch have no more of them."""
+    below = [n for n in budgets if n < headline]
+    return [below[len(below) // 2], headline] if below else [headline]
+
+
 def classifier(
     settings: Settings, images: Images, index: Tensor, pretrained: Encoder | None = None, augmented: bool = True
 ) -> Supervised:

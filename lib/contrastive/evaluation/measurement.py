@@ -23,7 +23,7 @@ from .corruptions import CORRUPTIONS, corrupt
 from .diagnostics import diagnose
 from .joint_probe import JointProbe, fit_probes
 from .judging import how_judged
-from .labelled import classifier, network_budgets
+from .labelled import classifier, middle_and_headline, network_budgets
 from .metrics import COMPARED, KNN_K, Key, Row
 from .probes import Probe, accuracy_percent, embed, fit_probe, knn_predict
 
@@ -168,7 +168,7 @@ class Measurement:
                 continue
             budgets = network_budgets(self.budgets, self.headline, bool(self.judging.n_folds))
             if not (arm.thorough or self.full):
-                budgets = [self.headline]
+                budgets = middle_and_headline(budgets, self.headline)
             how = arm.labels(self.subject)
             with self.costing(arm.id):
                 for n in self.bar(arm.whom, [n for n in budgets if arm.most is None or n <= arm.most]):

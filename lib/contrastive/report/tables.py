@@ -184,7 +184,7 @@ def savings_lines(f: Findings, read_labels: bool = False) -> str:
         f"- {savings_sentence(f.metrics, saved, int(n), arm, f.metric)}"
         for arm, saved in f.saved.items()
         for n in saved
-        if arm == "linear" or int(n) in (f.few, f.headline)
+        if arm != "general" or int(n) in (f.few, f.headline)
     ]
     return "\n".join(lines)
 

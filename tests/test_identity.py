@@ -23,8 +23,8 @@ COMPONENTS = {
         1,
         {
             "dataset": "auto", "n_images": None, "image_size": None, "fit": "crop", "background": "white",
-            "window": "auto", "group": None, "split_seed": 0, "skip_damaged": False, "drop_copies": False,
-            "follow_links": False,
+            "window": "auto", "label": None, "group": None, "split_seed": 0, "skip_damaged": False,
+            "drop_copies": False, "follow_links": False,
         },
     ),
     "ViewSettings": (1, {"augment": "auto", "second_augment": None, "view_size": None}),
@@ -105,6 +105,7 @@ OTHERS = {
 # How images are read names no run: their checksum does, which follows from it.
 READING = {
     "dataset": "/elsewhere/images", "image_size": 32, "fit": "pad", "background": "black", "window": "0:4095",
+    "label": "effusion",
     "group": r"(p\d+)", "split_seed": 1, "skip_damaged": True, "drop_copies": True, "follow_links": True,
 }  # fmt: skip
 WITHOUT_WEIGHT = READING | {

@@ -40,22 +40,23 @@ def array_names(tree: Tree) -> list[str]:
     return list(idx_names(tree).values()) or packed
 
 
-def arrays_in(tree: Tree) -> tuple[ArrayPictures, Manifest]:
-    """The arrays in a tree without image files: IDX files, or one .npz or .npy. Raises: UserError."""
+def arrays_in(tree: Tree, label: str | None = None) -> tuple[ArrayPictures, Manifest]:
+    """The arrays in a tree without image files: IDX files, or one .npz or .npy. label: as `read_labels` takes it.
+    Raises: UserError."""
     idx, names = idx_names(tree), array_names(tree)
     if idx:
         folder, as_they_are = tree.where, isinstance(tree, Folder) and all(new == name for new, name in idx.items())
         if not as_they_are and len(idx) == len(IDX_FILES):
             folder = _unpacked(tree, idx)
         check_idx(folder, folder)
-        return arrays.read_arrays(idx_arrays(folder), tree.where, tree.stamp(names))
+        return arrays.read_arrays(idx_arrays(folder), tree.where, tree.stamp(names), label)
     if not names:
         raise layout.nothing_found(tree)
     if len(names) > 1:
         raise UserError(f"{tree.where} holds several arrays, {names[0]!r} and {names[1]!r}. Give the path of one.")
     name = PurePosixPath(names[0]).name
     file = tree.where / names[0] if isinstance(tree, Folder) else _unpacked(tree, {name: names[0]}) / name
-    return arrays.read_arrays(arrays.read_npz(file), tree.where / names[0], tree.stamp(names))
+    return arrays.read_arrays(arrays.read_npz(file), tree.where / names[0], tree.stamp(names), label)
 
 
 def _unpacked(tree: Tree, names: dict[str, str]) -> Path:

@@ -18,6 +18,7 @@ from .labels_file import value
 from .layout import SPLITS
 from .manifest import TEST, TRAIN, VAL, Manifest, counted
 from .picture import Picture
+from .several_labels import column_of, one_label_each
 
 PARTS = (TRAIN, VAL, TEST)
 IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "data", "pixels")
@@ -135,8 +136,20 @@ def by_part(arrays: Mapping[str, np.ndarray], where: object) -> tuple[dict[str, 
     return full, [name for name in arrays if name not in of_use]
 
 
-def read_arrays(arrays: Mapping[str, np.ndarray], where: object, stamp: str = "") -> tuple[ArrayPictures, Manifest]:
+def read_arrays(
+    arrays: Mapping[str, np.ndarray],
+    where: object,
+    stamp: str = "",
+    label: str | None = None,
+    names: Sequence[str] = (),
+) -> tuple[ArrayPictures, Manifest]:
     """Arrays as images, and a row for each.
+
+    Args:
+        arrays: by their names; see `by_part`.
+        where: for messages.
+        stamp: changes with the file.
+        label, names: as `read_labels` takes them.
 
     Raises:
         UserError: when shapes, types or labels may mean several things.
@@ -159,7 +172,8 @@ def read_arrays(arrays: Mapping[str, np.ndarray], where: object, stamp: str = ""
         if groups is not None and groups.size != n:
             raise UserError(f"{where}: {groups.size:,} groups for {n:,} {part} images. Give one for each.")
         m.groups += [None] * n if groups is None else _texts(groups.reshape(-1))
-    m.labels, remarks = read_labels({p: k.get("label") for p, k in parts.items()}, [len(p) for p in pixels], where)
+    labels = {part: kinds.get("label") for part, kinds in parts.items()}
+    m.labels, remarks = read_labels(labels, [len(part) for part in pixels], where, label, names)
     m.remarks += ([remark] if remark else []) + remarks
     return ArrayPictures(where, pixels, m.names, stamp), m
 
@@ -210,19 +224,23 @@ def as_pixels(parts: Sequence[np.ndarray], where: object) -> tuple[list[np.ndarr
     return [part.astype(np.float32) for part in parts], said
 
 
-def read_labels(labels: Mapping[str, Any], counts: Sequence[int], where: object) -> tuple[list[str | None], list[str]]:
+def read_labels(
+    labels: Mapping[str, Any], counts: Sequence[int], where: object, label: str | None = None, names: Sequence[str] = ()
+) -> tuple[list[str | None], list[str]]:
     """Labels of any kind as names of classes, one for each image, None where there is none; and remarks.
 
-    Whole numbers (-1: none), text (empty: none), bool, one-hot rows. Several labels an image cannot be told apart by
-    one classifier: then none is used, and a remark says so.
+    Whole numbers (-1: none), text (empty: none), bool, one-hot rows. Of several labels an image
+    one can be chosen, as yes or no; else none is used, and a remark says so.
 
     Args:
         labels: split -> its labels, or None.
         counts: images of each split.
         where: for messages.
+        label: which of several labels an image is used, by its name or its number from 0.
+        names: of these labels, if they are known.
 
     Raises:
-        UserError: when it is unclear what they mean.
+        UserError: when it is unclear what they mean, or there is no such label.
     """
     given = {}
     for (part, array), n in zip(labels.items(), counts, strict=True):
@@ -238,6 +256,8 @@ def read_labels(labels: Mapping[str, Any], counts: Sequence[int], where: object)
                     f"{where}: {part} labels have the shape {seen} for {counted(n, 'image')}. Give one label for each."
                 )
             given[part] = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if label is not None and not any(array.ndim == 2 for array in given.values()):
+        raise one_label_each(label, where)
     if not given:
         return [None] * sum(counts), []
     if len({array.ndim for array in given.values()}) > 1:
@@ -249,17 +269,22 @@ def read_labels(labels: Mapping[str, Any], counts: Sequence[int], where: object)
             raise UserError(
                 f"{where}: labels are {rows.dtype} of {rows.shape[1]} columns. One a row is needed, or 0 and 1."
             )
-        if not (rows.sum(1) == 1).all():
+        if label is not None:
+            given = {part: column_of(array, label, names, where) for part, array in given.items()}
+            remarks.append(f"Of the {rows.shape[1]} labels of each image {inert(label)} is used, as yes or no.")
+        elif not (rows.sum(1) == 1).all():
+            which = f"{names[0]}, for example" if names else f"0 to {rows.shape[1] - 1}"
             remarks.append(
                 f"Each image has {rows.shape[1]} labels that are yes or no (multi-label). The evaluation is of one "
-                "label an image, so none is used."
+                f"label an image, so none is used. Choose one by the parameter label: {which}."
             )
             return [None] * sum(counts), remarks
-        given = {part: array.argmax(1) for part, array in given.items()}
-    names = _class_names(np.concatenate(list(given.values())), where)
+        else:
+            given = {part: array.argmax(1) for part, array in given.items()}
+    classes = _class_names(np.concatenate(list(given.values())), where)
     found: list[str | None] = []
     for part, n in zip(labels, counts, strict=True):
-        of_part, names = (names[:n], names[n:]) if part in given else ([None] * n, names)
+        of_part, classes = (classes[:n], classes[n:]) if part in given else ([None] * n, classes)
         found += of_part
     return found, remarks
 

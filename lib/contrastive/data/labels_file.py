@@ -14,6 +14,7 @@ from ..settings import UserError
 from .images import inert
 from .layout import SPLITS, UNLABELLED
 from .manifest import TRAIN, Manifest, counted
+from .several_labels import BETWEEN, cells_as_yes_or_no, listed
 from .trees import Tree
 
 # Usual headers, compared without case, blanks, hyphens and underscores
@@ -42,11 +43,12 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # first bytes of a text that is
 Rows = list[dict[str, str]]
 
 
-def find_table(tree: Tree, tables: Sequence[str]) -> str | None:
+def find_table(tree: Tree, tables: Sequence[str], label: str | None = None) -> str | None:
     """The table that belongs to the images: one named labels, else the only one whose header has a column of images
-    and one of labels. Raises: UserError when there are several."""
+    and one of labels, or one that is named like the label that is asked about. Raises: UserError when there are
+    several."""
     named = [t for t in tables if PurePosixPath(t).stem.casefold() == "labels"]
-    fitting = named or [t for t in tables if _fits(_header(tree, t))]
+    fitting = named or [t for t in tables if _fits(_header(tree, t), label)]
     if len(fitting) > 1:
         raise UserError(
             f"{tree.where} has several tables of labels, {fitting[0]} and {fitting[1]}. Keep one, named labels.csv."
@@ -54,15 +56,22 @@ def find_table(tree: Tree, tables: Sequence[str]) -> str | None:
     return fitting[0] if fitting else None
 
 
-def apply_table(tree: Tree, table: str, m: Manifest) -> Manifest:
+def apply_table(tree: Tree, table: str, m: Manifest, label: str | None = None) -> Manifest:
     """The manifest with the labels, groups and splits of a table; they replace what folders say.
 
+    Args:
+        tree, table: where the table lies.
+        m: of the images.
+        label: which label is asked about, of several that images have: a column, or one of those that cells list.
+
     Raises:
-        UserError: when the table cannot be read, or does not fit the images.
+        UserError: when the table cannot be read, or does not fit the images; when there is no such label.
     """
     where = f"{tree.where / table}"
     header, rows = _read(tree, table)
     columns = _columns(header)
+    if label is not None:
+        _choose_label(columns, header, rows, label, where)
     if "image" not in columns or len(columns) == 1:
         raise UserError(
             f"{where} has the columns {', '.join(header)[:200]}: one named image, with file names, and one named label "
@@ -70,7 +79,8 @@ def apply_table(tree: Tree, table: str, m: Manifest) -> Manifest:
         )
     if twice := [name for name in columns.values() if header.count(name) > 1]:
         raise UserError(f"{where} has two columns named {twice[0]!r}. Keep one.")
-    remarks = _drop_other_split(columns, rows)
+    remarks = [] if label is None else [f"The label that is asked about is {inert(label)}."]
+    remarks += _drop_other_split(columns, rows)
     of_image = _rows_of_images(rows, columns, m, where)
     if missing := len(rows) - sum(n for _, n in of_image.values()):
         remarks.append(f"{counted(missing, 'row names', 'rows name')} an image that is not there ({inert(table)}).")
@@ -107,6 +117,27 @@ def unread_table(tree: Tree) -> str:
         if own.startswith("labels.") and own.removeprefix("labels") in UNREAD:
             return f"{inert(name)} is not read: save it as labels.csv."
     return ""
+
+
+def _choose_label(columns: dict[str, str], header: Sequence[str], rows: Rows, label: str, where: str) -> None:
+    """Make the label that is asked about the only one: in `columns` or, of one that cells list, in the rows. Raises:
+    UserError."""
+    named = [name for name in header if _plain(name) == _plain(label)]
+    if named and named[0] != columns.get("image"):
+        chosen = cells_as_yes_or_no([value(row[named[0]]) for row in rows], label)
+        columns["label"] = named[0]
+    else:
+        own = columns.get("label")
+        found = listed([value(row[own]) for row in rows], label) if own else None
+        if found is None or own is None:
+            others = [name for name in header if name not in columns.values()]
+            raise UserError(
+                f"parameter label={label!r}: {where} has no such column, and no cell lists it between {BETWEEN!r}. Its "
+                f"other columns: {inert(', '.join(others))[:200] or 'none'}."
+            )
+        chosen = found
+    for row, text in zip(rows, chosen, strict=True):
+        row[columns["label"]] = text
 
 
 def _drop_other_split(columns: dict[str, str], rows: Rows) -> list[str]:
@@ -213,8 +244,10 @@ def _columns(header: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _fits(header: Sequence[str]) -> bool:
-    return {"image", "label"} <= _columns(header).keys()
+def _fits(header: Sequence[str], label: str | None = None) -> bool:
+    found = _columns(header).keys()
+    asked = label is not None and _plain(label) in map(_plain, header)
+    return "image" in found and ("label" in found or asked)
 
 
 def _header(tree: Tree, table: str) -> Sequence[str]:

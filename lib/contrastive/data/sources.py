@@ -21,6 +21,7 @@ from .images import Images, inert
 from .labels_file import apply_table, find_table, unread_table
 from .named import NAMED, SHORT_NAMES, ensure_named, named_note
 from .pictures import FilePictures, Pictures, Reading
+from .several_labels import one_label_each
 from .trees import Folder, Tree, file_stamp, is_archive, open_tree
 
 NAMES = ("auto", "sklearn_digits", *NAMED)
@@ -57,7 +58,7 @@ def load_images(dataset: Any = "auto", labels: Any = None, groups: Any = None, *
         named = {name: np.asarray(value) for name, value in given.items() if value is not None}
     except (ValueError, TypeError, RuntimeError) as error:  # of different shapes, or tensors on another device
         raise UserError(f"the images are no array: {str(error).splitlines()[0]} Give one array.") from None
-    pictures, manifest = arrays.read_arrays(named, "the array")
+    pictures, manifest = arrays.read_arrays(named, "the array", label=data.label)
     return assemble(Source("array", pictures, manifest), data)
 
 
@@ -106,7 +107,7 @@ def _state(data: DataSettings, path: Path) -> _State:
 
 @lru_cache(maxsize=2)
 def _named(data: DataSettings, root: str) -> Images:
-    return assemble(_named_source(data.dataset, Path(root)), data)
+    return assemble(_named_source(data.dataset, Path(root), data.label), data)
 
 
 @lru_cache(maxsize=2)
@@ -165,9 +166,9 @@ class OneFile:
 # --- By name ------------------------------------------------------------------------------------------------------
 
 
-def _named_source(name: str, root: Path) -> Source:
+def _named_source(name: str, root: Path, label: str | None = None) -> Source:
     if name == "sklearn_digits":
-        return _digits()
+        return _digits(label=label)
     try:
         path = ensure_named("mnist" if name == "auto" else name, root)
     except NoNetworkError as problem:
@@ -180,7 +181,8 @@ def _named_source(name: str, root: Path) -> Source:
         os.environ.setdefault("CONTRASTIVE_OFFLINE", problem.reason)  # one look is enough, also for notebooks
         return _digits(
             f"MNIST is not in {inert(str(root / 'MNIST' / 'raw'))} and {problem.reason}, so these are scikit-learn's "
-            "8x8 digits, enlarged to 28x28."
+            "8x8 digits, enlarged to 28x28.",
+            label,
         )
     known = NAMED["mnist" if name == "auto" else name]
     if known.kind == "cifar10":
@@ -190,11 +192,11 @@ def _named_source(name: str, root: Path) -> Source:
         named, stamp = idx_arrays(path), ""
     else:
         named, stamp = arrays.read_npz(path), file_stamp(path)
-    found, manifest = arrays.read_arrays(named, known.title, stamp)
+    found, manifest = arrays.read_arrays(named, known.title, stamp, label, known.classes if known.multi_label else ())
     return Source(known.name, found, manifest, named_note(known.name, path), known.classes, known.name == "mnist")
 
 
-def _digits(note: str = "") -> Source:
+def _digits(note: str = "", label: str | None = None) -> Source:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -208,7 +210,7 @@ def _digits(note: str = "") -> Source:
         for part, index in (("train", train), ("test", test))
         for what, all_of in (("images", images.numpy()), ("labels", bunch.target))
     }
-    found, manifest = arrays.read_arrays(named, "sklearn_digits")
+    found, manifest = arrays.read_arrays(named, "sklearn_digits", label=label)
     return Source("sklearn_digits", found, manifest, note, tuple("0123456789"), handwriting=True)
 
 
@@ -219,7 +221,7 @@ def _path_source(data: DataSettings, path: Path, tree: Tree | None = None) -> So
     name = _path_name(path)
     if path.is_file() and path.suffix.lower() in ARRAY_ENDINGS:
         _check_group(data, path)
-        found, manifest = arrays.read_arrays(arrays.read_npz(path), path, file_stamp(path))
+        found, manifest = arrays.read_arrays(arrays.read_npz(path), path, file_stamp(path), data.label)
         return Source(name, found, manifest)
     if not (path.is_dir() or (path.is_file() and is_archive(path))):
         raise UserError(f"{path} is no data set: give a folder, a .zip or .tar, or an .npz or .npy file.")
@@ -227,15 +229,17 @@ def _path_source(data: DataSettings, path: Path, tree: Tree | None = None) -> So
     images, tables, left_out = layout.sorted_out(tree)
     if not images or idx_names(tree):
         _check_group(data, path)
-        found, manifest = arrays_in(tree)
+        found, manifest = arrays_in(tree, data.label)
         if others := len(tree.names) - len(array_names(tree)):
             manifest.left_out["", "beside the arrays"] = others
         return Source(name, found, manifest)
-    table = find_table(tree, tables)
+    table = find_table(tree, tables, data.label)
+    if table is None and data.label is not None:
+        raise one_label_each(data.label, path)
     manifest = layout.read_layout(images, path, table is not None)
     manifest.left_out.update(left_out)
     if table is not None:
-        manifest = apply_table(tree, table, manifest)
+        manifest = apply_table(tree, table, manifest, data.label)
     elif said := unread_table(tree):
         manifest.remarks.append(said)
     if others := len(tables) - (table is not None):

@@ -68,8 +68,8 @@ class DataSettings(Component):
     read."""
 
     LOOSE = frozenset({
-        "dataset", "image_size", "fit", "background", "window", "group", "split_seed", "skip_damaged", "drop_copies",
-        "follow_links",
+        "dataset", "image_size", "fit", "background", "window", "label", "group", "split_seed", "skip_damaged",
+        "drop_copies", "follow_links",
     })  # fmt: skip
     dataset: str = Field(
         "auto",
@@ -86,6 +86,11 @@ class DataSettings(Component):
     background: Literal["white", "black"] = Field("white", description="what shows through transparent images")
     window: str = Field(
         "auto", description="values of images of more than 8 bits that become black and white, as in 0:4095"
+    )
+    label: str | None = Field(
+        None,
+        min_length=1,
+        description="where images have several labels, the one that is asked about: its name, or its number from 0",
     )
     group: str | None = Field(
         None, description=r"regular expression for what stays on one side of a split, as in (patient\d+)"

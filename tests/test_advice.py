@@ -142,7 +142,8 @@ def test_where_little_is_known_that_is_not_said():
     groups = np.arange(40) // 2
     for given, what in ((None, "images"), (groups, "groups")):
         said, _ = told({"linear": (0.35, 2), "supervised": (0.25, 3)}, n=40, groups=given)
-        assert said.startswith("Too few labels to tell whether anything is better than guessing.\nWith 100 labels")
+        few = "labelled groups" if given is not None else "labels"
+        assert said.startswith(f"Too few {few} to tell whether anything is better than guessing.\nWith 100 labels")
         assert said.endswith(f"So nothing can be said of labels saved. Next: label more {what}.")
 
 

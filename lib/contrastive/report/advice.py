@@ -157,7 +157,9 @@ def _what(f: Findings) -> str:
 
 
 def _too_few(f: Findings) -> str:
-    return f"Too few {'labels' if f.judging.n_folds else _what(f)}"
+    if f.judging.n_folds:
+        return f"Too few {'labelled groups' if len(f.judging.groups) else 'labels'}"
+    return f"Too few {_what(f)}"
 
 
 def _verdict(f: Findings, way: Way, read_labels: bool) -> str:

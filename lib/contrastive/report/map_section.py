@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..data import Images
 from ..evaluation import Findings, diagnostics, probes
+from ..evaluation.arms import MOST_GENERAL
 from ..evaluation.general import general_features, general_network
 from ..evaluation.kept_probe import KeptProbe
 from ..evaluation.label_errors import Suspect, judged_places, label_errors
@@ -18,7 +19,6 @@ from .data_section import file_name
 from .explorer import Explorer, explore
 
 OWN, IMAGENET, RANDOM = "pretrained", "ImageNet", "random"
-MOST_GENERAL = 10_000  # labels, up to which ImageNet features serve to find errors, if they are the better ones
 NEIGHBOURS = 6
 
 

@@ -289,6 +289,9 @@ def test_two_classes_are_told_of_by_balanced_accuracy():
     assert expected in said
     tiles = advice.key_numbers(found)
     assert tiles[-1] == ("50.0 %", "", "balanced accuracy by guessing")
+    for arm, (_, _, what) in zip(("supervised", "linear"), tiles, strict=False):
+        scores = found.evaluations[0].values[f"{arm}_macro_auc@100"].mean()
+        assert what.endswith(f"; AUC {100 * scores:.1f} %")
     assert advice.spread(found) == (
         "balanced accuracy with 100 labels; 95 % interval from 400 cross-validated images, one seed"
     )
@@ -301,6 +304,7 @@ def test_key_numbers_are_the_ways_that_people_ask_for_with_their_intervals():
     for arm, (_, shown, _) in zip(("supervised_plain", "general", "linear"), tiles, strict=False):
         assert shown == f"{found.percent(arm)['low']:.1f} to {found.percent(arm)['high']:.1f}"
     assert len({what for *_, what in tiles}) == 4
+    assert not any("AUC" in what for *_, what in tiles)  # of even classes it would say much the same
 
 
 def test_what_intervals_are_of_is_said():

@@ -17,7 +17,7 @@ from contrastive.methods import Logged
 from contrastive.report import grid_plots, plots, result_plots
 from contrastive.report.pictures import DARK, LIGHT, class_colours, figure_html
 from contrastive.report.plots import loss_curve
-from contrastive.report.result_plots import compared_curves
+from contrastive.report.result_plots import compared_curves, tick_labels
 
 TOP1 = ("top1", Logged("positive is the nearest view", "% of anchors"))
 
@@ -237,7 +237,15 @@ def test_photographs_keep_their_colours():
     assert len(np.unique(drawn, axis=0)) > 1000
 
 
-@pytest.mark.parametrize("budgets", [(10, 50, 100, 600, 1000, 5000, 6000, 30_000, 60_000), (100, 5000), (7,)])
+@pytest.mark.parametrize(
+    "budgets",
+    [
+        (10, 50, 100, 600, 1000, 5000, 6000, 30_000, 60_000),
+        (4, 10, 20, 40, 100, 200, 400, 1000, 2616, 5232),
+        (100, 5000),
+        (7,),
+    ],
+)
 def test_numbers_of_labels_do_not_run_into_each_other(budgets):
     drawn = compared_curves({"a": points(budgets)}, "accuracy", "mnist").light.figure
     ticks = drawn.axes[0].get_xticklabels()
@@ -246,6 +254,7 @@ def test_numbers_of_labels_do_not_run_into_each_other(budgets):
     assert len(ticks) == len(budgets)
     assert ticks[0].get_text()
     assert not any(left.overlaps(right) for left, right in itertools.pairwise(boxes))
+    assert tick_labels((4, 200, 1000, 2616, 5232)) == ["4", "200", "1k", "2.6k", "5.2k"]
 
 
 def test_runs_that_logged_different_things_share_a_table():

@@ -66,9 +66,9 @@ class Findings:
         """The numbers of labels with which an arm was measured."""
         return sorted(key.labels for key in self.keys if key.arm == arm and key.metric == "accuracy" and key.labels)
 
-    def has(self, arm: str, n: int | None = None) -> bool:
-        """Whether an arm was measured with n labels, by default with the headline's."""
-        return str(Key(self.metric, arm, n or self.headline)) in self.evaluations[0].values
+    def has(self, arm: str, n: int | None = None, metric: str = "") -> bool:
+        """Whether an arm was measured with n labels, by default with the headline's, and by its metric."""
+        return str(Key(metric or self.metric, arm, n or self.headline)) in self.evaluations[0].values
 
     def values(self, key: Key, draws: int | None = None) -> np.ndarray:
         """Values of the judged images (see `per_image`), float64 seeds x draws x images."""

@@ -290,8 +290,10 @@ def key_numbers(f: Findings) -> list[tuple[str, str, str]]:
     tiles = []
     for way in ways(f):
         if way.name in ASKED_FOR:
-            own = f.percent(way.arm)
-            tiles.append((f"{own['mean']:.1f} %", f"{own['low']:.1f} to {own['high']:.1f}", TILES[way.name]))
+            own, what = f.percent(way.arm), TILES[way.name]
+            if f.metric == "balanced_accuracy" and f.has(way.arm, metric="macro_auc"):  # which needs no threshold
+                what += f"; AUC {f.percent(way.arm, metric='macro_auc')['mean']:.1f} %"
+            tiles.append((f"{own['mean']:.1f} %", f"{own['low']:.1f} to {own['high']:.1f}", what))
     name = f"{NAMES[f.metric]} by guessing"
     tiles.append((f"{f.guess[f.metric]:.1f} %", "", name))
     return tiles

@@ -92,7 +92,8 @@ def tick_labels(numbers: Sequence[int]) -> list[str]:
     span, last, labels = np.log10(numbers[-1] / numbers[0]) or 1.0, -np.inf, []
     for n in numbers:
         clear = np.log10(n) - last > 0.07 * span  # about the width of four figures
-        labels.append((f"{n / 1000:g}k" if n >= 1000 else str(n)) if clear else "")
+        short = f"{n / 1000:.1f}".removesuffix(".0") + "k" if n >= 1000 else str(n)
+        labels.append(short if clear else "")
         last = np.log10(n) if clear else last
     return labels
 

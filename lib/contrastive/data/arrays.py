@@ -14,11 +14,10 @@ from numpy.lib import format as npy
 from ..settings import UserError
 from .guards import fit_memory
 from .images import inert
-from .labels_file import value
 from .layout import SPLITS
-from .manifest import TEST, TRAIN, VAL, Manifest, counted
+from .manifest import TEST, TRAIN, VAL, Manifest, counted, value
 from .picture import Picture
-from .several_labels import column_of, one_label_each
+from .several_labels import one_of_several
 
 PARTS = (TRAIN, VAL, TEST)
 IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "data", "pixels")
@@ -257,30 +256,17 @@ def read_labels(
                 )
             given[part] = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if label is not None and not any(array.ndim == 2 for array in given.values()):
-        raise one_label_each(label, where)
+        has = "has one label an image" if given else "has no labels"
+        raise UserError(f"parameter label={label!r} asks about one of several labels, and {where} {has}. Leave it out.")
     if not given:
         return [None] * sum(counts), []
     if len({array.ndim for array in given.values()}) > 1:
         raise UserError(f"{where}: some splits have one label an image, some several. Make them alike.")
     remarks: list[str] = []
     if next(iter(given.values())).ndim == 2:
-        rows = np.concatenate(list(given.values()))
-        if rows.dtype.kind not in "biuf" or not np.isin(rows, (0, 1)).all():
-            raise UserError(
-                f"{where}: labels are {rows.dtype} of {rows.shape[1]} columns. One a row is needed, or 0 and 1."
-            )
-        if label is not None:
-            given = {part: column_of(array, label, names, where) for part, array in given.items()}
-            remarks.append(f"Of the {rows.shape[1]} labels of each image {inert(label)} is used, as yes or no.")
-        elif not (rows.sum(1) == 1).all():
-            which = f"{names[0]}, for example" if names else f"0 to {rows.shape[1] - 1}"
-            remarks.append(
-                f"Each image has {rows.shape[1]} labels that are yes or no (multi-label). The evaluation is of one "
-                f"label an image, so none is used. Choose one by the parameter label: {which}."
-            )
+        given, remarks = one_of_several(given, label, names, where)
+        if not given:
             return [None] * sum(counts), remarks
-        else:
-            given = {part: array.argmax(1) for part, array in given.items()}
     classes = _class_names(np.concatenate(list(given.values())), where)
     found: list[str | None] = []
     for part, n in zip(labels, counts, strict=True):

@@ -13,8 +13,8 @@ from pathlib import PurePosixPath
 from ..settings import UserError
 from .images import inert
 from .layout import SPLITS, UNLABELLED
-from .manifest import TRAIN, Manifest, counted
-from .several_labels import BETWEEN, cells_as_yes_or_no, listed
+from .manifest import TRAIN, Manifest, counted, plain, value
+from .several_labels import BETWEEN, asked_column, choose_label
 from .trees import Tree
 
 # Usual headers, compared without case, blanks, hyphens and underscores
@@ -34,7 +34,6 @@ COLUMNS = {
     "split": ("split", "subset", "partition", "set", "phase", "usage", "fold", "dataset"),
 }  # fmt: skip
 SURELY_SPLIT = ("split", "subset", "partition")  # the other headers may mean something else
-EMPTY = ("", "nan", "-1", "na", "n/a", "#n/a", "<na>", "null")  # what stands for no label, in lower case
 # In which people keep labels, and which are not read
 UNREAD = (".xlsx", ".xls", ".ods", ".txt", ".json")
 
@@ -44,11 +43,12 @@ Rows = list[dict[str, str]]
 
 
 def find_table(tree: Tree, tables: Sequence[str], label: str | None = None) -> str | None:
-    """The table that belongs to the images: one named labels, else the only one whose header has a column of images
-    and one of labels, or one that is named like the label that is asked about. Raises: UserError when there are
+    """The table that belongs to the images: one that has the label that is asked about as a column, else one named
+    labels, else the only one whose header has a column of images and one of labels. Raises: UserError when there are
     several."""
+    asked = [t for t in tables if label and asked_column(_header(tree, t), label, t)]
     named = [t for t in tables if PurePosixPath(t).stem.casefold() == "labels"]
-    fitting = named or [t for t in tables if _fits(_header(tree, t), label)]
+    fitting = asked or named or [t for t in tables if {"image", "label"} <= _columns(_header(tree, t)).keys()]
     if len(fitting) > 1:
         raise UserError(
             f"{tree.where} has several tables of labels, {fitting[0]} and {fitting[1]}. Keep one, named labels.csv."
@@ -70,17 +70,25 @@ def apply_table(tree: Tree, table: str, m: Manifest, label: str | None = None) -
     where = f"{tree.where / table}"
     header, rows = _read(tree, table)
     columns = _columns(header)
-    if label is not None:
-        _choose_label(columns, header, rows, label, where)
+    chosen, remarks = ([], []) if label is None else choose_label(columns, header, rows, label, where)
+    for row, text in zip(rows, chosen, strict=False):
+        row[columns["label"]] = text
     if "image" not in columns or len(columns) == 1:
         raise UserError(
             f"{where} has the columns {', '.join(header)[:200]}: one named image, with file names, and one named label "
-            "are needed (group and split may be there, too)."
+            "are needed (group and split may be there, too). A label of another name is chosen by the parameter label."
         )
     if twice := [name for name in columns.values() if header.count(name) > 1]:
         raise UserError(f"{where} has two columns named {twice[0]!r}. Keep one.")
-    remarks = [] if label is None else [f"The label that is asked about is {inert(label)}."]
     remarks += _drop_other_split(columns, rows)
+    several = (
+        [row[columns["label"]] for row in rows if BETWEEN.search(row[columns["label"]])] if "label" in columns else []
+    )
+    if several:
+        remarks.append(
+            f"Some cells list several labels, such as {inert(several[0])[:60]!r}, and each such list is a class of its "
+            "own. The parameter label asks about one of them."
+        )
     of_image = _rows_of_images(rows, columns, m, where)
     if missing := len(rows) - sum(n for _, n in of_image.values()):
         remarks.append(f"{counted(missing, 'row names', 'rows name')} an image that is not there ({inert(table)}).")
@@ -94,7 +102,7 @@ def apply_table(tree: Tree, table: str, m: Manifest, label: str | None = None) -
             m.splits[i] = _split(said["split"], where)
     if "label" in columns:
         named = {said["label"] for said, _ in of_image.values() if said["label"]}
-        if not named <= folders:  # what a folder is called is no label then
+        if label is not None or not named <= folders:  # what a folder is called is no label then
             for i in set(range(len(m.names))) - of_image.keys():
                 m.labels[i] = None
         m.remarks = [remark for remark in m.remarks if "sub-folders" not in remark and "no label" not in remark]
@@ -110,8 +118,15 @@ def apply_table(tree: Tree, table: str, m: Manifest, label: str | None = None) -
     return m
 
 
-def unread_table(tree: Tree) -> str:
+def unread_table(tree: Tree, tables: Sequence[str]) -> str:
     """A remark on a file that seems to hold labels and is not read; empty if there is none."""
+    for table in tables:
+        header = _header(tree, table)
+        if "image" in _columns(header):
+            return (
+                f"{inert(table)} is not used: none of its columns is known to hold labels. The parameter label chooses "
+                f"one of them: {inert(', '.join(header))[:200]}."
+            )
     for name in tree.names:
         own = name.rpartition("/")[2].casefold()
         if own.startswith("labels.") and own.removeprefix("labels") in UNREAD:
@@ -119,31 +134,10 @@ def unread_table(tree: Tree) -> str:
     return ""
 
 
-def _choose_label(columns: dict[str, str], header: Sequence[str], rows: Rows, label: str, where: str) -> None:
-    """Make the label that is asked about the only one: in `columns` or, of one that cells list, in the rows. Raises:
-    UserError."""
-    named = [name for name in header if _plain(name) == _plain(label)]
-    if named and named[0] != columns.get("image"):
-        chosen = cells_as_yes_or_no([value(row[named[0]]) for row in rows], label)
-        columns["label"] = named[0]
-    else:
-        own = columns.get("label")
-        found = listed([value(row[own]) for row in rows], label) if own else None
-        if found is None or own is None:
-            others = [name for name in header if name not in columns.values()]
-            raise UserError(
-                f"parameter label={label!r}: {where} has no such column, and no cell lists it between {BETWEEN!r}. Its "
-                f"other columns: {inert(', '.join(others))[:200] or 'none'}."
-            )
-        chosen = found
-    for row, text in zip(rows, chosen, strict=True):
-        row[columns["label"]] = text
-
-
 def _drop_other_split(columns: dict[str, str], rows: Rows) -> list[str]:
     """Leave a column that may tell splits, by its name, and does not, by its values. Returns remarks."""
     name = columns.get("split")
-    if name is None or _plain(name) in SURELY_SPLIT:
+    if name is None or plain(name) in SURELY_SPLIT:
         return []
     if all(row[name].strip().casefold() in ("", *SPLITS, *UNLABELLED) for row in rows):
         return []
@@ -171,14 +165,6 @@ def _rows_of_images(
         example = rows[0][columns["image"]] if rows else "nothing"
         raise UserError(f"{where} names no image that is there: it has {example!r}, and there is {m.names[0]!r}.")
     return found
-
-
-def value(text: str, kind: str = "label") -> str:
-    """What a cell says; empty for nothing. Numbers without `.0`, which spreadsheets and pandas add."""
-    text = text.strip()
-    if whole := re.fullmatch(r"([+-]?\d+)\.0*", text):
-        text = whole.group(1)
-    return "" if kind != "split" and text.lower() in EMPTY else text
 
 
 def _split(text: str, where: str) -> str:
@@ -229,25 +215,15 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold()
 
 
-def _plain(name: str) -> str:
-    return "".join(c for c in name.casefold() if c.isalnum())
-
-
 def _columns(header: Sequence[str]) -> dict[str, str]:
     """Kind of column -> its name in the header: of several that fit, the most usual."""
-    plain = {_plain(name): name for name in reversed(header)}
+    named = {plain(name): name for name in reversed(header)}
     found = {}
     for kind, usual in COLUMNS.items():
-        fitting = [plain[word] for word in usual if word in plain]
+        fitting = [named[word] for word in usual if word in named]
         if fitting:
             found[kind] = fitting[0]
     return found
-
-
-def _fits(header: Sequence[str], label: str | None = None) -> bool:
-    found = _columns(header).keys()
-    asked = label is not None and _plain(label) in map(_plain, header)
-    return "image" in found and ("label" in found or asked)
 
 
 def _header(tree: Tree, table: str) -> Sequence[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ TRAIN, VAL, TEST = "train", "val", "test"
 LEAST_TEST = 8  # images
 MAX_CLASSES = 1000
 NAMED_CLASSES = 5  # that a remark names
+NO_LABEL = ("", "nan", "-1", "na", "n/a", "#n/a", "<na>", "null")  # what stands for no label, in lower case
 
 
 @dataclass
@@ -98,6 +100,19 @@ def with_classes(m: Manifest, where: object) -> Manifest:
     if pairs := [" and ".join(names) for names in alike.values() if len(names) > 1]:
         m.remarks.append(f"Classes that differ only in capitals or blanks are taken for several: {listed(pairs)}.")
     return m
+
+
+def plain(name: str) -> str:
+    """A name without case, blanks, hyphens and the like, for comparison."""
+    return "".join(c for c in name.casefold() if c.isalnum())
+
+
+def value(text: str, kind: str = "label") -> str:
+    """What a cell says; empty for nothing. Numbers without `.0`, which spreadsheets and pandas add."""
+    text = text.strip()
+    if whole := re.fullmatch(r"([+-]?\d+)\.0*", text):
+        text = whole.group(1)
+    return "" if kind != "split" and text.lower() in NO_LABEL else text
 
 
 def listed(names: Sequence[str]) -> str:

@@ -2,25 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..settings import UserError, did_you_mean
 from .images import inert
+from .manifest import NO_LABEL, plain, value
 
-YES, NO = ("1", "true", "yes"), ("0", "false", "no")  # in cells of a column, in lower case
-BETWEEN = "|"  # labels that stand in one cell, as in ChestX-ray14
+# In cells of a column, in lower case
+YES = ("1", "true", "t", "yes", "y", "positive", "pos", "present", "+")
+NO = ("0", "false", "f", "no", "n", "negative", "neg", "absent", "-")
+MOST_NAMED = 20  # labels that a message names
+BETWEEN = re.compile(r"[|;]")  # labels that stand in one cell, as in ChestX-ray14
 
 
-def yes_or_no(yes: Sequence[bool | None], label: str) -> list[str | None]:
-    """Names of two classes, with the label and without; None where it is not known."""
+def yes_or_no(yes: Sequence[bool | None], label: str) -> list[str]:
+    """Names of two classes, with the label and without; empty where it is not known."""
     name = inert(label)
-    return [None if own is None else name if own else f"no {name}" for own in yes]
+    name = f"label {name}" if name.lower() in NO_LABEL or name.isdecimal() else name
+    return ["" if own is None else name if own else f"no {name}" for own in yes]
+
+
+def one_of_several(
+    rows: Mapping[str, np.ndarray], label: str | None, names: Sequence[str], where: object
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """One label an image from arrays with a column for each: of one-hot rows its number; else the label that is asked
+    about, as text; nothing, if none is. Also gives remarks.
+
+    Args:
+        rows: split -> N x K.
+        label: which: a name, or a number from 0.
+        names: of the columns, if they are known.
+        where: for messages.
+
+    Raises:
+        UserError: when there is no such label, or it is unclear what the numbers mean.
+    """
+    widths = sorted({array.shape[1] for array in rows.values()})
+    if len(widths) > 1:
+        raise UserError(f"{where}: some splits have {widths[0]} labels an image, some {widths[-1]}. Make them alike.")
+    if kinds := {str(array.dtype) for array in rows.values() if array.dtype.kind not in "biuf"}:
+        raise UserError(f"{where}: labels are {kinds.pop()} of {widths[0]} columns. One a row is needed, or 0 and 1.")
+    if label is not None:
+        said = f"Each image has {widths[0]} labels; label {inert(label)} is asked about, as yes or no."
+        return {part: column_of(array, label, names, where) for part, array in rows.items()}, [said]
+    every = np.concatenate(list(rows.values()))
+    if not np.isin(every, (0, 1)).all():
+        raise UserError(
+            f"{where}: labels are {every.dtype} of {widths[0]} columns. One a row is needed, or 0 and 1; or the "
+            "parameter label, which chooses a column."
+        )
+    if (every.sum(1) == 1).all():
+        return {part: array.argmax(1) for part, array in rows.items()}, []
+    which = f"{names[0]}, for example" if names else f"0 to {widths[0] - 1}"
+    return {}, [
+        f"Each image has {widths[0]} labels that are yes or no (multi-label). The evaluation is of one label an image, "
+        f"so none is used. Choose one by the parameter label: {which}."
+    ]
 
 
 def column_of(rows: np.ndarray, label: str, names: Sequence[str], where: object) -> np.ndarray:
-    """One column of labels that are 0 or 1, as text.
+    """One column of labels that are 0 or 1, as text; -1 and NaN, as in CheXpert, are not known, and empty.
 
     Args:
         rows: N x K, of numbers.
@@ -29,41 +73,92 @@ def column_of(rows: np.ndarray, label: str, names: Sequence[str], where: object)
         where: for messages.
 
     Raises:
-        UserError: when there is no such label.
+        UserError: when there is no such label, or its column holds other numbers.
     """
     n = rows.shape[1]
-    folded = [name.casefold() for name in names]
-    if label.casefold() in folded:
-        column = folded.index(label.casefold())
-    elif label.isdecimal() and int(label) < n:
+    folded = [plain(name) for name in names]
+    if plain(label) in folded:
+        column = folded.index(plain(label))
+    elif re.fullmatch(r"[0-9]{1,6}", label) and int(label) < n:
         column = int(label)
     elif names:
         raise UserError(f"parameter label: {did_you_mean(label, names, 'label')}")
     else:
         raise UserError(f"parameter label={label!r}: {where} has the labels 0 to {n - 1} an image. Give one of these.")
-    name = names[column] if names else f"label {column}"
-    return np.array(yes_or_no((rows[:, column] == 1).tolist(), name))
+    values = rows[:, column].astype(np.float64)
+    unknown = np.isnan(values) | (values == -1)
+    if not np.isin(values[~unknown], (0, 1)).all():
+        raise UserError(f"parameter label={label!r}: its column in {where} has to hold 0 and 1, and -1 for unknown.")
+    known = [None if gone else bool(value) for value, gone in zip(values, unknown, strict=True)]
+    return np.array(yes_or_no(known, names[column] if names else str(column)))
 
 
-def cells_as_yes_or_no(cells: Sequence[str], label: str) -> list[str]:
-    """Cells of a column of its own as names of two classes, if they say yes and no; else as they are."""
-    plain = [cell.casefold() for cell in cells]
-    if not set(plain) <= {"", *YES, *NO}:
-        return list(cells)
-    return [own or "" for own in yes_or_no([cell in YES if cell else None for cell in plain], label)]
-
-
-def listed(cells: Sequence[str], label: str) -> list[str] | None:
-    """Cells that list labels as names of two classes: whether each lists this one. None where no cell does."""
-    parts = [[part.strip().casefold() for part in cell.split(BETWEEN)] for cell in cells]
-    if not any(len(own) > 1 for own in parts) or not any(label.casefold() in own for own in parts):
+def as_yes_or_no(cells: Sequence[str], label: str) -> list[str] | None:
+    """Cells of a column of its own as names of two classes; None if they say other words than yes and no."""
+    words = [cell.casefold() for cell in cells]
+    if not set(words) <= {"", *YES, *NO}:
         return None
-    found = yes_or_no([label.casefold() in own if own != [""] else None for own in parts], label)
-    return [own or "" for own in found]
+    return yes_or_no([word in YES if word else None for word in words], label)
 
 
-def one_label_each(label: str | None, where: object) -> UserError:
-    """The error for a label that is chosen where there is nothing to choose from."""
-    return UserError(
-        f"parameter label={label!r} chooses one of several labels, and images of {where} have one each. Leave it out."
-    )
+def labels_in(cells: Sequence[str]) -> list[str]:
+    """All labels that cells list, each once."""
+    return list(dict.fromkeys(part.strip() for cell in cells for part in BETWEEN.split(cell) if part.strip()))
+
+
+def whether_listed(cells: Sequence[str], label: str) -> list[str] | None:
+    """Cells that list labels as names of two classes: whether each lists this one. None where no cell does."""
+    parts = [{plain(part) for part in BETWEEN.split(cell)} for cell in cells]
+    if not plain(label) or not any(plain(label) in own for own in parts):
+        return None
+    return yes_or_no([plain(label) in own if own != {""} else None for own in parts], label)
+
+
+def choose_label(
+    columns: dict[str, str], header: Sequence[str], rows: Sequence[Mapping[str, str]], label: str, where: str
+) -> tuple[list[str], list[str]]:
+    """The label that is asked about, by row, from a column of its own or from one that lists labels; and remarks.
+
+    Args:
+        columns: kind of column -> its name. The one that is chosen becomes that of labels, and nothing else.
+        header: all names.
+        rows: of the table.
+        label: its name.
+        where: for messages.
+
+    Raises:
+        UserError: when there is no such label.
+    """
+    remarks = [f"The label that is asked about is {inert(label)}."]
+    name = asked_column(header, label, where)
+    if name == columns.get("image"):
+        raise UserError(f"parameter label={label!r}: in {where} that column names the images. Choose another one.")
+    if name is None:
+        name = columns.get("label")
+        cells = [value(row[name]) for row in rows] if name else []
+        chosen = whether_listed(cells, label)
+        if chosen is None or name is None:
+            taken = {columns.get(kind) for kind in ("image", "group", "split")}
+            there = [*(other for other in header if other and other not in taken), *labels_in(cells)]
+            there = [inert(other) for other in there[:MOST_NAMED]]
+            raise UserError(f"parameter label: in {where} there is an {did_you_mean(label, there, 'label')}")
+    else:
+        cells = [value(row[name]) for row in rows]
+        chosen = as_yes_or_no(cells, label)
+        if chosen is None:
+            remarks.append(f"Its column {inert(name)!r} holds other words than yes and no: each is a class.")
+            chosen = cells
+    for kind in [kind for kind, other in columns.items() if other == name]:
+        del columns[kind]
+    columns["label"] = name
+    return chosen, remarks
+
+
+def asked_column(header: Sequence[str], label: str, where: object) -> str | None:
+    """The column that is called as the label is: just so, or else alike. Raises: UserError when several are alike."""
+    if label in header:
+        return label
+    alike = [name for name in header if plain(label) and plain(name) == plain(label)]
+    if len(alike) > 1:
+        raise UserError(f"parameter label={label!r}: {where} has the columns {alike[0]!r} and {alike[1]!r}. Write one.")
+    return alike[0] if alike else None

@@ -21,7 +21,6 @@ from .images import Images, inert
 from .labels_file import apply_table, find_table, unread_table
 from .named import NAMED, SHORT_NAMES, ensure_named, named_note
 from .pictures import FilePictures, Pictures, Reading
-from .several_labels import one_label_each
 from .trees import Folder, Tree, file_stamp, is_archive, open_tree
 
 NAMES = ("auto", "sklearn_digits", *NAMED)
@@ -37,7 +36,8 @@ def load_images(dataset: Any = "auto", labels: Any = None, groups: Any = None, *
 
     Args:
         dataset: name, path, or images as an array: N x H x W, N x H x W x C or N x C x H x W, of any kind of number.
-        labels: of an array: one an image, numbers or text; -1 or "" for none.
+        labels: of an array: one an image, numbers or text; -1 or "" for none; or N x K of 0 and 1, of which the option
+            label chooses a column.
         groups: of an array: what must not be on both sides of a split, such as each image's patient.
         options: parameters of the component data, such as image_size.
 
@@ -235,12 +235,13 @@ def _path_source(data: DataSettings, path: Path, tree: Tree | None = None) -> So
         return Source(name, found, manifest)
     table = find_table(tree, tables, data.label)
     if table is None and data.label is not None:
-        raise one_label_each(data.label, path)
+        why = unread_table(tree, tables) or "It has no table of labels: add labels.csv, with a column of that name."
+        raise UserError(f"parameter label={data.label!r}: there is no such label in {path}. {why}")
     manifest = layout.read_layout(images, path, table is not None)
     manifest.left_out.update(left_out)
     if table is not None:
         manifest = apply_table(tree, table, manifest, data.label)
-    elif said := unread_table(tree):
+    elif said := unread_table(tree, tables):
         manifest.remarks.append(said)
     if others := len(tables) - (table is not None):
         manifest.left_out["", "tables that are not used"] += others

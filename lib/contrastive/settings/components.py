@@ -100,6 +100,11 @@ class DataSettings(Component):
     drop_copies: bool = Field(False, description="true: leave out training images that are copies of test images")
     follow_links: bool = Field(False, description="true: follow links that lead out of the folder of the images")
 
+    @field_validator("label", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
     @field_validator("dataset")
     @classmethod
     def _long_name(cls, value: str) -> str:

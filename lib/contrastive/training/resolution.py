@@ -206,7 +206,7 @@ def check_report(settings: Settings, images: Images) -> None:
 
 def transfer_images(settings: Settings) -> Images:
     """The data set to transfer to, read as the settings' own is. Raises: UserError."""
-    own = {"dataset": settings.evaluation.transfer, "group": None, "drop_copies": False}
+    own = {"dataset": settings.evaluation.transfer, "label": None, "group": None, "drop_copies": False}
     return read_images(settings.data.model_copy(update=own))
 
 

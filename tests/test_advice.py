@@ -7,7 +7,7 @@ import pytest
 
 from contrastive import Settings
 from contrastive.evaluation.alike import APART
-from contrastive.report import advice
+from contrastive.report import advice, ways
 
 from .made_up import findings, some_right
 
@@ -81,11 +81,11 @@ def test_own_pretraining_that_is_best_for_sure_is_advised():
     ],
 )
 def test_every_way_can_be_the_best(best, verdict):
-    ways = {"general": 0.6, "linear": 0.62, "supervised": 0.5, "finetuned": 0.55, "general_own": 0.6}
-    said, found = told({**ways, best: 0.9})
+    shares = {"general": 0.6, "linear": 0.62, "supervised": 0.5, "finetuned": 0.55, "general_own": 0.6}
+    said, found = told({**shares, best: 0.9})
     assert said.startswith(verdict)
     assert said.startswith(f"{verdict}with 100 labels that gives 90.0 % accuracy")
-    assert advice.best_way(found).arm == best
+    assert ways.best_way(found).arm == best
 
 
 def test_of_ways_that_are_alike_the_one_with_less_to_do_is_advised():
@@ -93,8 +93,8 @@ def test_of_ways_that_are_alike_the_one_with_less_to_do_is_advised():
     assert said.startswith("Take ImageNet features: with 100 labels they give 80.0 % accuracy")
     assert said.split("\n")[0].endswith(", and no other way is better by more than noise.")
     assert re.search(r"your own pretraining gives 1\.0 points more \(95 %: -[\d.]+ to [\d.]+, within noise\)", said)
-    assert advice.best_way(found).name == "linear"
-    assert advice.advised(found).name == "general"
+    assert ways.best_way(found).name == "linear"
+    assert ways.advised(found).name == "general"
 
 
 def test_labels_alone_are_advised_where_nothing_beats_them():
@@ -173,10 +173,10 @@ def test_near_duplicates_are_not_blamed_for_what_noise_or_another_network_explai
 def test_a_way_that_another_one_surely_beats_is_not_advised():
     # Fine-tuning has the best mean, but differs from labels alone image by image; the probe is right wherever these are
     said, found = told({"supervised": 0.70, "linear": 0.74, "finetuned": (0.745, 5)}, n=400)
-    assert advice.best_way(found).name == "finetuned"
-    assert not advice.surely(found.difference("finetuned", "supervised"))
-    assert advice.surely(found.difference("linear", "supervised"))
-    assert advice.advised(found).name == "linear"
+    assert ways.best_way(found).name == "finetuned"
+    assert not ways.surely(found.difference("finetuned", "supervised"))
+    assert ways.surely(found.difference("linear", "supervised"))
+    assert ways.advised(found).name == "linear"
     assert said.startswith("Yes: pretrain on your own images: with 100 labels that gives 74.0 %")
 
 
@@ -212,7 +212,7 @@ def test_labels_saved_are_interpolated_or_more_than_there_are():
 def test_that_pretraining_saves_no_label_is_said():
     said, _ = told({"linear": 0.6, "supervised": 0.9}, before={"supervised": 0.7})
     assert said.startswith("No: train on the labels alone: ")
-    assert "So pretraining saves no labels here." in said
+    assert "So pretraining saves no labels with 100." in said
     # Where a label or two would be saved, it is not
     alike = told({"linear": (0.905, 1), "supervised": (0.9, 2)}, before={"supervised": 0.7})[0]
     assert alike.startswith("No: nothing beats")
@@ -223,12 +223,21 @@ def test_where_labels_alone_are_best_it_is_said_whether_that_is_so_with_fewer_of
     arms = {"linear": 0.6, "general": 0.7, "supervised": 0.9}
     said, _ = told(arms, before={"linear": 0.5, "general": 0.65, "supervised": 0.3})
     assert re.search(
-        r"So pretraining saves no labels here; with 25 labels, though, ImageNet features give 35\.0 points more "
-        r"\(95 %: [\d.]+ to [\d.]+\)\.",
+        r"So pretraining saves no labels with 100; with 25, though, ImageNet features give 35\.0 points more than they "
+        r"alone \(95 %: [\d.]+ to [\d.]+\)\.",
         said,
     )
     for before in ({"general": 0.65, "supervised": 0.64}, {"supervised": 0.3}):  # within noise; nothing to compare with
         assert "though" not in told(arms, before=before)[0]
+    # Fine-tuning saves some, though the linear probe does not
+    tuned, _ = told(
+        {"linear": 0.6, "finetuned": (0.92, 5), "supervised": 0.9},
+        before={"linear": 0.4, "finetuned": 0.9, "supervised": 0.5},
+    )
+    assert "saves no labels" not in tuned
+    assert re.search(
+        r"With 25 labels, though, your own pretraining, fine-tuned gives \d+\.\d points more than they a", tuned
+    )
 
 
 def test_costs_are_told_unless_they_were_paid_before():
@@ -274,7 +283,7 @@ def test_uncertain_results_ask_for_more_groups_or_images():
     for groups, what in ((None, "images"), (np.arange(48) // 2, "groups")):
         said, _ = told({"linear": 0.9, "supervised": 0.2}, n=48, groups=groups)
         half = re.search(r"\(95 %: ([\d.]+) to ([\d.]+)\)", said)
-        wide = float(half[2]) - float(half[1]) > 2 * advice.WIDE
+        wide = float(half[2]) - float(half[1]) > 2 * ways.WIDE
         assert wide == (f"label more {what}: four times as many halve the uncertainty" in said)
     assert wide  # of 24 groups
 

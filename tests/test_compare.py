@@ -89,10 +89,21 @@ def test_where_a_report_gives_an_interval_it_counts_that_and_not_the_number_of_i
     name = "linear_accuracy@100"
     found = interval_95(name, [(results, metric(90.0, 90.0)), (results, metric(80.0, 80.0))])
     assert found == pytest.approx(math.sqrt(2) * 14.0)
-    assert interval_of(Report("a", results, {}), name) == (wide, "95 % interval")
-    older, what = interval_of(Report("a", RESULTS, {}), name)
+    # Of one seed another could have had other labels, too
+    one = interval_95(name, [(results, metric(90.0)), (results, metric(90.0, 90.0))])
+    assert one == pytest.approx(math.sqrt(2 * 14.0**2 + 196**2 * 0.09 / 100))
+    assert interval_95("linear_macro_auc@100", [(results, metric(90.0))] * 2) is None
+    assert interval_of(Report("a", results, {}), name) == wide
+
+
+def test_of_older_reports_intervals_are_of_images_and_seeds():
+    older = interval_of(Report("a", RESULTS, {}), "linear_accuracy@100")
     assert (older["high"] - 90, 90 - older["low"]) == pytest.approx([1.96 * 0.3] * 2)
-    assert "10,000 test images" in what
+    several = interval_of(
+        Report("a", changed(linear_accuracy__100=metric(89.0, 90.0, 91.0)), {}), "linear_accuracy@100"
+    )
+    of_seeds = 4.303 / math.sqrt(3)  # Student's t with 2 degrees of freedom
+    assert several["high"] - 90 == pytest.approx(math.hypot(1.96 * 0.3, of_seeds), rel=1e-3)
 
 
 def test_it_leads_with_what_the_first_report_leads_with():

@@ -152,8 +152,8 @@ def test_identical_images_with_different_labels_are_named(with_copies):
     test[0] = 0
     different = dataclasses.replace(with_copies, train_labels=train, test_labels=test)
     assert copies_sentence(different).endswith(
-        "(1 of them exact). **2 pairs of identical images have different labels**, such as ./_t1.png (0) and "
-        "./_t2.png (1): at least one of each pair is wrong."
+        "(1 of them exact). **4 identical images have different labels**, such as ./_t1.png (0) and ./_t2.png (1): a "
+        "label is wrong, or what tells them apart is not in the picture."
     )
     rows = {row["image"]: (row["label"], row["copy's label"]) for row in rows_of(show_copies(different))}
     assert (rows["./=t5.png"], rows["./=t1.png"]) == (("1", "0"), ("0", "1"))

@@ -51,7 +51,7 @@ class Arm:
     pretrained encoder, `general` ones another network; `corrupted` ones meet corrupted images, `transferred` ones other
     images; `index` ones are drawn in the index of reports. joined: two other arms, whose features it has together.
     most: with how many labels it is measured, at most. thorough: whether networks are trained with every budget for
-    them, and not with two (see `labelled.middle_and_headline`).
+    them, and not with two (see `labelled.middle_and_headline`), unless the evaluation is a full one.
     """
 
     id: str

@@ -1,7 +1,6 @@
 """The answer of a linear evaluation in plain words: which way is best, how sure that is, and what to do next."""
 
 import math
-from dataclasses import dataclass
 
 from ..data import counted
 from ..evaluation import SCRATCH, Findings
@@ -10,9 +9,8 @@ from ..evaluation.statistics import Difference
 from ..settings import Settings
 from .protocol import n_alike
 from .tables import NAMES, between, labels_in_words
+from .ways import WAYS, Way, advised, best_way, clear, copies_explain, says_nothing, surely, ways, wide
 
-# Ways that one could take, the one with less to do first: of equals the first is advised
-WAYS = ("scratch", "general", "linear", "finetuned", "general_own", "general_finetuned")
 IN_WORDS = {
     "general": "ImageNet features",
     "linear": "your own pretraining",
@@ -21,6 +19,7 @@ IN_WORDS = {
     "general_finetuned": "the ImageNet network, fine-tuned",
     "scratch": "training on the labels alone",
 }
+OWN = ("linear", "finetuned")  # by pretraining on one's own images alone
 ASKED_FOR = ("scratch", "general", "linear")  # what people want to see side by side
 VERDICTS = {
     "general": "Take ImageNet features",
@@ -31,73 +30,9 @@ VERDICTS = {
     "scratch": "No: train on the labels alone",
 }
 FROM_LABELS = "Take the encoder that was trained on labels"  # where it was, and is the way to take
-WIDE = 10.0  # points on each side, from which on an interval says little
 GAIN = 2.0  # points by each doubling of the labels, from which on more labels are worth their price
 NEAR = 5.0  # points from the best, within which longer pretraining might get there
-LEFT = 0.5  # of what the probe gains over guessing, below which hardly anything is left
 LONG = 100  # epochs, beyond which nobody is advised to train longer
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way that one could take. name: of WAYS. arm: which was measured for it. value: in percent."""
-
-    name: str
-    arm: str
-    value: float
-
-
-def ways(f: Findings) -> list[Way]:
-    """The ways that were measured with the headline's labels."""
-    found = []
-    for name in WAYS:
-        arm = f.scratch() if name == "scratch" else name
-        if f.has(arm):
-            found.append(Way(name, arm, f.percent(arm)["mean"]))
-    return found
-
-
-def best_way(f: Findings) -> Way:
-    """The way with the best mean."""
-    return max(ways(f), key=lambda way: way.value)
-
-
-def advised(f: Findings) -> Way:
-    """The first way, of those with less to do first, that no other one surely beats."""
-    every = ways(f)
-    return next(w for w in every if not any(surely(f.difference(o.arm, w.arm)) for o in every if o != w))
-
-
-def clear(f: Findings, way: Way) -> bool:
-    """Whether a way surely beats every other one."""
-    return all(surely(f.difference(way.arm, other.arm)) for other in ways(f) if other != way)
-
-
-def surely(difference: Difference) -> bool:
-    """Whether a difference is above 0 by more than noise."""
-    return difference.low > 0
-
-
-def wide(f: Findings, way: Way) -> bool:
-    """Whether what a way gets is so unsure that it says little."""
-    own = f.percent(way.arm)
-    return (own["high"] - own["low"]) / 2 > WIDE
-
-
-def says_nothing(f: Findings) -> bool:
-    """Whether no way is better than guessing by more than noise."""
-    return f.percent(best_way(f).arm)["low"] <= f.guess[f.metric]
-
-
-def copies_explain(f: Findings) -> bool:
-    """Whether hardly anything is left of what the linear probe gets, and surely less, when images that look alike are
-    held out together; and no other way is surely better than that probe, of which this was not asked."""
-    if not f.has(APART) or surely(f.difference(best_way(f).arm, "linear")):
-        return False
-    guess, linear, held_apart = f.guess[f.metric], f.percent("linear"), f.percent(APART)
-    left = (held_apart["mean"] - guess) / max(linear["mean"] - guess, 1e-9)
-    nothing = held_apart["low"] <= guess < linear["low"] and left < LEFT
-    return nothing and surely(f.difference("linear", APART))
 
 
 def _copies(f: Findings) -> str:
@@ -199,21 +134,19 @@ def _others(f: Findings, way: Way) -> str:
     return f"{said[0][0].upper()}{', '.join(said)[1:]}." if said else ""
 
 
-def _points(d: Difference) -> str:
+def _points(d: Difference, than: str = "") -> str:
     """`12.1 points less (95 %: 9.8 to 14.4)`."""
     less = d.points < 0
     low, high = (-d.high, -d.low) if less else (d.low, d.high)
     noise = ", within noise" if low <= 0 else ""
-    return f"{abs(d.points):.1f} points {'less' if less else 'more'} (95 %: {low:.1f} to {high:.1f}{noise})"
+    how = " ".join(filter(None, ("less" if less else "more", than)))
+    return f"{abs(d.points):.1f} points {how} (95 %: {low:.1f} to {high:.1f}{noise})"
 
 
 def _labels_saved(f: Findings, way: Way) -> str:
     """How many labels would do the same without help."""
     if way.name == "scratch":
-        linear = f.saved.get("linear", {}).get(str(f.headline))
-        none = linear is not None and linear["high"] is not None and linear["high"] <= f.headline
-        said = "; ".join(part for part in ("so pretraining saves no labels here" * none, _with_fewer(f)) if part)
-        return f"{said[0].upper()}{said[1:]}." if said else ""
+        return _none_saved(f)
     own = f.saved.get(way.arm, {}).get(str(f.headline))
     if own is None:
         return ""
@@ -230,16 +163,20 @@ def _labels_saved(f: Findings, way: Way) -> str:
     return f"Labels alone would need {labels_in_words(needed, own)} for that{between(own)}."
 
 
-def _with_fewer(f: Findings) -> str:
-    """The largest number of labels, below the headline's, with which another way surely beats labels alone, and by how
-    much; empty if there is none."""
-    for n in sorted({n for arm in SCRATCH for n in f.budgets(arm) if n < f.headline}, reverse=True):
-        gains = {name: f.difference(name, f.scratch(n), n) for name in ASKED_FOR if f.has(name, n)}
-        sure = {name: gain for name, gain in gains.items() if surely(gain)}
-        if sure:
+def _none_saved(f: Findings) -> str:
+    """Where labels alone are best: that pretraining surely saves none of them, and with how many fewer, the most of
+    which that is so, another way surely beats them. Empty if neither is known."""
+    n, said = str(f.headline), ""
+    highs = [own[n]["high"] for arm, own in f.saved.items() if arm in OWN and n in own]
+    if highs and all(high is not None and high <= f.headline for high in highs):
+        said = f"So pretraining saves no labels with {f.headline:,}"
+    for fewer in sorted({n for arm in SCRATCH for n in f.budgets(arm) if n < f.headline}, reverse=True):
+        gains = {w: f.difference(w, f.scratch(fewer), fewer) for w in WAYS if w != "scratch" and f.has(w, fewer)}
+        if sure := {name: gain for name, gain in gains.items() if surely(gain)}:
             name = max(sure, key=lambda name: sure[name].points)
-            return f"with {n:,} labels, though, {IN_WORDS[name]} {_verb(name)} {_points(sure[name])}"
-    return ""
+            start = f"{said}; with {fewer:,}" if said else f"With {fewer:,} labels"
+            return f"{start}, though, {IN_WORDS[name]} {_verb(name)} {_points(sure[name], 'than they alone')}."
+    return f"{said}." if said else ""
 
 
 def _costs(f: Findings) -> str:

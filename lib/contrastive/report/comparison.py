@@ -93,9 +93,9 @@ def comparison_page(reports: Sequence[Report]) -> str:
         _text(
             f"# Comparison: {first} and {', '.join(others)}\n\n**What differs between these reports, and by more than "
             "noise?** Differences are from the first report. Their 95 % intervals come from those that the reports "
-            "give (of a report of one seed they do not count what another seed would change), else from the spread "
-            "over seeds and the number of images. Of a number with one seed, the spread is then taken to be that of an "
-            "accuracy on as many images as there were labels."
+            "give, else from the spread over seeds and the number of images. What another seed would change is not "
+            "known of a number with one seed: as much is counted as an accuracy on as many images as there were labels "
+            "varies by."
         ),
         _text("## Settings\n\n" + _settings_table(reports)),
         _text("## Numbers\n\n" + _numbers_table(reports, found)),
@@ -105,12 +105,12 @@ def comparison_page(reports: Sequence[Report]) -> str:
     answers = {
         "answer": _answer(reports, found),
         "numbers": _tiles(reports),
-        "spread": interval_of(reports[0], headline(reports[0]))[1],
+        "spread": "95 % intervals",
         "figure": picture.name if picture else "",
     }
     said = nbformat.v4.new_output("display_data", {MIME: {"answers": {"comparison": answers}}, "text/html": ""})
     if picture:
-        cells += [_text("## Error by number of labels"), _figure(picture)]
+        cells += [_text("## By number of labels"), _figure(picture)]
     if any(report.curves for report in reports):
         runs = {f"{r.name}, {run}" if len(r.curves) > 1 else r.name: c for r in reports for run, c in r.curves.items()}
         cells += [
@@ -207,7 +207,7 @@ def _tiles(reports: Sequence[Report]) -> list[dict[str, str]]:
     for report in reports[:4]:
         name = headline(report)
         value = format_metric(name, {**report.results["metrics"][name], "n_seeds": 1})
-        ends, _ = interval_of(report, name)
+        ends = interval_of(report, name)
         spread = f"{ends['low']:.1f} to {ends['high']:.1f}" if Key.parse(name).kind.spread == "share" else ""
         tiles.append({"value": value, "spread": spread, "what": f"{report.name}: {_words(name)}"})
     return tiles
@@ -223,7 +223,7 @@ def _budget_curves(reports: Sequence[Report]) -> pictures.Picture | None:
             key.labels for key in keys if (key.arm, key.metric, key.subset) == ("linear", metric, "") and key.labels
         )
         if own:
-            curves[report.name] = [(n, interval_of(report, str(Key(metric, "linear", n)))[0]) for n in own]
+            curves[report.name] = [(n, interval_of(report, str(Key(metric, "linear", n)))) for n in own]
     if not curves:
         return None
     data = {report.results["dataset"]["name"] for report in reports}

@@ -68,14 +68,23 @@ def copies_sentence(images: Images) -> str:
 
 
 def _contradicted(images: Images, found: Sequence[Copy]) -> str:
-    """How many pairs of images with the same pixels have different labels; empty if none has."""
+    """How many images have the same pixels as another of another label; empty if none has."""
     labels = torch.cat([images.train_labels, images.test_labels]).tolist()
-    pairs = [c for c in found if c.exact and -1 not in (labels[c.a], labels[c.b]) and labels[c.a] != labels[c.b]]
-    if not pairs:
+    alike: dict[int, list[int]] = {}  # the first of identical images -> all of them
+    for copy in found:
+        if copy.exact:
+            alike.setdefault(copy.a, [copy.a]).append(copy.b)
+    known = [[i for i in own if labels[i] >= 0] for own in alike.values()]
+    torn = [own for own in known if len({labels[i] for i in own}) > 1]
+    if not torn:
         return ""
-    first = " and ".join(f"{inert(file_name(images, i))} ({_label(images, i)})" for i in (pairs[0].a, pairs[0].b))
-    are = "pair of identical images has" if len(pairs) == 1 else "pairs of identical images have"
-    return f" **{len(pairs):,} {are} different labels**, such as {first}: at least one of each pair is wrong."
+    first = torn[0][0]
+    other = next(i for i in torn[0] if labels[i] != labels[first])
+    example = " and ".join(f"{inert(file_name(images, i))} ({_label(images, i)})" for i in (first, other))
+    return (
+        f" **{sum(map(len, torn)):,} identical images have different labels**, such as {example}: a label is wrong, or "
+        "what tells them apart is not in the picture."
+    )
 
 
 def show_copies(images: Images) -> Picture | None:

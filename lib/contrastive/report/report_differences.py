@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation import Key
-from ..evaluation.statistics import standard_error, uncertainty
+from ..evaluation.statistics import standard_error
 from .verify import measured_on
 
 
@@ -51,9 +51,10 @@ def differences(first: Report, other: Report) -> dict[str, ReportDifference]:
 def interval_95(name: str, sides: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> float | None:
     """Half the width of the 95 % interval of the difference of a metric's two means, from (results, metric) of each.
 
-    Where a report gives a number's interval, which counts groups, folds and draws of labels, that is what it adds.
-    Else by Student's t with Welch's degrees of freedom, for the spread over few seeds is not well known. With one seed,
-    an accuracy's spread is taken as `verify` takes it; of what is no accuracy, nothing is known: None.
+    Where a report gives a number's interval, which counts groups, folds, seeds and draws of labels, that is what it
+    adds. Else by Student's t with Welch's degrees of freedom, for the spread over few seeds is not well known. Of one
+    seed nobody knows what another would change: of an accuracy that is taken as `verify` takes it; of what is no
+    accuracy, nothing is known: None.
     """
     from scipy.stats import t
 
@@ -61,16 +62,18 @@ def interval_95(name: str, sides: Sequence[tuple[Mapping[str, Any], Mapping[str,
     for results, metric in sides:
         n_images, n_labels = measured_on(name, results)
         several, share = metric["n_seeds"] > 1, Key.parse(name).kind.spread == "share"
-        if own := results.get("intervals", {}).get(name):
+        own = results.get("intervals", {}).get(name)
+        if not several and not share:
+            return None
+        if not several and n_labels:
+            fixed += standard_error(metric["mean"], n_labels) ** 2
+        if own:
             fixed += ((own["high"] - own["low"]) / (2 * 1.96)) ** 2
             continue
         if several:
             over_seeds.append((metric["std"] ** 2 / metric["n_seeds"], metric["n_seeds"] - 1))
-        elif not share:
-            return None
         if share:
             fixed += standard_error(metric["mean"], n_images) ** 2
-            fixed += standard_error(metric["mean"], n_labels) ** 2 if n_labels and not several else 0.0
     total = fixed + sum(variance for variance, _ in over_seeds)
     unsure = sum(variance**2 / freedom for variance, freedom in over_seeds)
     return float(t.ppf(0.975, total**2 / unsure) if unsure else 1.96) * total**0.5
@@ -83,11 +86,16 @@ def headline(report: Report) -> str:
     return name if name in results["metrics"] else next(iter(results["metrics"]))
 
 
-def interval_of(report: Report, name: str) -> tuple[dict[str, float], str]:
-    """Mean, `low` and `high` of a share of images, in percent, and what they are: the interval that the report gives
-    or, of older ones, what `uncertainty` says."""
+def interval_of(report: Report, name: str) -> dict[str, float]:
+    """Mean, and `low` and `high` of its 95 % interval, of a share of images in percent: as the report gives them or, of
+    older ones, from the number of images and the spread over seeds."""
+    from scipy.stats import t
+
     if own := report.results.get("intervals", {}).get(name):
-        return dict(own), "95 % interval"
-    data, metric = report.results["dataset"], report.results["metrics"][name]
-    half, what = uncertainty(metric, int(data.get("judged", data["test"])))
-    return {"mean": metric["mean"], "low": metric["mean"] - half, "high": metric["mean"] + half}, what
+        return dict(own)
+    metric, (n_images, _) = report.results["metrics"][name], measured_on(name, report.results)
+    half = 1.96 * standard_error(metric["mean"], n_images)
+    if metric["n_seeds"] > 1:
+        of_seeds = float(t.ppf(0.975, metric["n_seeds"] - 1)) * metric["std"] / metric["n_seeds"] ** 0.5
+        half = (half**2 + of_seeds**2) ** 0.5
+    return {"mean": metric["mean"], "low": metric["mean"] - half, "high": metric["mean"] + half}

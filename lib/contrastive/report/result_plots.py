@@ -51,7 +51,7 @@ def _curves(lines: Sequence[Line], metric: str, dataset: str, guess: float | Non
     """Lines with intervals. Where the best is nearly always right they show the error, on a logarithmic axis, or
     nothing could be told apart; else what guessing gets is dotted, if it is given."""
     drawn, axes = subplots(size=(6.6, 3.4))
-    as_error = max(value["mean"] for line in lines for _, value in line.points) > NEARLY_ALL
+    as_error = metric in ERRORS and max(value["mean"] for line in lines for _, value in line.points) > NEARLY_ALL
     ends, said, rows = [], [], []
     for line in lines:
         numbers, means = [n for n, _ in line.points], np.array([value["mean"] for _, value in line.points])

@@ -107,7 +107,9 @@ def run_report(
     folder = writable_folder(Path(out) if out else reports_root() / settings.run_name, keep=False)
     writable_folder(runs_root(), "Set CONTRASTIVE_RUNS to another one.")
     writable_folder(folder)
-    root = reports_root().resolve() if folder.resolve().is_relative_to(reports_root().resolve()) else None
+    # The index is of what lies in reports/, and of nothing else
+    inside = folder.is_relative_to(reports_root().absolute()) and os.access(reports_root(), os.W_OK)
+    root = reports_root() if inside else None
     if note:
         say(note)
     tell(printable(f"Report on {settings.data.dataset}, preset {settings.preset}, in {folder}"))

@@ -177,16 +177,15 @@ def in_points(difference: Mapping[str, float]) -> str:
 
 def savings_lines(f: Findings, read_labels: bool = False) -> str:
     """How many labels each arm saves, with every number of labels, in Markdown; of an encoder that was trained on
-    labels, that none is saved."""
-    if read_labels:
-        return "*The encoder was trained on labels, so no number here would be one of labels saved.*"
+    labels, that it saves none."""
+    start = "*The encoder was trained on labels, so it saves none.*\n\n" if read_labels else ""
     lines = [
         f"- {savings_sentence(f.metrics, saved, int(n), arm, f.metric)}"
         for arm, saved in f.saved.items()
         for n in saved
-        if arm != "general" or int(n) in (f.few, f.headline)
+        if (int(n) in (f.few, f.headline) if arm == "general" else not read_labels)
     ]
-    return "\n".join(lines)
+    return start + "\n".join(lines)
 
 
 def linear_checks(f: Findings, images: Images) -> list[dict[str, Any]]:

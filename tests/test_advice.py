@@ -236,7 +236,7 @@ def test_where_labels_alone_are_best_it_is_said_whether_that_is_so_with_fewer_of
     )
     assert "saves no labels" not in tuned
     assert re.search(
-        r"With 25 labels, though, your own pretraining, fine-tuned gives \d+\.\d points more than they a", tuned
+        r"With 25 labels, though, fine-tuning after your own pretraining gives \d+\.\d points more than they a", tuned
     )
 
 
@@ -309,10 +309,13 @@ def test_two_classes_are_told_of_by_balanced_accuracy():
 def test_key_numbers_are_the_ways_that_people_ask_for_with_their_intervals():
     _, found = told({"general": 0.8, "linear": 0.9, "supervised": 0.5, "supervised_plain": 0.6, "finetuned": 0.95})
     tiles = advice.key_numbers(found)
-    assert [value for value, *_ in tiles] == ["60.0 %", "80.0 %", "90.0 %", "25.0 %"]
-    for arm, (_, shown, _) in zip(("supervised_plain", "general", "linear"), tiles, strict=False):
+    # And, last before guessing, the one that is advised
+    assert [value for value, *_ in tiles] == ["60.0 %", "80.0 %", "90.0 %", "95.0 %", "25.0 %"]
+    for arm, (_, shown, _) in zip(("supervised_plain", "general", "linear", "finetuned"), tiles, strict=False):
         assert shown == f"{found.percent(arm)['low']:.1f} to {found.percent(arm)['high']:.1f}"
-    assert len({what for *_, what in tiles}) == 4
+    assert len({what for *_, what in tiles}) == 5
+    fewer = advice.key_numbers(told({"general": 0.9, "linear": 0.8, "supervised": 0.5, "finetuned": 0.7})[1])
+    assert [value for value, *_ in fewer] == ["50.0 %", "90.0 %", "80.0 %", "25.0 %"]
     assert not any("AUC" in what for *_, what in tiles)  # of even classes it would say much the same
 
 

@@ -14,9 +14,9 @@ from .ways import WAYS, Way, advised, best_way, clear, copies_explain, says_noth
 IN_WORDS = {
     "general": "ImageNet features",
     "linear": "your own pretraining",
-    "finetuned": "your own pretraining, fine-tuned",
+    "finetuned": "fine-tuning after your own pretraining",
     "general_own": "ImageNet features joined with your own pretraining",
-    "general_finetuned": "the ImageNet network, fine-tuned",
+    "general_finetuned": "fine-tuning the ImageNet network",
     "scratch": "training on the labels alone",
 }
 OWN = ("linear", "finetuned")  # by pretraining on one's own images alone
@@ -223,11 +223,12 @@ def _gain(f: Findings, way: Way) -> tuple[int, float]:
 
 
 def key_numbers(f: Findings) -> list[tuple[str, str, str]]:
-    """The numbers that carry the answer, for `conclude`: each way, and guessing."""
-    tiles = []
+    """The numbers that carry the answer, for `conclude`: the ways that people ask for, the one that is advised, and
+    guessing."""
+    tiles, shown = [], (*ASKED_FOR, advised(f).name)
     for way in ways(f):
-        if way.name in ASKED_FOR:
-            own, what = f.percent(way.arm), TILES[way.name]
+        if way.name in shown:
+            own, what = f.percent(way.arm), TILES.get(way.name, IN_WORDS[way.name])
             if f.metric == "balanced_accuracy" and f.has(way.arm, metric="macro_auc"):  # which needs no threshold
                 what += f"; AUC {f.percent(way.arm, metric='macro_auc')['mean']:.1f} %"
             tiles.append((f"{own['mean']:.1f} %", f"{own['low']:.1f} to {own['high']:.1f}", what))

@@ -230,14 +230,10 @@ def test_where_labels_alone_are_best_it_is_said_whether_that_is_so_with_fewer_of
     for before in ({"general": 0.65, "supervised": 0.64}, {"supervised": 0.3}):  # within noise; nothing to compare with
         assert "though" not in told(arms, before=before)[0]
     # Fine-tuning saves some, though the linear probe does not
-    tuned, _ = told(
-        {"linear": 0.6, "finetuned": (0.92, 5), "supervised": 0.9},
-        before={"linear": 0.4, "finetuned": 0.9, "supervised": 0.5},
-    )
+    before = {"linear": 0.4, "finetuned": 0.9, "supervised": 0.5}
+    tuned, _ = told({"linear": 0.6, "finetuned": (0.92, 5), "supervised": 0.9}, before=before)
     assert "saves no labels" not in tuned
-    assert re.search(
-        r"With 25 labels, though, fine-tuning after your own pretraining gives \d+\.\d points more than they a", tuned
-    )
+    assert "With 25 labels, though, fine-tuning after your own pretraining gives 4" in tuned
 
 
 def test_costs_are_told_unless_they_were_paid_before():
@@ -273,10 +269,7 @@ def test_groups_are_asked_for_where_images_are_near_copies(monkeypatch):
     shares = {"linear": 0.9, "supervised": 0.4}
     monkeypatch.setattr(advice, "n_alike", lambda judging: 30)
     said, _ = told(shares, before={"linear": 0.5})
-    assert (
-        "Next: say which images belong together (`group`), since many are near copies; or label more: from 25 to 100"
-        in said
-    )
+    assert "Next: say which images belong together (`group`), since many are near copies; or label more: from" in said
 
 
 def test_uncertain_results_ask_for_more_groups_or_images():

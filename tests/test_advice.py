@@ -295,7 +295,8 @@ def test_two_classes_are_told_of_by_balanced_accuracy():
         scores = found.evaluations[0].values[f"{arm}_macro_auc@100"].mean()
         assert what.endswith(f"; AUC {100 * scores:.1f} %")
     assert advice.spread(found) == (
-        "balanced accuracy with 100 labels; 95 % interval from 400 cross-validated images, one seed"
+        "balanced accuracy with 100 labels (of 400, one part in 5 is held out at a time); 95 % interval from 400 "
+        "cross-validated images, one seed"
     )
 
 

@@ -142,6 +142,7 @@ def test_other_data_are_told():
     other["dataset"] = {**RESULTS["dataset"], "sha256": "c" * 64}
     page = comparison_page([Report("first", RESULTS, {}), Report("other", other, {})])
     assert "not on the same data" in page
+    assert "differ by more than noise" not in page
 
 
 LABEL = METHODS["simclr"].LOG["top1"].label
@@ -206,6 +207,14 @@ def test_the_command_line(reports, capsys):
     assert "<h1" in (reports / "p.html").read_text()
     assert main([*words[:2], str(reports / "nowhere")]) == 2
     assert capsys.readouterr().err.startswith("error: there is no report at")
+
+
+@pytest.mark.parametrize("out", ["a/results.json", "a/page.html", "page.json", "page"])
+def test_no_file_of_a_report_is_replaced(out, reports, capsys):
+    before = (reports / "a" / "results.json").read_bytes()
+    assert main(["compare", str(reports / "a"), str(reports / "b"), "--out", str(reports / out)]) == 2
+    assert "choose a name that ends with .html, in another folder than a report's own" in capsys.readouterr().err
+    assert (reports / "a" / "results.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("there_is_one", [True, False])

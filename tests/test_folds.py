@@ -11,7 +11,7 @@ from contrastive import Settings, UserError, load_images, resolve
 from contrastive.data import folds, most_labels, n_folds, n_repeats, why_no_evaluation, why_no_validation
 from contrastive.training import check_evaluation
 
-from .few_images import without_test
+from .few_images import images_of, without_test
 from .source_cases import put, rows_of
 from .test_drawn_splits import drawn
 from .test_drawn_splits import images_of as grey
@@ -299,3 +299,9 @@ def test_beside_few_labels_images_are_held_out_to_look_at_if_they_are_many(n, n_
     assert all(i >= 20 + n_bound for i in test)
     assert "20 training images have a label" in m.remarks[0]
     assert m.remarks[1:] == ([f"{n_shown:,} images, drawn by seed 0, were held out to look at."] if n_shown else [])
+
+
+def test_test_images_of_one_class_are_no_test():
+    images = dataclasses.replace(images_of(), test_labels=images_of().test_labels * 0)
+    assert why_no_evaluation(images).startswith("All test images of mine are 0, so nothing can be told apart there.")
+    assert why_no_evaluation(images_of()) == ""

@@ -51,6 +51,20 @@ def results(end="2026-01-01T00:00:00+00:00", epochs=15, linear=98.0):
     }
 
 
+def test_a_row_has_the_metric_that_its_report_leads_with(tmp_path):
+    own = results()
+    for arm, mean in (("linear", 71.5), ("supervised", 60.0), ("supervised_plain", 65.5)):
+        own["metrics"][f"{arm}_balanced_accuracy@5000"] = metric(mean)
+    own |= {"headline_metric": "balanced_accuracy", "answers": {"01_pretrain": {"answer": "No: nothing.\nThe rest."}}}
+    (tmp_path / "a").mkdir()
+    write_json(tmp_path / "a" / "results.json", own)
+    page = write_index(tmp_path).read_text()
+    assert "71.50 %" in page
+    assert "65.50 %" in page  # of the networks from scratch the better one
+    assert "97.00 %" not in page
+    assert "No: nothing. The rest." in page
+
+
 def test_the_newest_report_comes_first_whatever_the_files_dates(tmp_path):
     for name, end in {"b": "2026-03-01", "a": "2026-02-01", "c": "2026-04-01"}.items():
         (tmp_path / name).mkdir()

@@ -129,6 +129,12 @@ def test_few_cross_validated_labels_all_serve_it(fresh_runs):
     assert np.mean([int(name) == label for name, label in zip(names, truth, strict=True)]) > 0.5
 
 
+def tensors_changed(folder, change):
+    """The probe with other weights, and a right checksum."""
+    metadata, tensors = read_tensors(folder / PROBE)
+    write_tensors(folder / PROBE, metadata, {name: change(x).contiguous() for name, x in tensors.items()})
+
+
 def test_without_a_probe_there_is_none(folder):
     (folder / PROBE).unlink()
     assert load_probe(folder) is None
@@ -151,8 +157,13 @@ def test_one_of_another_encoder_is_refused(folder):
         lambda folder: (folder / PROBE).write_bytes((folder / PROBE).read_bytes()[:-9]),
         lambda folder: (folder / PROBE).write_bytes(b""),
         lambda folder: write_tensors(folder / PROBE, read_tensors(folder / PROBE)[0], {"bias": torch.zeros(10)}),
+        lambda folder: changed(folder, temperature=-1),
+        lambda folder: tensors_changed(folder, lambda x: x.half()),
+        lambda folder: tensors_changed(folder, lambda x: x * torch.nan),
+        lambda folder: tensors_changed(folder, lambda x: x.unsqueeze(-1)),
     ],
-    ids=["classes", "no classes", "temperature", "labels", "cut", "empty", "tensors"],
+    ids=["classes", "no classes", "temperature", "labels", "cut", "empty", "tensors", "negative", "type", "NaN",
+         "shape"],
 )  # fmt: skip
 def test_a_damaged_one_is_named_in_one_line(folder, damage, tmp_path, capsys):
     damage(folder)
@@ -236,7 +247,7 @@ def test_names_of_classes_are_quoted_in_a_table(folder, pictures, tmp_path):
 def test_without_a_probe_a_table_has_features_alone(folder, pictures, tmp_path, capsys):
     (folder / PROBE).unlink()
     assert main(["embed", str(pictures), "--run", str(folder), "--out", str(tmp_path / "x.csv")]) == 0
-    assert "predictions" not in capsys.readouterr().err
+    assert "no report kept a probe beside this encoder" in capsys.readouterr().err
     assert (tmp_path / "x.csv").read_text().startswith("file,f0,f1,")
 
 

@@ -164,6 +164,13 @@ def test_a_report_goes_elsewhere_from_a_checkout_that_can_only_be_read(no_report
     )
 
 
+def test_a_link_that_leads_to_itself_is_one_line(tmp_path, fresh_runs, monkeypatch, capsys):
+    without_kernels(monkeypatch, tmp_path / "reports")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert main(["report", *SMALL, "--out", str(tmp_path / "loop")]) == 2
+    assert re.fullmatch(r"error: cannot write to .*loop: .*\n", capsys.readouterr().err)
+
+
 def test_the_index_is_of_the_reports_folder_and_is_left_alone_by_a_report_elsewhere(
     tmp_path, fresh_runs, monkeypatch, capsys
 ):

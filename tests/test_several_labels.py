@@ -38,7 +38,7 @@ CASES = [
          {"train": {"AP": 12, "PA": 12}}, {"label": "view"},
          remarks=(*SAID[:2], "'view' holds other words than yes and no", SAID[2])),
     Case("a column that is usual for groups", {".": N, "labels.csv": csv("image,Case", ["1", "0"] * 12)}, CASE,
-         {"label": "case"}, remarks=SAID),
+         {"label": "case"}, remarks=(*SAID[:2], "So its column 'Case' tells no groups", SAID[2])),
     Case("a column that is usual for splits", {".": N, "labels.csv": csv("image,phase", ["+", "-"] * 12)},
          {"train": {"phase": 12, "no phase": 12}}, {"label": "phase"}, remarks=SAID),
     Case("just so before alike", {".": N, "labels.csv": csv("image,Ef fusion,effusion", ["0,1"] * 12 + ["0,0"] * 12)},
@@ -64,8 +64,21 @@ CASES = [
     Case("listed in a cell", {".": N, "labels.csv": csv("Image Index,Finding Labels",
                                                         ["Edema|Effusion", "No Finding", "Effusion", "Edema"] * 6)},
          HALF, {"label": "effusion"}, remarks=SAID),
+    Case("signs that tell labels apart",
+         {".": N, "labels.csv": csv("image,finding", ["HER2-|z", "HER2+", "HER2+|z"] * 8)},
+         {"train": {"HER2-": 8, "no HER2-": 16}}, {"label": "HER2-"}, remarks=SAID),
+    Case("alike to two", {".": N, "labels.csv": csv("image,finding", ["HER2-|z", "HER2+"] * 12)},
+         r"unknown label 'HER2'.* Choose one of: HER2\+, HER2-, z\.", {"label": "HER2"}),
+    Case("between commas",
+         {".": N, "labels.csv": csv("image,finding", ['"Effusion, Edema"', "Edema", "Effusion", "x"] * 6)},
+         HALF, {"label": "effusion"}, remarks=SAID),
+    Case("with a comma of its own", {".": N, "labels.csv": csv("image,finding", ['"Effusion, left"', "Effusion"] * 12)},
+         {"train": {"Effusion, left": 12, "no Effusion, left": 12}}, {"label": "Effusion, left"}, remarks=SAID),
+    Case("a list as Python writes it",
+         {".": N, "labels.csv": csv("image,finding", ["\"['Edema', 'Effusion']\"", "['x']"] * 12)},
+         HALF, {"label": "effusion"}, remarks=SAID),
     Case("no such column", {".": N, "labels.csv": csv("image,label,edema", ["x,1", "y,0"] * 12)},
-         r"parameter label: in .*labels.csv there is an unknown label 'effusion'\. Choose one of: label, edema, x, y\.",
+         r"parameter label: in .*labels.csv there is an unknown label 'effusion'\. Choose one of: edema, x, y\.",
          {"label": "effusion"}),
     Case("the column of images", {".": N, "labels.csv": csv("image,label", ["x", "y"] * 12)},
          "parameter label='image': in .*labels.csv that column names the images", {"label": "image"}),
@@ -120,6 +133,15 @@ def test_what_cannot_be_chosen_is_said_in_a_line(labels, label, said):
     with pytest.raises(UserError, match=said) as problem:
         load_images(PIXELS, labels, label=label)
     assert "\n" not in str(problem.value)
+
+
+def test_lists_of_parquet_are_lists_of_labels(tmp_path):
+    pyarrow, parquet = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet"))
+    put(tmp_path, {".": N})
+    table = pyarrow.table({"image": NAMES, "findings": [["Edema", "Effusion"], ["Edema"], []] * 8})
+    parquet.write_table(table, tmp_path / "labels.parquet")
+    images = load_images(tmp_path, label="effusion")
+    assert images.train_labels.tolist() == [0, 1, -1] * 8
 
 
 def test_a_data_set_to_transfer_to_has_labels_of_its_own(tmp_path):

@@ -248,3 +248,9 @@ def test_what_a_notebook_shows_of_a_grid(monkeypatch):
         f"| Two is better | paper | **confirmed** | {found.points:+.2f} ± {found.shown} | {found.p:.2g} | still |"
     ]
     assert grid_section.grid_metrics({"g": result})["validation_accuracy[g: temperature 2]"]["values"] == [92.0, 92.8]
+
+
+def test_few_validation_images_do_not_say_that_a_run_learned_nothing():
+    below = {"g": result_of({1: [37.5], 2: [80.0]}, 16)}
+    found = {n: [check["passed"] for check in grid_section.grid_checks(below, 2, n)] for n in (16, 100)}
+    assert found == {16: [True], 100: [True, False]}

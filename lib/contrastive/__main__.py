@@ -64,7 +64,11 @@ def embed(args: argparse.Namespace, given: dict[str, Any]) -> int:
 
     out, source = Path(args.out).expanduser(), Path(args.run_folder)
     if (kept := load_probe(source)) is not None:
-        say(f"with predictions of the linear probe on {kept.n_labels:,} labels that a report kept")
+        few = "; its certainties are too high, since labels were too few to scale them"
+        sure = few if kept.probe.temperature == 1 else ""
+        say(f"with predictions of the linear probe on {kept.n_labels:,} labels that a report kept{sure}")
+    else:
+        say("no report kept a probe beside this encoder (02_linear_eval does), so there are no predictions")
     predict = None if kept is None else kept.predict
     print(embed_source(args.images, source, out, args.skip_damaged, args.follow_links, predict))
     return 0

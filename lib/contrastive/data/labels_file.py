@@ -76,15 +76,14 @@ def apply_table(tree: Tree, table: str, m: Manifest, label: str | None = None) -
     if "image" not in columns or len(columns) == 1:
         raise UserError(
             f"{where} has the columns {', '.join(header)[:200]}: one named image, with file names, and one named label "
-            "are needed (group and split may be there, too). A label of another name is chosen by the parameter label."
+            "are needed (group and split may be there, too). A label of another name is chosen by the parameter label, "
+            f"as in -p label={next((name for name in header if name != columns.get('image')), 'NAME')[:40]}."
         )
     if twice := [name for name in columns.values() if header.count(name) > 1]:
         raise UserError(f"{where} has two columns named {twice[0]!r}. Keep one.")
     remarks += _drop_other_split(columns, rows)
-    several = (
-        [row[columns["label"]] for row in rows if BETWEEN.search(row[columns["label"]])] if "label" in columns else []
-    )
-    if several:
+    cells = [row[columns["label"]] for row in rows] if "label" in columns else []
+    if several := [cell for cell in cells if any(sign in cell for sign in BETWEEN[:2])]:  # a comma may be of a name
         remarks.append(
             f"Some cells list several labels, such as {inert(several[0])[:60]!r}, and each such list is a class of its "
             "own. The parameter label asks about one of them."
@@ -271,7 +270,12 @@ def _parquet(content: bytes) -> tuple[list[str], Rows]:
 
     table = pyarrow.parquet.read_table(io.BytesIO(content))
     header = [str(name) for name in table.column_names]
-    rows = [
-        {str(name): "" if value is None else str(value) for name, value in row.items()} for row in table.to_pylist()
-    ]
+    rows = [{str(name): _cell(value) for name, value in row.items()} for row in table.to_pylist()]
     return header, rows
+
+
+def _cell(value: object) -> str:
+    """A value as the cell of a table; a list as its labels."""
+    if isinstance(value, list):
+        return BETWEEN[0].join(map(_cell, value))
+    return "" if value is None else str(value)

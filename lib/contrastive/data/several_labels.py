@@ -14,8 +14,8 @@ from .manifest import NO_LABEL, plain, value
 # In cells of a column, in lower case
 YES = ("1", "true", "t", "yes", "y", "positive", "pos", "present", "+")
 NO = ("0", "false", "f", "no", "n", "negative", "neg", "absent", "-")
-MOST_NAMED = 20  # labels that a message names
-BETWEEN = re.compile(r"[|;]")  # labels that stand in one cell, as in ChestX-ray14
+MOST_NAMED, LONGEST = 20, 40  # labels that a message names, and their letters
+BETWEEN = ("|", ";", ",")  # labels that stand in one cell, as in ChestX-ray14
 
 
 def yes_or_no(yes: Sequence[bool | None], label: str) -> list[str]:
@@ -41,6 +41,8 @@ def one_of_several(
         UserError: when there is no such label, or it is unclear what the numbers mean.
     """
     widths = sorted({array.shape[1] for array in rows.values()})
+    if widths == [0]:
+        raise UserError(f"{where}: labels have no column. Give one for each image.")
     if len(widths) > 1:
         raise UserError(f"{where}: some splits have {widths[0]} labels an image, some {widths[-1]}. Make them alike.")
     if kinds := {str(array.dtype) for array in rows.values() if array.dtype.kind not in "biuf"}:
@@ -101,17 +103,29 @@ def as_yes_or_no(cells: Sequence[str], label: str) -> list[str] | None:
     return yes_or_no([word in YES if word else None for word in words], label)
 
 
-def labels_in(cells: Sequence[str]) -> list[str]:
-    """All labels that cells list, each once."""
-    return list(dict.fromkeys(part.strip() for cell in cells for part in BETWEEN.split(cell) if part.strip()))
+def listed_in(cells: Sequence[str], label: str = "") -> list[set[str]]:
+    """The labels that each cell lists: between the first of BETWEEN that occurs in any cell, as in `Edema|Effusion` or
+    `['Edema', 'Effusion']`. A cell that is `label` is one label, whatever signs it has."""
+    between = next((sign for sign in BETWEEN if any(sign in cell for cell in cells)), BETWEEN[0])
+    found = []
+    for cell in cells:
+        inner = cell[1:-1] if cell[:1] + cell[-1:] in ("[]", "()", "{}") else cell
+        whole = bool(label) and cell.casefold() == label.casefold()
+        parts = [cell] if whole else [part.strip().strip("'\"").strip() for part in inner.split(between)]
+        found.append({part for part in parts if part.lower() not in NO_LABEL})
+    return found
 
 
 def whether_listed(cells: Sequence[str], label: str) -> list[str] | None:
-    """Cells that list labels as names of two classes: whether each lists this one. None where no cell does."""
-    parts = [{plain(part) for part in BETWEEN.split(cell)} for cell in cells]
-    if not plain(label) or not any(plain(label) in own for own in parts):
+    """Cells that list labels as names of two classes: whether each lists this one, in any case; if none does, one that
+    is alike. None where there is no such label, or several are alike."""
+    lists = listed_in(cells, label)
+    every = {part for own in lists for part in own}
+    fitting = {part for part in every if part.casefold() == label.casefold()}
+    fitting = fitting or {part for part in every if plain(label) and plain(part) == plain(label)}
+    if len({part.casefold() for part in fitting}) != 1:
         return None
-    return yes_or_no([plain(label) in own if own != {""} else None for own in parts], label)
+    return yes_or_no([bool(own & fitting) if own else None for own in lists], label)
 
 
 def choose_label(
@@ -139,8 +153,11 @@ def choose_label(
         chosen = whether_listed(cells, label)
         if chosen is None or name is None:
             taken = {columns.get(kind) for kind in ("image", "group", "split")}
-            there = [*(other for other in header if other and other not in taken), *labels_in(cells)]
-            there = [inert(other) for other in there[:MOST_NAMED]]
+            every = sorted(set[str]().union(*listed_in(cells)))
+            there = [*(other for other in header if other and other not in taken and other != name), *every]
+            there = list(dict.fromkeys(inert(other)[:LONGEST] for other in there))[:MOST_NAMED]
+            if not there:
+                raise UserError(f"parameter label={label!r}: {where} has no column of labels.")
             raise UserError(f"parameter label: in {where} there is an {did_you_mean(label, there, 'label')}")
     else:
         cells = [value(row[name]) for row in rows]
@@ -148,6 +165,8 @@ def choose_label(
         if chosen is None:
             remarks.append(f"Its column {inert(name)!r} holds other words than yes and no: each is a class.")
             chosen = cells
+    if name == columns.get("group"):
+        remarks.append(f"So its column {inert(name)!r} tells no groups.")
     for kind in [kind for kind, other in columns.items() if other == name]:
         del columns[kind]
     columns["label"] = name

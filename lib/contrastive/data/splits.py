@@ -112,6 +112,11 @@ def why_no_evaluation(images: Images) -> str:
             )
     elif n_test < LEAST_TEST:
         return f"{images.name} has {n_test} test images with a label: at least {LEAST_TEST} are needed."
+    elif len(kinds := images.test_labels.unique()) == 1:
+        return (
+            f"All test images of {images.name} are {images.classes[int(kinds)]}, so nothing can be told apart there. "
+            "Add some of another class, or leave them out: then classifiers are cross-validated."
+        )
     return ""
 
 

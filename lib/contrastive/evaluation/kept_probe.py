@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,13 @@ def load_probe(source: Run | Path | str) -> KeptProbe | None:
         raise UserError(f"{path} is of another encoder. {ADVICE}")
     try:
         kept = _read(metadata, tensors)
-        if kept.probe.weight.shape != (len(kept.classes), encoder.out_dim) or len(kept.probe.bias) != len(kept.classes):
-            raise ValueError("another shape")
+        shapes = {"weight": (len(kept.classes), encoder.out_dim), "bias": (len(kept.classes),)}
+        for name, shape in shapes.items():
+            own = getattr(kept.probe, name)
+            if own.shape != shape or own.dtype != torch.float32 or not own.isfinite().all():
+                raise ValueError(f"another {name}")
+        if not 0 < kept.probe.temperature < math.inf or kept.n_labels < 1:
+            raise ValueError("no temperature, or no labels")
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise DamagedError(
             f"{path} does not hold the probe that it tells of ({type(error).__name__}). {ADVICE}"

@@ -3,7 +3,7 @@
 import math
 
 from ..data import counted
-from ..evaluation import SCRATCH, Findings
+from ..evaluation import SCRATCH, Findings, Key
 from ..evaluation.alike import APART
 from ..evaluation.statistics import Difference
 from ..settings import Settings
@@ -249,5 +249,8 @@ def spread(f: Findings) -> str:
     what = "cross-validated images" if f.judging.n_folds else "test images"
     seeds = f", {len(f.evaluations)} seeds" if len(f.evaluations) > 1 else ", one seed"
     groups = ", whole groups" if len(f.judging.groups) else ""
-    n = len(f.judging.labels)
-    return f"{NAMES[f.metric]} with {f.headline:,} labels; 95 % interval from {n:,} {what}{groups}{seeds}"
+    n, folds = len(f.judging.labels), f.judging.n_folds
+    of = f" (of {n:,}, one part in {folds} is held out at a time)" if folds else ""
+    drawn = {f.values(Key(f.metric, way.arm, f.headline)).shape[1] for way in ways(f)}
+    paired = "; differences are of the first draw of labels, which all ways had" if len(drawn) > 1 else ""
+    return f"{NAMES[f.metric]} with {f.headline:,} labels{of}; 95 % interval from {n:,} {what}{groups}{seeds}{paired}"

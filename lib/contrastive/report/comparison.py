@@ -23,6 +23,7 @@ from .verify import results_file
 
 LONGEST = 40  # characters of a name
 AS_DATA = ("name", "sha256", "pretrain", "train", "labels", "validation", "test", "judged", "folds", "groups")
+OTHER_DATA = "These reports are not on the same data, so their numbers are not of the same task."
 AS_MADE = (
     "commit", "dirty", "platform", "device", "threads", "precision", "packages",
 )  # fmt: skip
@@ -47,6 +48,9 @@ def write_comparison(paths: Sequence[Path], out: Path | None = None) -> Path:
     out = Path(os.path.expanduser(out)).absolute() if out else writable_folder(reports_root()) / "comparison.html"
     if not os.path.isdir(out.parent):
         raise UserError(f"there is no folder {out.parent}: make it, or choose another file.")
+    if out.suffix.lower() != ".html" or any(out.parent.samefile(file.parent) for file in files):
+        raise UserError(f"--out {out}: choose a name that ends with .html, in another folder than a report's own.")
+    writable_folder(out.parent)
     atomic_write(out, page)
     tell(printable(f"Comparison: {out}"))
     return out
@@ -103,7 +107,7 @@ def comparison_page(reports: Sequence[Report]) -> str:
     same_data = len({report.results.get("dataset", {}).get("sha256") for report in reports}) == 1
     picture = _budget_curves(reports)
     answers = {
-        "answer": _answer(reports, found),
+        "answer": _answer(reports, found) if same_data else OTHER_DATA,
         "numbers": _tiles(reports),
         "spread": "95 % intervals",
         "figure": picture.name if picture else "",
@@ -126,7 +130,7 @@ def comparison_page(reports: Sequence[Report]) -> str:
         for report in reports
     ]
     cells += [_text("## Checks and commands\n\n" + "\n".join(checks)), nbformat.v4.new_code_cell("", outputs=[said])]
-    note = "" if same_data else "these reports are not on the same data, so their numbers are not of the same task."
+    note = "" if same_data else OTHER_DATA
     return render_page("comparison", nbformat.v4.new_notebook(cells=cells), {}, [], [], note)
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import jinja2
 
-from ..evaluation import Key, format_metric
+from ..evaluation import Key, better_from_scratch, format_metric
 from ..evaluation.arms import with_role
 from ..storage.files import atomic_write, locked, printable, read_json
 from .render import TEMPLATES, content_policy, template
@@ -57,8 +57,10 @@ def _cells(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
     headline = results.get("headline_labels")
     metrics, settings = results.get("metrics", {}), results["settings"]
 
-    def accuracy(arm: str) -> dict[str, str]:
-        name = str(Key("accuracy", arm, headline))
+    metric = results.get("headline_metric", "accuracy")
+
+    def result(arm: str) -> dict[str, str]:
+        name = str(Key(metric, arm, headline))
         return cell(format_metric(name, metrics[name]), metrics[name]["mean"]) if name in metrics else cell("–", -1)
 
     pages = [f"{stem}.html" for stem in results["notebooks"] if re.fullmatch(r"\w{1,80}", stem, re.ASCII)]
@@ -74,11 +76,11 @@ def _cells(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
         "n_images": cell(f"{settings['n_images']:,}", settings["n_images"]),
         "epochs": cell(f"{settings['epochs']:,}", settings["epochs"]),
         "labels": cell(f"{headline:,}", headline) if headline else cell("–", -1),
-        "linear": accuracy("linear"),
-        "random": accuracy("random_encoder"),
-        "supervised": accuracy("supervised"),
+        "linear": result("linear"),
+        "random": result("random_encoder"),
+        "supervised": result(better_from_scratch(metrics, headline, metric)) if headline else cell("–", -1),
         "minutes": cell(f"{minutes:.1f}", minutes),
-        "answer": printable(answers[main]["answer"])[:400] if main else "",
+        "answer": printable(" ".join(answers[main]["answer"].split()))[:400] if main else "",
         "curves": sparkline(metrics),
         "pages": [page for page in pages if (folder / page).is_file()],
     }

@@ -34,8 +34,7 @@ def show_label_errors(images: Images, suspects: Sequence[Suspect], place_of: Ten
         f"{100 * suspect.confidence:.0f} %"
         for suspect in suspects
     ]
-    n = min(len(suspects), SHOWN)
-    alt = f"Images with labels that may be wrong, the surest first: {n} of {len(suspects):,}."
+    alt = f"Images with labels that may be wrong, the likeliest first: {n_shown(len(suspects))} of {len(suspects):,}."
     caption = f"{alt} Above each its label and, after the arrow, the class that it is taken for and how surely."
     table = [
         {
@@ -57,12 +56,14 @@ def label_errors_sentence(n_suspects: int, n_labels: int) -> str:
         looked_at = f"{MOST:,} labels, drawn at random from {n_labels:,},"
     if n_suspects == 0:
         return (
-            f"No label is suspected to be wrong: classifiers that had not seen the {looked_at} agree with all of them."
+            f"No label is suspected to be wrong: of {looked_at} none is of another class for sure, to classifiers that "
+            "had not seen it."
         )
     images = "one image" if n_suspects == 1 else f"{n_suspects:,} images"
     return (
         f"Of {looked_at} those below are the most likely to be wrong. Classifiers that had not seen them take {images} "
-        "for another class than the label says, the surest first. Of the first, many labels may be wrong; the further "
+        "for another class than the label says; first come those that stand out most from images that are labelled "
+        "alike. Of the first, many labels may be wrong; the further "
         "down, the more are right, and the images are hard. Look at each before you correct its label."
     )
 
@@ -77,7 +78,7 @@ def show_label_next(images: Images, chosen: Sequence[Choice]) -> Picture | None:
     if not chosen:
         return None
     places = [choice.index for choice in chosen]
-    alt = f"Images to label next, in order: {min(len(places), SHOWN)} of {len(places):,}."
+    alt = f"Images to label next, in order: {n_shown(len(places))} of {len(places):,}."
     table = [
         {"rank": i, "image": file_name(images, choice.index), "split": "train", "stands for": choice.like, "label": ""}
         for i, choice in enumerate(chosen, 1)
@@ -94,9 +95,16 @@ def label_next_sentence(images: Images, n_chosen: int) -> str:
     return (
         f"{n:,} training images have no label that can be used. A classifier that is fitted to the {images.n_labels:,} "
         f"labels is unsure of the {n_chosen:,} below. They differ as much as all do that it is unsure of: each is the "
-        "most typical of a group. The link below the picture gives all as a table. Fill in its last column, and add "
-        "its rows to `labels.csv` beside the images; of an array, set its labels."
+        "most typical of a group. The link below the picture gives all as a table. Fill in its last column, and take "
+        "image and label over into `labels.csv` beside the images (with their patients, if it has a column of groups); "
+        "of an array, set its labels."
     )
+
+
+def n_shown(n: int) -> int:
+    """Of n images, those that are shown: whole rows, if they fill one."""
+    shown = min(n, SHOWN)
+    return shown // PER_ROW * PER_ROW or shown
 
 
 def _cut(name: str) -> str:
@@ -105,8 +113,7 @@ def _cut(name: str) -> str:
 
 def _rows(images: Images, places: list[int], titles: list[str], alt: str, caption: str, name: str) -> Picture:
     """The first of some images, counted as in `file_name`, in whole rows."""
-    shown = min(len(places), SHOWN)
-    shown = shown // PER_ROW * PER_ROW or shown
+    shown = n_shown(len(places))
     n_train, width = len(images.train), min(PER_ROW, shown)
     pixels = [images.train[i] if i < n_train else images.test[i - n_train] for i in places[:shown]]
     rows = [list(range(start, start + width)) for start in range(0, shown, width)]

@@ -19,7 +19,7 @@ from ..data import NAMES, Images, forget_images, why_no_evaluation, why_no_valid
 from ..settings import RunError, Settings, UserError, checkout, data_root, did_you_mean, runs_root
 from ..storage.files import atomic_write, locked, printable, say, tell, write_json
 from ..storage.signals import Stop
-from ..training import check_evaluation, check_report, check_validation, resolve
+from ..training import check_evaluation, check_report, check_validation, resolve, run_folder
 from .execute import execute_notebook
 from .index import write_index
 from .origins import ONLY
@@ -89,7 +89,7 @@ def run_report(
     when the request is wrong; then nothing was started and nothing written. RunError when the report cannot be written.
     """
     notebooks = choose_notebooks(notebook_folder(), only)
-    if out and Path(os.path.expanduser(out)).resolve() == notebook_folder().resolve():
+    if out and os.path.realpath(os.path.expanduser(out)) == os.path.realpath(notebook_folder()):
         raise UserError(
             f"--out {out} is where the source notebooks lie, which the report would replace. Choose another."
         )
@@ -190,7 +190,7 @@ def _execute(
         except RunError as problem:
             code = 1
             tell(printable(f"FAILED {problem}"), sys.stderr)
-        _print_end(results, folder, index)
+        _print_end(results, folder, index, run_folder(settings))
     return (128 + interrupted) if interrupted else code, results
 
 
@@ -274,7 +274,7 @@ def main_page(results: dict[str, Any]) -> str:
     return next((name for name in names if name == "02_linear_eval"), names[0])
 
 
-def _print_end(results: dict[str, Any], folder: Path, index: Path | None) -> None:
+def _print_end(results: dict[str, Any], folder: Path, index: Path | None, run: Path) -> None:
     for error in results.get("errors", []):
         tell(printable(f"FAILED {error['notebook']}, {error['cell']}: {error['error']}"), sys.stderr)
     for check in results.get("checks", []):
@@ -294,6 +294,8 @@ def _print_end(results: dict[str, Any], folder: Path, index: Path | None) -> Non
             tell(printable(f"  {number['value']:>12} {number['spread']:8}  {number['what']}"))
         tell("")
     tell(printable(f"Report: {folder / main}.html"))
+    if (run / "encoder.safetensors").is_file():
+        tell(printable(f"Encoder, for `contrastive embed IMAGES --run`: {run}"))
     titles = {
         "label_first": "Images to label first",
         "label_next": "Images to label next",

@@ -47,7 +47,7 @@ def make_again(report: Path, changes: dict[str, Any], out: str | None = None, ti
     """
     path = results_file(report)
     old = read_json(path)
-    if out and Path(os.path.expanduser(out)).resolve() == path.parent.resolve():
+    if out and os.path.realpath(os.path.expanduser(out)) == os.path.realpath(path.parent):
         raise UserError(f"--out {out} is the report that is verified, and would be replaced. Choose another folder.")
     given, notebooks = _request(path, old, changes)
     resolved, _ = resolve(Settings(**given))

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
 
 from contrastive.report.index import write_index
 from contrastive.storage.files import atomic_write
-from docs import parameters, published, simulated
+from docs import other_images, parameters, published, simulated
 from docs.markdown import ROOT
 from docs.published import BENCHMARKS, PICTURE, PUBLISHED, RECIPES
 
@@ -32,8 +32,10 @@ def generated_parts() -> dict[tuple[str, str], str]:
     return {
         ("README.md", "answer"): published.answer(first),
         ("README.md", "limits"): published.limits(reports),
+        ("README.md", "photographs"): other_images.photographs(),
         ("README.md", "results"): published.short_table(first),
         ("docs/results.md", "recipes"): published.recipes(reports),
+        ("docs/results.md", "other images"): other_images.other_images(),
         ("docs/results.md", "ablations"): published.ablations(),
         ("docs/results.md", "encoders"): published.encoders(),
         ("docs/method.md", "coverage"): simulated.coverage(),

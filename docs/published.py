@@ -61,9 +61,8 @@ def limits(reports: Mapping[str, Results]) -> str:
     points = (
         f"**You have many labels.** With all {everything:,} of {first['dataset']['name'].upper()}, the linear probe is "
         f"{versus(_above_scratch(first, everything), whom)}.",
-        f"""**The augmentations do not suit your images.** With those of the SimCLR paper, which were made for
-        photographs and mirror digits, {few} labels give {does_not} instead of {suits}. From scratch, with augmentations
-        that suit digits, the same network gets {scratch}.""",
+        f"""**The augmentations do not suit your images.** With those of the SimCLR paper, which mirror digits, {few}
+        labels give {does_not} instead of {suits}; from scratch, with augmentations that suit them, {scratch}.""",
         f"**You trained too briefly.** After the default {short['settings']['epochs']} epochs, with {many:,} labels, "
         f"the probe is {versus(_above_scratch(short, many), whom)}.",
     )

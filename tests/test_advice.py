@@ -213,7 +213,6 @@ def test_that_pretraining_saves_no_label_is_said():
     said, _ = told({"linear": 0.6, "supervised": 0.9}, before={"supervised": 0.7})
     assert said.startswith("No: train on the labels alone: ")
     assert "So pretraining saves no labels with 100." in said
-    # Where a label or two would be saved, it is not
     alike = told({"linear": (0.905, 1), "supervised": (0.9, 2)}, before={"supervised": 0.7})[0]
     assert alike.startswith("No: nothing beats")
     assert "saves no labels" not in alike

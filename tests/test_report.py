@@ -59,7 +59,7 @@ def test_results_keep_the_contract(results):
         assert results["costs"][arm] >= 0
     assert results["savings"] == results["savings_by_arm"]["linear"]
     assert set(results["savings_by_arm"]) == {"linear", "finetuned"}
-    assert list(results["savings_by_arm"]["finetuned"]) == ["50", "200"]  # also where there are more labels to need
+    assert set(results["savings_by_arm"]["finetuned"]) == {"50", "200"}  # also where there are more labels to need
     assert sum(name.startswith("validation_accuracy[left_out: ") for name in metrics) == 6
     assert "untrained_validation_accuracy[left_out]" in metrics
     assert all(c["passed"] and set(c) == {"name", "passed", "seen", "expected"} for c in results["checks"])

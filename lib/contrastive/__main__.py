@@ -67,10 +67,10 @@ def embed(args: argparse.Namespace, given: dict[str, Any]) -> int:
         few = "; its certainties are too high, since labels were too few to scale them"
         sure = few if kept.probe.temperature == 1 else ""
         say(f"with predictions of the linear probe on {kept.n_labels:,} labels that a report kept{sure}")
-    else:
-        say("no report kept a probe beside this encoder (02_linear_eval does), so there are no predictions")
     predict = None if kept is None else kept.predict
     print(embed_source(args.images, source, out, args.skip_damaged, args.follow_links, predict))
+    if kept is None:
+        say("no report kept a probe beside this encoder (02_linear_eval does), so there are no predictions")
     return 0
 
 

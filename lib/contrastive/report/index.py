@@ -61,7 +61,11 @@ def _cells(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
 
     def result(arm: str) -> dict[str, str]:
         name = str(Key(metric, arm, headline))
-        return cell(format_metric(name, metrics[name]), metrics[name]["mean"]) if name in metrics else cell("–", -1)
+        if name not in metrics:
+            return cell("–", -1)
+        return cell(
+            format_metric(name, {**metrics[name], "n_seeds": 1}), metrics[name]["mean"]
+        )  # its page has the spread
 
     pages = [f"{stem}.html" for stem in results["notebooks"] if re.fullmatch(r"\w{1,80}", stem, re.ASCII)]
     answers = results.get("answers", {})

@@ -12,7 +12,6 @@ from benchmarks.tables import measured_bars
 from matplotlib.text import Text
 from PIL import Image
 
-from contrastive.evaluation.statistics import uncertainty
 from contrastive.methods import Logged
 from contrastive.report import grid_plots, plots, result_plots
 from contrastive.report.pictures import DARK, LIGHT, class_colours, figure_html
@@ -58,11 +57,6 @@ def test_colours_are_seen_on_their_background(theme):
 
 def rows_of(picture):
     return list(csv.DictReader(io.StringIO(picture.as_json()["csv"])))
-
-
-def test_uncertainty_is_that_of_the_seeds_where_there_are_several():
-    assert uncertainty({"mean": 90.0, "std": 0.3, "n_seeds": 3}, 1000) == (0.3, "one standard deviation over 3 seeds")
-    assert "1,000 test images" in uncertainty({"mean": 90.0, "std": 0.0, "n_seeds": 1}, 1000)[1]
 
 
 HISTORY = [{"epoch": i, "loss": 5.0 - i, "top1": i / 4} for i in (1, 2, 3)]

@@ -53,6 +53,9 @@ CASES = [
     Case("in folders that are named otherwise", {"cat": 12, "dog": 12, "labels.csv": "image,effusion\ncat/00.png,1\n"
          "cat/01.png,0\ndog/00.png,1\ndog/01.png,0\n"}, {"train": {"effusion": 2, "no effusion": 2, "": 20}},
          {"label": "effusion"}, remarks=("gives 4 of 24", "asked about", "no test images")),
+    Case("in folders, and nowhere known", {"cat": 12, "dog": 12, "labels.csv": "image,effusion\ncat/00.png,\n"},
+         {"train": {"": 19}, "test": {"": 5}}, {"label": "effusion"},
+         remarks=("gives 0 of 24", "asked about", "held out to look at")),
     Case("in other letters, after a semicolon", {".": N, "labels.csv": csv("image,findings",
                                                                          ["Edema; Ple_ural", "Edema"] * 12)},
          {"train": {"pleural": 12, "no pleural": 12}}, {"label": "pleural"}, remarks=SAID),

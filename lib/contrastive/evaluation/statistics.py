@@ -3,7 +3,6 @@ them, seeds, draws of labels and folds of cross-validation."""
 
 import math
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -253,11 +252,3 @@ def standard_error(percent: float, n: int) -> float:
     """Standard error, in points, of an accuracy measured on n images (binomial)."""
     share = min(max(percent / 100, 1 / n), 1 - 1 / n)
     return 100 * math.sqrt(share * (1 - share) / n)
-
-
-def uncertainty(metric: Mapping[str, Any], n_test: int) -> tuple[float, str]:
-    """How far an accuracy's mean can be trusted, in points, and what that is in words: the standard deviation over
-    seeds or, with one seed, the 95 % interval that comes from the number of test images alone."""
-    if metric["n_seeds"] > 1:
-        return metric["std"], f"one standard deviation over {metric['n_seeds']} seeds"
-    return 1.96 * standard_error(metric["mean"], n_test), f"95 % interval from {n_test:,} test images, one seed"

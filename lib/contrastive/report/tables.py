@@ -7,7 +7,6 @@ from ..data import Images
 from ..evaluation import ARMS, Findings, Key, check, data_checks, difference_name, format_metric
 from ..evaluation.arms import with_role
 from ..evaluation.metrics import Metrics
-from ..evaluation.statistics import uncertainty
 
 Compared = Mapping[str, Mapping[str, float]]  # as `Findings.compared` gives them
 Saved = Mapping[str, Mapping[str, float | None]]  # as `Findings.savings` gives them
@@ -133,11 +132,6 @@ def calibration_sentence(metrics: Metrics, headline: int) -> str:
     if plain != scaled:
         said += f", and by {scaled:.2f} once a temperature, chosen with the labels that chose the penalty, scales them"
     return f"{said}."
-
-
-def number(metric: Mapping[str, Any], what: str, n_test: int) -> tuple[str, str, str]:
-    """An accuracy as a key number for `conclude`."""
-    return f"{metric['mean']:.2f} %", f"± {uncertainty(metric, n_test)[0]:.2f}", what
 
 
 def round_labels(n: float) -> int:

@@ -15,6 +15,7 @@ from contrastive.training.optimisers import build_optimiser, learning_rate
 
 from .trainings import begun, take_steps
 
+CPU = torch.device("cpu")
 TINY = dict(epochs=3, base_channels=2, n_images=128, batch_size=32)
 
 
@@ -38,7 +39,7 @@ def test_learning_rate_warms_up_then_falls_as_half_a_cosine():
 def test_weight_decay_spares_biases_and_norms():
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     decayed, spared = build_optimiser(
-        decay_groups(module.parameters()), Settings(weight_decay=0.1).optimiser
+        decay_groups(module.parameters()), Settings(weight_decay=0.1).optimiser, CPU
     ).param_groups
     assert [p.ndim for p in decayed["params"]] == [4]
     assert [p.ndim for p in spared["params"]] == [1, 1, 1]
@@ -48,7 +49,7 @@ def test_weight_decay_spares_biases_and_norms():
 @pytest.mark.parametrize(("name", "cls"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
 def test_optimisers_are_torchs(name, cls):
     groups = decay_groups([nn.Parameter(torch.zeros(2, 2))], lr_share=0.5)
-    optimiser = build_optimiser(groups, Settings(optimiser=name, weight_decay=0.2).optimiser)
+    optimiser = build_optimiser(groups, Settings(optimiser=name, weight_decay=0.2).optimiser, CPU)
     assert type(optimiser).__name__ == cls
     assert optimiser.defaults.get("momentum", 0.9) == 0.9
     assert optimiser.defaults.get("betas", (0.9, 0.999)) == (0.9, 0.999)

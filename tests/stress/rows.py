@@ -68,11 +68,11 @@ def work(runs: Path, settings: Settings, said: Path, begun: Path | None = None) 
     tqdm.set_lock(threading.RLock())  # its own would be left behind by a killed process
     begin = loop.begin_epoch
 
-    def logged(training: loop.Training, epoch: int) -> LoopState:
+    def logged(training: loop.Training, epoch: int, state: LoopState | None = None) -> LoopState:
         if begun is not None and epoch == 0:
             with begun.open("a") as file:
                 file.write(f"{training.settings.run_name}\n")
-        return begin(training, epoch)
+        return begin(training, epoch, state)
 
     loop.begin_epoch = logged
     try:

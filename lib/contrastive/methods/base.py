@@ -31,13 +31,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands: steps done, of how many."""
+    """Where a training stands: steps done, of how many.
 
-    step: int
+    In training `step` is an int64 scalar on the training's device, which the next step changes: what is computed from
+    it with tensors can be captured on a GPU; to read it there would wait for the device.
+    """
+
+    step: int | Tensor
     steps: int
 
     @property
-    def share(self) -> float:
+    def share(self) -> float | Tensor:
         """Of the training that is done, from 0 to 1."""
         return self.step / self.steps
 
@@ -156,13 +160,15 @@ def frozen_copy(module: nn.Module) -> Any:
 
 
 @torch.no_grad()
-def follow(target: nn.Module, online: nn.Module, momentum: float) -> None:
+def follow(target: nn.Module, online: nn.Module, momentum: float | Tensor) -> None:
     """Move the target's parameters towards the online network's: target = momentum target + (1 - momentum) online."""
     slow: list[Tensor] = list(target.parameters())
     if slow:  # a head may be none
-        torch._foreach_lerp_(slow, list(online.parameters()), 1 - momentum)
+        ahead = torch._foreach_sub(list(online.parameters()), slow)
+        torch._foreach_mul_(ahead, 1 - momentum)
+        torch._foreach_add_(slow, ahead)
 
 
-def rising_momentum(start: float, progress: Progress) -> float:
-    """From `start` to 1 by half a cosine over the training (2006.07733, section 3.3)."""
-    return 1 - (1 - start) * (math.cos(math.pi * progress.share) + 1) / 2
+def rising_momentum(start: float, progress: Progress) -> Tensor:
+    """From `start` to 1 by half a cosine over the training (2006.07733, section 3.3), a scalar."""
+    return 1 - (1 - start) * (torch.cos(math.pi * torch.as_tensor(progress.share)) + 1) / 2

@@ -183,11 +183,14 @@ class OptimiserSettings(Component):
 class RuntimeSettings(Component):
     """On what, how exactly, and from which random numbers it is computed."""
 
-    LOOSE = frozenset({"checkpoint_seconds"})
+    LOOSE = frozenset({"checkpoint_seconds", "cuda_graph"})
     seed: Int = Field(0, ge=0, lt=2**31, description="decides the subset, the initial weights and every random draw")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 if in hardware")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     checkpoint_seconds: Float = Field(30, ge=0, le=86400, description="training time between two checkpoints, at least")
+    cuda_graph: bool = Field(
+        True, description="on a GPU, whether a step is captured once and replayed, which is faster"
+    )
 
     @field_validator("device")
     @classmethod

@@ -1,5 +1,8 @@
 """On what it is computed, and in which precision."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from ..processor import cpu_flags
@@ -24,3 +27,18 @@ def choose_precision(name: str, device: str) -> str:
     if device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if device == "cpu" and cpu_flags() & {"avx512_bf16", "amx_bf16"} else "float32"
+
+
+@contextmanager
+def same_bits(device: torch.device) -> Iterator[None]:
+    """Have convolutions on a GPU give the same bits each time, so that a seed decides a run and resuming is exact; on
+    processors they do. Some of cuDNN's faster ways for float32 add up in an order that changes."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before

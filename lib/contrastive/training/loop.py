@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -19,7 +19,10 @@ from ..methods import Batch, Method, Output, Progress, build_method
 from ..processor import keep_freed_memory
 from ..settings import RunError, Settings, UserError
 from ..storage.signals import Stop
-from .optimisers import build_optimiser, learning_rate
+from .devices import same_bits
+from .graph import StepGraph
+from .memory import check_images_fit, out_of_memory
+from .optimisers import build_optimiser, learning_rate, set_rate
 from .state import LoopState
 
 Epoch = dict[str, float]  # an entry of the history
@@ -40,7 +43,7 @@ class Training:
     """What is trained, on what, by what: all that `train` needs.
 
     data: uint8 N x C x H x W. labels: int64 N, for methods that need them. steps: of the whole training;
-    steps_of_epoch: images that do not fill a batch sit an epoch out.
+    steps_of_epoch: images that do not fill a batch sit an epoch out. graph: on a GPU, the step captured.
     """
 
     settings: Settings
@@ -51,6 +54,7 @@ class Training:
     optimiser: torch.optim.Optimizer
     steps_of_epoch: int
     steps: int
+    graph: StepGraph = field(default_factory=StepGraph, init=False, repr=False)
 
 
 def train(
@@ -68,18 +72,20 @@ def train(
         The history, an entry for each epoch.
 
     Raises:
-        RunError: when the loss or a gradient is no longer finite.
+        RunError: when the loss or a gradient is no longer finite, or memory of a GPU runs out.
+        UserError: when a batch does not fit the memory of the GPU.
     """
     state, history = state or begin_epoch(training, 0), [] if history is None else history
-    with Stop() as stop:
+    with Stop() as stop, same_bits(training.data.device):
         while state.taken(training.steps_of_epoch) < training.steps:
-            take_step(training, state)
+            if not _taken(training, state):
+                raise out_of_memory(training, state, compute_step)
             ended = state.taken(training.steps_of_epoch) == training.steps
             if state.step == training.steps_of_epoch or ended:
                 history.append(finish_epoch(training, state))
                 on_epoch(history[-1])
                 if not ended:
-                    state = begin_epoch(training, state.epoch + 1)
+                    begin_epoch(training, state.epoch + 1, state)
             if checkpoints is not None and (ended or stop.signal or checkpoints.due()):
                 check(training, state)
                 checkpoints.write(training, state, history)
@@ -89,28 +95,45 @@ def train(
     return history
 
 
-def take_step(training: Training, state: LoopState) -> None:
-    """The next step of the state's epoch. The host does not wait for the device."""
-    settings, method, optimiser = training.settings, training.method, training.optimiser
-    size, taken = settings.optimiser.batch_size, state.taken(training.steps_of_epoch)
-    index, progress = state.order[state.step * size : (state.step + 1) * size], Progress(taken, training.steps)
-    labels = None if training.labels is None else training.labels[index]
-    batch = Batch(training.make_views(training.data[index], state.draws), labels)
+def _taken(training: Training, state: LoopState) -> bool:
+    """Take a step. Returns false, with all that it held given back, when the device's memory ran out."""
+    try:
+        take_step(training, state)
+    except torch.OutOfMemoryError:
+        return False
+    return True
 
-    for group in optimiser.param_groups:
-        group["lr"] = group["lr_share"] * rate(training, taken, group.get("schedule", ""))
-    device = training.data.device
-    bfloat16 = torch.autocast(device.type, torch.bfloat16, settings.runtime.precision == "bfloat16")
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), bfloat16:
-        torch.manual_seed(_mix(settings.runtime.seed, taken))  # of dropout and its like, so that they resume exactly
+
+def take_step(training: Training, state: LoopState) -> None:
+    """The next step of the state's epoch. The host does not wait for the device.
+
+    All that changes from step to step is written into tensors first, so that on a GPU the rest can be captured once.
+    """
+    taken, device = state.taken(training.steps_of_epoch), training.data.device
+    state.set_step(taken)
+    for group in training.optimiser.param_groups:
+        set_rate(group, group["lr_share"] * rate(training, taken, group.get("schedule", "")))
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(_mix(training.settings.runtime.seed, taken))  # of dropout and its like, so that they resume
+        training.graph.run(compute_step, training, state)
+    state.step += 1
+
+
+def compute_step(training: Training, state: LoopState) -> None:
+    """What a step computes: views, loss, gradient, new weights. It reads nothing from the device, and nothing but
+    tensors changes from one step to the next."""
+    method, optimiser, precision = training.method, training.optimiser, training.settings.runtime.precision
+    progress = Progress(state.now, training.steps)
+    labels = None if training.labels is None else training.labels[state.index]
+    batch = Batch(training.make_views(training.data[state.index], state.draws), labels)
+    with torch.autocast(training.data.device.type, torch.bfloat16, precision == "bfloat16"):
         output = checked(method, method(batch, progress))
     optimiser.zero_grad()
     output.loss.backward()
     norm = nn.utils.get_total_norm([p.grad for p in method.parameters() if p.grad is not None])
     optimiser.step()
     method.after_step(progress)
-
-    state.count(taken, [output.loss.detach(), norm, *(output.log[name] for name in method.LOG)])
+    state.count([output.loss.detach(), norm, *(output.log[name] for name in method.LOG)])
 
 
 def checked(method: Method, output: Output) -> Output:
@@ -128,11 +151,14 @@ def rate(training: Training, taken: int, schedule: str = "") -> float:
     return learning_rate(training.settings.optimiser, taken, training.steps, training.steps_of_epoch, schedule)
 
 
-def begin_epoch(training: Training, epoch: int) -> LoopState:
-    """The state before an epoch's first step. All randomness of an epoch comes from (seed, epoch)."""
-    seed, device = _mix(training.settings.runtime.seed, epoch), training.data.device
-    order = torch.randperm(len(training.data), generator=Generator().manual_seed(seed)).to(device)
-    return LoopState.at_start(epoch, order, Generator(device).manual_seed(seed), len(training.method.LOG))
+def begin_epoch(training: Training, epoch: int, state: LoopState | None = None) -> LoopState:
+    """The state before an epoch's first step; a given one is made that. All randomness of an epoch comes from (seed,
+    epoch)."""
+    seed, n = _mix(training.settings.runtime.seed, epoch), len(training.data)
+    if state is None:
+        size, device = training.settings.optimiser.batch_size, training.data.device
+        state = LoopState.empty(n, size, len(training.method.LOG), device)
+    return state.begin(epoch, torch.randperm(n, generator=Generator().manual_seed(seed)), seed)
 
 
 def _mix(seed: int, epoch: int) -> int:
@@ -188,7 +214,8 @@ def start(
         encoder: one whose weights are the first ones, by default random weights that the seed decides.
     """
     keep_freed_memory()
-    device = settings.runtime.device
+    device = torch.device(settings.runtime.device)
+    check_images_fit(data, device)
     method = initial_method(settings, image_format, encoder if isinstance(encoder, GeneralEncoder) else None)
     if encoder is not None:
         method.encoder.load_state_dict(encoder.state_dict())
@@ -202,7 +229,7 @@ def start(
         data.to(device),
         labels.to(device) if method.NEEDS_LABELS else None,
         ViewMaker(method.views(), image_format.shape, method.encoder.mean, method.encoder.std),
-        build_optimiser(method.parameter_groups(), settings.optimiser),
+        build_optimiser(method.parameter_groups(), settings.optimiser, device),
         per_epoch,
         settings.optimiser.epochs * per_epoch if steps is None else steps,
     )

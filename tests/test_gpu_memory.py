@@ -1,0 +1,82 @@
+"""Batches and images that do not fit a GPU's memory."""
+
+import pytest
+import torch
+
+from contrastive import Settings, pretrain
+from contrastive.methods.simclr import SimCLR
+from contrastive.settings import METHODS, RunError, UserError
+from contrastive.training import memory, train
+from contrastive.training.checkpoint import load_state
+
+from .trainings import begun
+
+TINY = dict(epochs=3, base_channels=2, n_images=256, batch_size=128)
+
+
+@pytest.fixture
+def memory_for(monkeypatch):
+    """A function that makes method `own` one that has memory for so many images, and for so many steps."""
+
+    def limited(images, steps=10**9):
+        class Limited(SimCLR):
+            taken = 0
+
+            def forward(self, batch, progress):
+                Limited.taken += 1
+                if len(batch.views[0]) > images or Limited.taken > steps:
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+                return super().forward(batch, progress)
+
+        monkeypatch.setitem(METHODS._entries, "own", Limited)
+
+    return limited
+
+
+@pytest.mark.parametrize("most", [2, 3, 20, 31, 33, 100, 127])
+def test_the_largest_batch_is_found_to_a_thirty_second_part(most):
+    tried = []
+    found = memory.largest_batch(lambda n: tried.append(n) or n <= most, 128)
+    assert most - max(most // 32, 1) < found <= most
+    assert max(tried) < 128
+    assert len(tried) == len(set(tried)) <= 7
+
+
+def test_when_no_batch_fits_none_is_found():
+    assert memory.largest_batch(lambda n: False, 128) == 0
+
+
+def test_a_batch_that_does_not_fit_is_an_error_with_the_largest_that_would(memory_for):
+    memory_for(images=50)
+    with pytest.raises(UserError, match=r"^batch_size=128 does not fit .* batch_size=(49|50)\. [^\n]*$") as wrong:
+        train(begun(method="own", **TINY))
+    assert not isinstance(wrong.value, RunError)  # nothing was begun
+    memory_for(images=0)
+    with pytest.raises(UserError, match="not even a batch of 2 fits"):
+        train(begun(method="own", **TINY))
+
+
+def test_memory_that_runs_out_later_leaves_the_last_checkpoint_from_which_it_goes_on(memory_for, fresh_runs):
+    memory_for(images=128, steps=3)
+    settings = Settings(preset="smoke", method="own", checkpoint_seconds=0, **TINY)
+    with pytest.raises(RunError, match=r"ran out at step 4 of 6, .* checkpoint is kept[^\n]*below 128\.$"):
+        pretrain(settings, progress=False)
+    (folder,) = (path for path in fresh_runs.iterdir() if path.is_dir())
+    position = load_state(folder)["position"]
+    assert (position["epoch"], position["step"]) == (1, 1)
+    memory_for(images=128)
+    resumed = (pretrain(settings, progress=False).folder / "encoder.safetensors").read_bytes()
+    assert METHODS._entries["own"].taken == 3
+    (folder / "encoder.safetensors").unlink()
+    for path in folder.glob("state*"):
+        path.unlink()
+    assert (pretrain(settings, progress=False).folder / "encoder.safetensors").read_bytes() == resumed
+
+
+def test_images_that_do_not_fit_are_an_error_with_how_many_would(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3_000_000, 9_000_000))
+    data = torch.zeros(1, dtype=torch.uint8).expand(1000, 3, 40, 40)
+    with pytest.raises(UserError, match=r"^1,000 images of 40x40 .* about 625 would\. [^\n]*$"):
+        memory.check_images_fit(data, torch.device("cuda"))
+    memory.check_images_fit(data[:600], torch.device("cuda"))
+    memory.check_images_fit(data, torch.device("cpu"))

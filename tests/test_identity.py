@@ -111,7 +111,8 @@ READING = {
     "group": r"(p\d+)", "split_seed": 1, "skip_damaged": True, "drop_copies": True, "follow_links": True,
 }  # fmt: skip
 WITHOUT_WEIGHT = READING | {
-    "preset": "full", "checkpoint_seconds": 1, "cuda_graph": False, "budgets": (10, 20), "label_draws": 3, "budget_draw": "random",
+    "preset": "full", "checkpoint_seconds": 1, "cuda_graph": False, "budgets": (10, 20), "label_draws": 3,
+    "budget_draw": "random",
     "evaluation": "full", "transfer": "mnist", "general": "none", "weights": "/elsewhere/x.pth", "general_size": 64,
     "supervised_steps": 7, "n_seeds": 3, "label_first": 5, "map_images": 100,
     "grids": ("temperature",), "ablation_epochs": 2, "ablation_base_channels": 3, "ablation_labels": 30,

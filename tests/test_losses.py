@@ -29,11 +29,18 @@ def reference(z1, z2, temperature):
     return total / (2 * n)
 
 
-@pytest.mark.parametrize("tile", [1024, 3])  # one tile, and several of which the last of each half is smaller
-@pytest.mark.parametrize("n", [1, 2, 7])
-@pytest.mark.parametrize("temperature", [0.01, 0.05, 0.5, 2.0])
-def test_value_and_gradient_equal_a_double_loop(monkeypatch, n, temperature, tile):
+@pytest.fixture(params=[("cpu", 1024), ("cpu", 3), ("gpu", 1024), ("gpu", 3)], ids=str)
+def way(request, monkeypatch):
+    """As on a processor or on a GPU; in one tile, or in several of which the last of each half is smaller."""
+    device, tile = request.param
+    monkeypatch.setattr(ntxent, "_on_gpu", lambda x: device == "gpu")
     monkeypatch.setattr(ntxent, "TILE", tile)
+    monkeypatch.setattr(ntxent, "TILE_GPU", tile)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+@pytest.mark.parametrize("temperature", [0.01, 0.025, 0.05, 0.5, 2.0])
+def test_value_and_gradient_equal_a_double_loop(way, n, temperature):
     torch.manual_seed(n)
     ours = [torch.randn(n, 5, requires_grad=True) for _ in range(2)]
     theirs = [z.detach().double().requires_grad_() for z in ours]
@@ -121,11 +128,13 @@ def test_opposite_projections_are_within_the_range_of_float32(temperature):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     loss.backward()
     assert z1.grad.isfinite().all()
+    many = torch.ones(4000, 1)
+    many[:2000] = -1  # opposite to their positives, which half of all other views are like
+    level = math.log(math.exp(-2 / temperature) * 4000 + 3999) + 2 / temperature  # of an anchor
+    assert nt_xent(many, -many, temperature).item() == pytest.approx(level, rel=1e-5)
 
 
-@pytest.mark.parametrize("tile", [1024, 16])
-def test_top1_counts_anchors_whose_positive_is_nearest(monkeypatch, tile):
-    monkeypatch.setattr(ntxent, "TILE", tile)
+def test_top1_counts_anchors_whose_positive_is_nearest(way):
     torch.manual_seed(0)
     z1 = torch.randn(50, 6)
     z2 = z1 + 0.7 * torch.randn(50, 6)

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 TILE = 1024  # rows and columns of a tile: 4 MB, which stays in a processor's cache
+TILE_GPU = 4096  # 64 MB: smaller ones would leave a GPU waiting for the next
+SHORTEST = 1e-12  # length of a projection, as in torch.nn.functional.normalize
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5, normalize: bool = True) -> Tensor:
@@ -22,16 +24,21 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.5, normalize: bool = 
     the projections. normalize: compare by cosine, as the paper does, or else by dot product (then memory grows with
     the square of N). Raises: ValueError.
     """
-    return nt_xent_and_top1(z1, z2, temperature, normalize)[0]
+    return _nt_xent(z1, z2, temperature, normalize, with_top1=False)[0]
 
 
 def nt_xent_and_top1(z1: Tensor, z2: Tensor, temperature: float, normalize: bool = True) -> tuple[Tensor, Tensor]:
     """NT-Xent as `nt_xent` gives it, and the share of anchors, a float32 scalar without gradient, that are nearer to
     their positive than to every other view. Raises: ValueError."""
+    return _nt_xent(z1, z2, temperature, normalize, with_top1=True)
+
+
+def _nt_xent(z1: Tensor, z2: Tensor, temperature: float, normalize: bool, with_top1: bool) -> tuple[Tensor, Tensor]:
     with torch.autocast(z1.device.type, enabled=False):  # bfloat16 would lose what tells views apart
-        z = join_views(z1, z2, temperature, normalize)
-        # Tiles hold exp((cosine - 1) / temperature): in float32 that is above 0 for every cosine down to 0.025.
-        return _Tiled.apply(z, temperature) if normalize and temperature >= 0.025 else whole_matrix(z, temperature)
+        # Tiles hold exp(cosine / temperature): sums of these are finite and above 0 in float32 down to 0.025.
+        if normalize and temperature >= 0.025:
+            return _Tiled.apply(join_views(z1, z2, temperature, False), temperature, with_top1)
+        return whole_matrix(join_views(z1, z2, temperature, normalize), temperature)
 
 
 def join_views(z1: Tensor, z2: Tensor, temperature: float, normalize: bool) -> Tensor:
@@ -65,57 +72,79 @@ class _Tiled(torch.autograd.Function):
     """Both results from one tile of the matrix at a time, computed again for the gradient rather than kept.
 
     The matrix is symmetric, so only tiles on and above its diagonal are computed, each used for its rows and for its
-    columns. With e_ij = exp((z_i z_j - 1) / T), 0 for i = j, and s_i its sum over j, the loss is the mean of
-    log s_i - log e_ip for the positive p of i; its gradient by z_i is, over 2N T, the sum over j of
-    e_ij (1/s_i + 1/s_j) z_j, less 2 z_p.
+    columns. Let u_i be the projections, of length 1 over the root of T, so that products are cosines over T. With
+    e_ij = exp(u_i u_j), 0 for i = j, and s_i its sum over j, the loss is the mean of log s_i - log e_ip for the
+    positive p of i; its gradient by u_i is, over 2N, the sum over j of e_ij (1/s_i + 1/s_j) u_j, less 2 u_p.
     """
 
     @staticmethod
-    def forward(ctx, z: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        sums, negative = z.new_zeros(len(z)), z.new_zeros(len(z))  # negative: the largest e of each anchor's negatives
-        positive = z.new_zeros(len(z))
-        for i, j, e in _tiles(z, temperature):
-            sums[i] += e.sum(1)
-            if i != j:
-                sums[j] += e.sum(0)
-            if j.start == i.start + len(z) // 2:
-                positive[i] = positive[j] = e.diagonal()
-                e.fill_diagonal_(0)
-            negative[i] = negative[i].maximum(e.amax(1))
-            negative[j] = negative[j].maximum(e.amax(0))
-        ctx.save_for_backward(z, sums)
-        ctx.temperature = temperature
-        top1 = (positive > negative).float().mean()
+    def forward(ctx, x: Tensor, temperature: float, with_top1: bool) -> tuple[Tensor, Tensor]:
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_(min=SHORTEST).mul_(math.sqrt(temperature))
+        u, n = x / length, len(x) // 2
+        on_gpu = _on_gpu(x)
+        tile = TILE_GPU if on_gpu else TILE
+        kept = None
+        if on_gpu and 2 * n <= tile:  # the whole matrix is one tile: it is kept, and fewer kernels are launched
+            kept = _exponentials(u, u, None).fill_diagonal_(0)
+            sums, positive = kept.sum(1), kept.diagonal(n).repeat(2)
+            found = (kept >= positive[:, None]).sum(1) == 1 if with_top1 else None
+        else:
+            sums, positive, negative = u.new_zeros(3, 2 * n)  # negative: the largest e of each anchor's negatives
+            for i, j, e in _tiles(u, tile):
+                sums[i] += e.sum(1)
+                if i != j:
+                    sums[j] += e.sum(0)
+                if j.start == i.start + n:
+                    positive[i] = positive[j] = e.diagonal()
+                    e.fill_diagonal_(0)
+                if with_top1:
+                    negative[i] = negative[i].maximum(e.amax(1))
+                    negative[j] = negative[j].maximum(e.amax(0))
+            found = positive > negative
+        top1 = sums.new_zeros(()) if found is None else found.float().mean()
+        ctx.save_for_backward(u, length, sums, kept)
+        ctx.temperature, ctx.tile = temperature, tile
         ctx.mark_non_differentiable(top1)
         return (sums.log() - positive.log()).mean(), top1
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor, _) -> tuple[Tensor, None]:
-        z, sums = ctx.saved_tensors
-        total = z.roll(len(z) // 2, dims=0).mul_(-2)
+    def backward(ctx, grad: Tensor, _) -> tuple[Tensor, None, None]:
+        u, length, sums, kept = ctx.saved_tensors
         inverse = 1 / sums
-        for i, j, e in _tiles(z, ctx.temperature):
-            e.mul_(inverse[i, None] + inverse[j])
-            total[i].addmm_(e, z[j])
-            if i != j:
-                total[j].addmm_(e.T, z[i])
-        return total.mul_(grad / (len(z) * ctx.temperature)), None
+        if kept is not None:
+            total = torch.addmm(u.roll(len(u) // 2, 0), kept * (inverse[:, None] + inverse), u, beta=-2)
+        else:
+            total = u.roll(len(u) // 2, 0).mul_(-2)
+            for i, j, e in _tiles(u, ctx.tile):
+                e.mul_(inverse[i, None] + inverse[j])
+                total[i].addmm_(e, u[j])
+                if i != j:
+                    total[j].addmm_(e.T, u[i])
+        # Through x / length: what points along u falls away, since a projection's length does not count.
+        total -= u * (total * u).sum(1, keepdim=True).mul_(ctx.temperature)
+        return total.mul_(grad / len(u)).div_(length), None, None
 
 
-def _tiles(z: Tensor, temperature: float) -> Iterator[tuple[slice, slice, Tensor]]:
+def _on_gpu(x: Tensor) -> bool:
+    return x.is_cuda
+
+
+def _exponentials(rows: Tensor, columns: Tensor, out: Tensor | None) -> Tensor:
+    return torch.mm(rows, columns.T, out=out).exp_()
+
+
+def _tiles(u: Tensor, tile: int) -> Iterator[tuple[slice, slice, Tensor]]:
     """The tiles on and above the diagonal: slices of rows and of columns, and e, in one buffer that is used again.
 
     Both halves of the rows are cut alike, so that positives lie on the diagonals of tiles.
     """
-    n = len(z) // 2
-    parts = [slice(s, min(s + TILE, end)) for start, end in ((0, n), (n, 2 * n)) for s in range(start, end, TILE)]
-    buffer = z.new_empty(min(TILE, n) ** 2)
+    n = len(u) // 2
+    parts = [slice(s, min(s + tile, end)) for start, end in ((0, n), (n, 2 * n)) for s in range(start, end, tile)]
+    buffer = u.new_empty(min(tile, n) ** 2)
     for i, j in combinations_with_replacement(parts, 2):
-        rows, columns = z[i], z[j]
-        e = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
-        torch.mm(rows / temperature, columns.T, out=e)
-        e.sub_(1 / temperature).exp_()
+        rows, columns = u[i], u[j]
+        e = _exponentials(rows, columns, buffer[: len(rows) * len(columns)].view(len(rows), len(columns)))
         if i == j:
             e.fill_diagonal_(0)
         yield i, j, e

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.transforms.v2 import functional as TF
 
 from contrastive.augment import OPERATIONS, Augment, View, ViewMaker, parse_policy, pipeline
@@ -40,24 +42,30 @@ def test_hflip_and_grayscale(channels):
     assert_like_torchvision(A.grayscale(x, where), expected, atol=1e-3)
 
 
-def test_resized_crop():
-    x = images(3)
-    boxes = [(0, 0, 28, 28), (5, 3, 10, 17), (27, 27, 1, 1), (0, 20, 28, 8), (2, 0, 13, 28), (9, 9, 2, 2)]
-    expected = [TF.resized_crop(i, *b, [28, 28], antialias=True) for i, b in zip(x, boxes, strict=True)]
-    assert_like_torchvision(A.resized_crop(x, torch.tensor(boxes)), expected)
+@pytest.fixture(params=["products with matrices", "one image after the other"])
+def way_to_crop(request, monkeypatch):
+    monkeypatch.setattr(A, "SMALL", 1000 if request.param == "products with matrices" else 0)
+
+
+@pytest.mark.parametrize("size", [(28, 28), (20, 24), (9, 40), (6, 5), (1, 1)])
+@pytest.mark.parametrize("shape", [(28, 28), (40, 30)])
+def test_resized_crop_smooths_what_is_made_smaller(way_to_crop, size, shape):
+    x = torch.rand(N, 3, *shape, generator=torch.Generator().manual_seed(0))
+    boxes = [(0, 0, *shape), (5, 3, 10, 17), (27, 27, 1, 1), (0, 20, 28, 8), (2, 0, 13, 28), (9, 9, 2, 2)]
+    expected = [TF.resized_crop(i, *b, size, antialias=True) for i, b in zip(x, boxes, strict=True)]
+    assert_like_torchvision(A.resized_crop(x, torch.tensor(boxes), size), expected)
+
+
+def test_resized_crop_of_bytes(way_to_crop):
+    x = (images(3) * 255).byte()
+    boxes = torch.tensor([(5, 3, 10, 17)] * N)
+    torch.testing.assert_close(A.resized_crop(x, boxes), A.resized_crop(x.float() / 255, boxes), atol=1e-6, rtol=0)
 
 
 BILINEAR = TF.InterpolationMode.BILINEAR
 # At the border torchvision blends with a mask; inside, the two agree.
 INSIDE = (slice(None), slice(None), slice(6, -6), slice(6, -6))
 STILL = A.inverse_affine(torch.zeros(N), torch.ones(N), torch.zeros(N), torch.zeros(N, 2))
-
-
-def test_resized_crop_to_another_size():
-    x = images(1)
-    boxes = [(0, 0, 20, 20), (5, 3, 10, 17), (27, 27, 1, 1), (0, 20, 20, 8), (2, 0, 13, 20), (9, 9, 2, 2)]
-    expected = [TF.resized_crop(i, *b, [20, 24], antialias=False) for i, b in zip(x, boxes, strict=True)]
-    assert_like_torchvision(A.resized_crop(x, torch.tensor(boxes), (20, 24)), expected)
 
 
 def test_warp_turns_as_torchvision_does_at_any_aspect():
@@ -119,7 +127,7 @@ def test_erase_blackens_a_square_that_may_stick_out():
     assert y[0, 0, :3, 2:5].max() == y[2, 0, 5, 5] == 0
 
 
-@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("kernel", [3, 5, 23])
 def test_gaussian_blur(kernel):
     x, sigma = images(3), torch.linspace(0.1, 2.0, N)
     expected = [TF.gaussian_blur(i, [kernel, kernel], [s.item()] * 2) for i, s in zip(x, sigma, strict=True)]
@@ -153,6 +161,48 @@ def test_each_image_has_its_own_draw_which_the_generator_decides(name, channels)
     assert not torch.equal(views, augmented(name, same, seed=1))
     assert views.min() >= 0
     assert views.max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_that_an_operation_leaves_alone_may_be_left_out(monkeypatch, channels):
+    batch = (images(channels) * 255).byte().repeat(20, 1, 1, 1)
+    before = batch.clone()
+    asked = augmented(ALL, batch)
+    monkeypatch.setattr(A, "may_ask", lambda x: False)  # as on a GPU, where all are computed
+    torch.testing.assert_close(asked, augmented(ALL, batch), atol=1e-5, rtol=0)
+    assert torch.equal(batch, before)
+
+
+@pytest.mark.parametrize("name", ["simclr", "handwriting", ALL])
+def test_how_many_images_are_worked_on_at_once_is_of_no_account(monkeypatch, name):
+    batch = (images(3) * 255).byte().repeat(3, 1, 1, 1)
+    at_once = augmented(name, batch)
+    for images_at_once in (1, 4, 17):
+        monkeypatch.setattr(pipeline, "CHUNK", images_at_once * batch[0].numel())
+        torch.testing.assert_close(augmented(name, batch), at_once, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_memory_beside_the_views_does_not_grow_with_their_number(monkeypatch, asked):
+    class Largest(TorchDispatchMode):
+        sizes = ()
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            made = [x.untyped_storage().nbytes() for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+            self.sizes = sorted({*self.sizes, *made})
+            return out
+
+    batch, at_once = torch.zeros(100, 3, 64, 64, dtype=torch.uint8), 4
+    monkeypatch.setattr(pipeline, "CHUNK", at_once * batch[0].numel())
+    monkeypatch.setattr(pipeline, "CHUNK_GPU", at_once * batch[0].numel())
+    monkeypatch.setattr(A, "may_ask", lambda x: asked)
+    with Largest() as seen:
+        augmented("simclr", batch)
+    *others, views = seen.sizes
+    assert views == 4 * batch.numel()
+    # What is worked on has a border at most, to be blurred; all images are held as bytes only
+    assert max(size for size in others if size != batch.numel()) < 1.3 * 4 * at_once * batch[0].numel()
 
 
 @pytest.mark.parametrize("name", ["none", "handwriting", "crop", "stroke"])

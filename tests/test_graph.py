@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from contrastive.augment import OPERATIONS
+from contrastive.augment import OPERATIONS, operations
 from contrastive.training import begin_epoch, graph, loop, train
 from contrastive.training.optimisers import rates_on_device
 
@@ -17,6 +17,11 @@ from .trainings import begun, timeless
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 SMALL = dict(base_channels=4, n_images=160, batch_size=16, epochs=8, warmup_epochs=1)
 STEPS = 50
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(operations, "may_ask", lambda x: False)
 
 
 def losses_of(training, steps=STEPS, played_from=None):

@@ -78,7 +78,7 @@ COMPONENTS = {
 NAMES = [
     (dict(preset="smoke", dataset="sklearn_digits", n_images=512), "sklearn_digits-simclr-cnn-4ep-s0-b66386f4"),
     (dict(), "mnist-simclr-cnn-15ep-s0-a947bf63"),
-    (dict(preset="digits"), "mnist-simclr-cnn-150ep-s0-0be45475"),
+    (dict(preset="digits"), "mnist-simclr-cnn-150ep-s0-992a9e88"),
     (dict(preset="full", augment="simclr"), "mnist-simclr-cnn-500ep-s0-a14f27f2"),
     (dict(method="simclr", encoder="resnet18"), "mnist-simclr-resnet18-15ep-s0-75ba7eb8"),
     (dict(method="byol", encoder="cnn"), "mnist-byol-cnn-15ep-s0-d1b31232"),
@@ -91,7 +91,7 @@ NAMES = [
         dict(
             optimiser="sgd", lr=0.1, seed=7, device="cuda:3", precision="bfloat16", view_size=24, second_augment="none"
         ),
-        "mnist-simclr-cnn-15ep-s7-dc0676c0",
+        "mnist-simclr-cnn-15ep-s7-4971a722",
     ),
 ]
 

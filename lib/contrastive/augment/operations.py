@@ -10,6 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SMALL = 40  # pixels a side, up to which a product with small matrices crops faster than one image after the other
+
+
+def may_ask(x: Tensor) -> bool:
+    """Whether what is computed may depend on what lies in tensors. A GPU would have to be waited for."""
+    return x.device.type == "cpu"
+
 
 def hflip(x: Tensor, flip: Tensor) -> Tensor:
     """Mirror left and right where `flip` (bool, N) is true."""
@@ -17,24 +24,37 @@ def hflip(x: Tensor, flip: Tensor) -> Tensor:
 
 
 def resized_crop(x: Tensor, box: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-    """Cut out `box` (float N x 4: top, left, height, width, in pixels) and resize it, bilinearly, to `size` (by
-    default the size of `x`). What is made smaller is not smoothed first.
-
-    Bilinear resizing is separable: rows @ x @ columns, with one small interpolation matrix per image and axis.
+    """Cut out `box` (N x 4: top, left, height, width, in whole pixels) and resize it, bilinearly, to `size` (by
+    default the size of `x`). What is made smaller is smoothed first (antialiased). x may be uint8, with values to 255.
     """
-    top, left, height, width = box.to(x.dtype).unbind(1)
     size = size or (x.shape[-2], x.shape[-1])
+    if may_ask(x) and max(size) > SMALL:  # where a matrix would multiply by zeros nearly everywhere
+        out = x.new_empty((*x.shape[:2], *size), dtype=torch.float32)
+        for into, image, (top, left, height, width) in zip(out, x, box.int().tolist(), strict=True):
+            part = image[None, :, top : top + height, left : left + width].float()
+            into.copy_(F.interpolate(part, size=size, mode="bilinear", antialias=True)[0])
+        return out.div_(255) if x.dtype == torch.uint8 else out
+    # Resizing is separable: rows @ x @ columns, with one small interpolation matrix per image and axis.
+    floats = x.float() / 255 if x.dtype == torch.uint8 else x
+    top, left, height, width = box.to(floats.dtype).unbind(1)
     rows = _interpolation(top, height, x.shape[-2], size[0])
     columns = _interpolation(left, width, x.shape[-1], size[1])
-    return torch.einsum("nhi,ncij,nwj->nchw", rows, x, columns)
+    return torch.einsum("nhi,ncij,nwj->nchw", rows, floats, columns)
 
 
 def _interpolation(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
     """N x out x size: how much each source pixel (last axis) gives to each pixel of the resized crop."""
     pixel = torch.arange(max(size, out), device=start.device, dtype=start.dtype)
-    source = (pixel[:out] + 0.5) * (length / out).unsqueeze(1) - 0.5  # centres of pixels, as in torchvision
-    source = start.unsqueeze(1) + source.clamp(min=0).minimum((length - 1).unsqueeze(1))  # the crop's edge repeats
-    return (source.unsqueeze(2) - pixel[:size]).abs_().neg_().add_(1).clamp_(min=0)
+    zoom = (length / out).unsqueeze(1)
+    source = (pixel[:out] + 0.5) * zoom - 0.5  # centres of pixels, as in torchvision
+    if out >= size:  # nothing can shrink
+        source = start.unsqueeze(1) + source.clamp(min=0).minimum((length - 1).unsqueeze(1))  # the crop's edge repeats
+        return (source.unsqueeze(2) - pixel[:size]).abs_().neg_().add_(1).clamp_(min=0)
+    distance = ((start.unsqueeze(1) + source).unsqueeze(2) - pixel[:size]).abs_()
+    weights = distance.div_(zoom.clamp(min=1).unsqueeze(2)).neg_().add_(1).clamp_(min=0)
+    inside = (pixel[:size] >= start.unsqueeze(1)) & (pixel[:size] < (start + length).unsqueeze(1))
+    weights *= inside.unsqueeze(1)
+    return weights / weights.sum(2, keepdim=True)
 
 
 def warp(x: Tensor, affine: Tensor, displacement: Tensor | None = None) -> Tensor:
@@ -86,7 +106,7 @@ def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
 
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
     """Blend, by `factor` (N), with the mean of the image's grey levels."""
-    return _blend(x, grey(x).mean(dim=(1, 2, 3), keepdim=True), factor)
+    return _blend(x, grey(x.mean(dim=(2, 3), keepdim=True)), factor)
 
 
 def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
@@ -101,29 +121,36 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     high, low = x.amax(1), x.amin(1)
     spread = high - low
     red, green, blue = x.unbind(1)
-    safe = torch.where(spread == 0, 1, spread)
+    scale = spread.masked_fill(spread == 0, 1).reciprocal_()
     hue = torch.where(
         high == red,
-        (green - blue) / safe,
-        torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    hue = hue + 6 * shift.view(-1, 1, 1)  # in sixths of the circle
+        (green - blue).mul_(scale),
+        torch.where(high == green, (blue - red).mul_(scale).add_(2), (red - green).mul_(scale).add_(4)),
+    ).add_(6 * shift.view(-1, 1, 1))  # in sixths of the circle
     # Each channel is the same trapezoid of the hue, shifted by a third of the circle (HSV to RGB without cases).
-    offset = torch.arange(5.0, 0.0, -2.0, device=x.device).view(1, 3, 1, 1)  # 5, 3, 1; made on the device
-    k = (offset + hue.unsqueeze(1)) % 6
-    return high.unsqueeze(1) - spread.unsqueeze(1) * torch.minimum(k, 4 - k).clamp(0, 1)
+    turned = torch.empty_like(x)
+    for channel, offset in zip(turned.unbind(1), (5, 3, 1), strict=True):
+        k = hue + offset
+        k.sub_((k / 6).floor_().mul_(6)).sub_(2).abs_().neg_().add_(2).clamp_(0, 1)  # min(k mod 6, 4 - k mod 6)
+        torch.addcmul(high, spread, k, value=-1, out=channel)
+    return turned
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     """Blur with a kernel of odd size and standard deviation `sigma` (N, pixels); 0 leaves an image as it is."""
-    half = kernel_size // 2
+    half, (height, width) = kernel_size // 2, x.shape[-2:]
     tap = torch.arange(-half, half + 1, device=x.device, dtype=x.dtype)
     weights = torch.exp(-0.5 * (tap / sigma.clamp(min=1e-6).unsqueeze(1)) ** 2)
     weights = (weights / weights.sum(1, keepdim=True)).view(-1, kernel_size, 1, 1, 1)
-    height, width = x.shape[-2:]
+    # Separable, one tap after the other: a convolution library would plan anew for each number of images.
     x = F.pad(x, (half, half, half, half), mode="reflect")
-    x = torch.stack([weights[:, i] * x[..., i : i + width] for i in range(kernel_size)]).sum(0)
-    return torch.stack([weights[:, i] * x[..., i : i + height, :] for i in range(kernel_size)]).sum(0)
+    across = x[..., :width] * weights[:, 0]
+    for i in range(1, kernel_size):
+        across.addcmul_(x[..., i : i + width], weights[:, i])
+    blurred = across[..., :height, :] * weights[:, 0]
+    for i in range(1, kernel_size):
+        blurred.addcmul_(across[..., i : i + height, :], weights[:, i])
+    return blurred
 
 
 def grayscale(x: Tensor, where: Tensor) -> Tensor:

@@ -13,6 +13,12 @@ from .policies import parse_policy
 Uniform = Callable[[float, float], Tensor]  # a number for each image of the batch, between two
 JITTERED, BLURRED = 0.8, 0.5  # shares of the images, as in the SimCLR paper
 KNOTS = 5  # of elastic, along each side
+WARPS = {"rotate", "scale", "shear", "shift", "elastic"}
+
+
+# Values of pixels that are worked on at once: on a processor, as fit its caches; on a GPU, so many that it is kept
+# busy, and so few that they take little of its memory.
+CHUNK, CHUNK_GPU = 2**19, 2**27
 
 
 class Augment:
@@ -26,45 +32,90 @@ class Augment:
         self.ranges, self.mean, self.std, self.size = parse_policy(policy), mean, std, size
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        """The views of `images`."""
-        n, has = len(images), self.ranges
-        height, width = self.size or images.shape[-2:]
+        """The views of `images`, laid out channels last."""
+        n, channels = images.shape[:2]
+        size = self.size or (images.shape[-2], images.shape[-1])
+        draws = self.draw(n, channels, (images.shape[-2], images.shape[-1]), size, generator)
+        views = torch.empty((n, channels, *size), device=images.device, memory_format=torch.channels_last)
+        most = CHUNK if ops.may_ask(images) else CHUNK_GPU
+        step = max(most // max(views[0].numel(), images[0].numel()), 1)
+        mean, std = (x.to(images.device).view(1, -1, 1, 1) for x in (self.mean, self.std))
+        for start in range(0, n, step):
+            part = slice(start, start + step)
+            x = self.apply(images[part], {op: drawn[part] for op, drawn in draws.items()}, size)
+            torch.sub(x, mean, out=views[part]).div_(std)
+        return views
+
+    def draw(
+        self, n: int, channels: int, shape: tuple[int, int], size: tuple[int, int], generator: Generator
+    ) -> dict[str, Tensor]:
+        """What is drawn for n images of `shape` whose views are of `size`: operation -> numbers, n x ..."""
+        has, drawn, device = self.ranges, dict[str, Tensor](), generator.device
+        height, width = size
 
         def uniform(low: float, high: float) -> Tensor:
-            return torch.rand(n, generator=generator, device=images.device) * (high - low) + low
+            return torch.rand(n, generator=generator, device=device) * (high - low) + low
 
-        x = images.float() / 255
         if "hflip" in has:
-            x = ops.hflip(x, uniform(0, 1) < has["hflip"][0])
+            drawn["hflip"] = uniform(0, 1) < has["hflip"][0]
         if "crop" in has:
             low, high = has["crop"]
-            x = ops.resized_crop(x, ops.crop_box(uniform, (low, high), x.shape[-2], x.shape[-1]), (height, width))
-        elif x.shape[-2:] != (height, width):
-            whole = torch.zeros(n, 4, device=x.device)
-            whole[:, 2], whole[:, 3] = x.shape[-2:]
-            x = ops.resized_crop(x, whole, (height, width))
-        if has.keys() & {"rotate", "scale", "shear", "shift", "elastic"}:
-            x = self._warp(x, uniform, generator)
+            drawn["crop"] = ops.crop_box(uniform, (low, high), *shape)
+        if has.keys() & WARPS:
+            drawn["warp"] = self._affine(uniform, size)
+            if "elastic" in has:
+                drawn["elastic"] = torch.randn((n, 2, KNOTS, KNOTS), generator=generator, device=device)
+                drawn["elastic"] *= has["elastic"][0] * min(height, width)
         if "stroke" in has:
-            x = ops.stroke(x, uniform(-has["stroke"][0], has["stroke"][0]))
+            drawn["stroke"] = uniform(-has["stroke"][0], has["stroke"][0])
         if "jitter" in has:
-            x = self._jitter(x, has["jitter"], uniform)
+            drawn["jitter"] = _draw_jitter(has["jitter"], channels, uniform)
         if "blur" in has:
-            sigma = torch.where(uniform(0, 1) < BLURRED, uniform(*has["blur"]), 0)
-            x = ops.gaussian_blur(x, sigma, kernel_size=max(3, round(0.1 * height) // 2 * 2 + 1))
+            drawn["blur"] = torch.where(uniform(0, 1) < BLURRED, uniform(*has["blur"]), 0)
         if "noise" in has:
             strength = uniform(0, has["noise"][0]).view(-1, 1, 1, 1)
-            x = (x + strength * torch.randn(x.shape, generator=generator, device=x.device)).clamp_(0, 1)
+            drawn["noise"] = strength * torch.randn((n, channels, *size), generator=generator, device=device)
         if "grayscale" in has:
-            x = ops.grayscale(x, uniform(0, 1) < has["grayscale"][0])
+            drawn["grayscale"] = uniform(0, 1) < has["grayscale"][0]
         if "erase" in has:
             side = round(has["erase"][0] * min(height, width))
-            x = ops.erase(x, uniform(1 - side, height).floor(), uniform(1 - side, width).floor(), side)
-        return ops.normalize(x, self.mean.to(x.device), self.std.to(x.device))
+            drawn["erase"] = torch.stack([uniform(1 - side, height).floor(), uniform(1 - side, width).floor()], 1)
+        return drawn
 
-    def _warp(self, x: Tensor, uniform: Uniform, generator: Generator) -> Tensor:
-        """All that moves pixels, in one sampling, so that they are blurred once."""
-        has, (height, width) = self.ranges, x.shape[-2:]
+    def apply(self, x: Tensor, drawn: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
+        """Views in [0, 1] of uint8 images, by what was drawn for them."""
+        if "hflip" in drawn:
+            x = _on_some(x.clone(), drawn["hflip"], False, ops.hflip)
+        if "crop" in drawn:
+            x = ops.resized_crop(x, drawn["crop"], size)
+        elif x.shape[-2:] != size:
+            whole = torch.zeros(len(x), 4, device=x.device)
+            whole[:, 2], whole[:, 3] = x.shape[-2:]
+            x = ops.resized_crop(x, whole, size)
+        else:
+            x = x.float() / 255
+        if "warp" in drawn:
+            elastic = drawn.get("elastic")
+            x = ops.warp(x, drawn["warp"], None if elastic is None else ops.smooth_displacement(elastic, *size))
+        if "stroke" in drawn:
+            x = ops.stroke(x, drawn["stroke"])
+        if "jitter" in drawn:
+            x = _jitter(x, drawn["jitter"], self.ranges["jitter"])
+        if "blur" in drawn:
+            kernel_size = max(3, round(0.1 * size[0]) // 2 * 2 + 1)
+            x = _on_some(x, drawn["blur"], 0, lambda part, sigma: ops.gaussian_blur(part, sigma, kernel_size))
+        if "noise" in drawn:
+            x = (x + drawn["noise"]).clamp_(0, 1)
+        if "grayscale" in drawn:
+            x = _on_some(x, drawn["grayscale"], False, ops.grayscale)
+        if "erase" in drawn:
+            top, left = drawn["erase"].unbind(1)
+            x = ops.erase(x, top, left, round(self.ranges["erase"][0] * min(size)))
+        return x
+
+    def _affine(self, uniform: Uniform, size: tuple[int, int]) -> Tensor:
+        """All that moves pixels and is not elastic, as one map, so that they are sampled, and blurred, once."""
+        has, (height, width) = self.ranges, size
 
         def within(op: str) -> Tensor:
             limit = has.get(op, (0.0,))[0]
@@ -73,35 +124,58 @@ class Augment:
         low, high = has.get("scale", (1.0, 1.0))
         scale = torch.exp(uniform(math.log(low), math.log(high)))
         shift = torch.stack([within("shift") * width, within("shift") * height], dim=1)
-        affine = ops.inverse_affine(within("rotate"), scale, within("shear"), shift)
-        displacement = None
-        if "elastic" in has:
-            knots = torch.randn((len(x), 2, KNOTS, KNOTS), generator=generator, device=x.device)
-            displacement = ops.smooth_displacement(knots * (has["elastic"][0] * min(height, width)), height, width)
-        return ops.warp(x, affine, displacement)
+        return ops.inverse_affine(within("rotate"), scale, within("shear"), shift)
 
-    def _jitter(self, x: Tensor, strengths: tuple[float, ...], uniform: Uniform) -> Tensor:
-        """The adjustments in a random order for each image, as torchvision's ColorJitter does per call.
 
-        At each place in the order all adjustments run on the whole batch, with a factor that changes nothing for
-        the images whose turn it is not: no image is looked at on its own, and a GPU is never waited for.
-        """
-        adjustments = (ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation, ops.adjust_hue)
-        apply = uniform(0, 1) < JITTERED
-        chosen = []
-        for adjust, strength in zip(adjustments, strengths, strict=True):
-            if strength == 0 or (x.shape[1] == 1 and adjust in (ops.adjust_saturation, ops.adjust_hue)):
-                continue
-            neutral = 0.0 if adjust is ops.adjust_hue else 1.0
-            value = torch.where(apply, uniform(neutral - strength, neutral + strength), neutral)
-            chosen.append((adjust, value, neutral, uniform(0, 1)))
-        if not chosen:
-            return x
-        turns = torch.stack([key for *_, key in chosen]).argsort(0).argsort(0)
-        for place in range(len(chosen)):
-            for turn, (adjust, value, neutral, _) in zip(turns, chosen, strict=True):
-                x = adjust(x, torch.where(turn == place, value, neutral))
-        return x
+def _adjustments(strengths: tuple[float, ...], channels: int) -> list[tuple[Callable, float, float]]:
+    """The adjustments that change anything: each with its strength, and the value with which it would not."""
+    known = (
+        (ops.adjust_brightness, 1.0),
+        (ops.adjust_contrast, 1.0),
+        (ops.adjust_saturation, 1.0),
+        (ops.adjust_hue, 0.0),
+    )
+    of_grey = known[:2]
+    return [
+        (adjust, strength, neutral)
+        for (adjust, neutral), strength in zip(known, strengths, strict=True)
+        if strength > 0 and (channels > 1 or (adjust, neutral) in of_grey)
+    ]
+
+
+def _draw_jitter(strengths: tuple[float, ...], channels: int, uniform: Uniform) -> Tensor:
+    """N x 2 x adjustments: the value of each, and at which place of the order it comes."""
+    apply, values, keys = uniform(0, 1) < JITTERED, [], []
+    for _, strength, neutral in _adjustments(strengths, channels):
+        values.append(torch.where(apply, uniform(neutral - strength, neutral + strength), neutral))
+        keys.append(uniform(0, 1))
+    if not values:
+        return apply.new_zeros((len(apply), 2, 0))
+    places = torch.stack(keys).argsort(0).argsort(0)
+    return torch.stack([torch.stack(values), places], 0).permute(2, 0, 1)
+
+
+def _jitter(x: Tensor, drawn: Tensor, strengths: tuple[float, ...]) -> Tensor:
+    """The adjustments in a random order for each image, as torchvision's ColorJitter does per call."""
+    values, places = drawn.unbind(1)
+    adjustments = _adjustments(strengths, x.shape[1])
+    for place in range(len(adjustments)):
+        for i, (adjust, _, neutral) in enumerate(adjustments):
+            x = _on_some(x, torch.where(places[:, i] == place, values[:, i], neutral), neutral, adjust)
+    return x
+
+
+def _on_some(x: Tensor, values: Tensor, neutral: float, operation: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """`operation(x, values)`, which leaves images as they are whose value is neutral: on a processor these are left
+    out. A GPU is not asked which they are, since that would mean to wait for it. x may be changed."""
+    if not ops.may_ask(x):
+        return operation(x, values)
+    some = (values != neutral).nonzero().flatten()
+    if len(some) == len(x):
+        return operation(x, values)
+    if len(some):
+        x[some] = operation(x[some], values[some])
+    return x
 
 
 @dataclass(frozen=True)
@@ -128,6 +202,5 @@ class ViewMaker:
         normalised, laid out channels last."""
         views: list[Tensor] = []
         for augment, count in self.parts:
-            made = augment(images.repeat(count, 1, 1, 1) if count > 1 else images, generator)
-            views += made.contiguous(memory_format=torch.channels_last).chunk(count)
+            views += augment(images.repeat(count, 1, 1, 1) if count > 1 else images, generator).chunk(count)
         return views

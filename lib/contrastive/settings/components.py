@@ -148,9 +148,10 @@ class ViewSettings(Component):
         return value
 
     def decisive(self) -> dict[str, Any]:
-        """Policies spelled out: equal ones give equal names."""
+        """Policies spelled out: equal ones give equal names. Views that are smaller than the images have a version of
+        their own: they were not smoothed once."""
         spelled = {n: SPELLERS["policy"](v) for n in ("augment", "second_augment") if (v := getattr(self, n))}
-        return super().decisive() | spelled
+        return super().decisive() | spelled | ({} if self.view_size is None else {"shrunk": 2})
 
 
 class EncoderSettings(Component):

@@ -41,6 +41,7 @@ def named(monkeypatch):
 )
 def test_no_operation_of_an_epoch_waits_for_the_device(augment, method, monkeypatch):
     monkeypatch.setattr(operations, "may_ask", lambda x: False)  # as on a GPU
+
     class Log(TorchDispatchMode):
         def __init__(self):
             super().__init__()

@@ -19,30 +19,40 @@ from unittest import mock
 
 from contrastive.report.execute import execute_notebook
 from contrastive.report.render import render_page
-from contrastive.settings import Settings, decisive_parameters
+from contrastive.settings import METHODS, Settings, decisive_parameters
 from contrastive.storage.files import atomic_write
 from contrastive.training import resolve
 
 from . import worker
-from .arms import ARMS, n_images, simclr
+from .arms import ARMS, WORKERS, n_images, simclr
+from .goal import ratio_to_goal, shortest, summary
 from .losses import LOSSES
-from .parts import AUGMENTATIONS
+from .made_up import write_made_up
+from .views import AUGMENTATIONS
+from .whole_report import time_report
 from .worker import Worker
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "01_pretrain.ipynb"  # whose own cost is measured
+LIGHTLY = f"lightly, {WORKERS}"
+RESNETS = ("ours", "ours, float32", LIGHTLY, f"torchvision, {WORKERS}")
 SCOPES: dict[str, dict[str, Any]] = {
     "full": dict(
-        rounds=3, seconds=1.0, seeds=5, peer_seeds=2, goal=98.6, n_labels=30_000, epochs=(1, 10),
-        equal_epochs=10, sizes=(256, 1024, 4096, 16384), many=60_000,
+        rounds=3, seconds=1.0, seeds=5, peer_seeds=3, goal=98.6, n_labels=30_000, most_epochs=64,
+        equal_epochs=8, sizes=(256, 1024, 4096, 16384), many=60_000,
+        sides={28: 256, 32: 256, 64: 128, 128: 64, 224: 32},
         settings=dict(dataset="mnist", batch_size=256, temperature=0.5, lr=3e-3),
         goal_settings=dict(dataset="mnist", batch_size=128, temperature=0.5, lr=5e-3),
+        resnet_settings=dict(n_images=128, batch_size=64, temperature=0.5),
+        reports=(("--preset", "quick", "-p", "precision=float32"), ("--preset", "quick")),
     ),
     # Seconds, on bundled data and small networks: shows that everything works, not how fast.
     "smoke": dict(
-        rounds=1, seconds=0.01, seeds=1, peer_seeds=1, goal=40.0, n_labels=300, epochs=(1, 2),
-        equal_epochs=1, sizes=(64,), many=1024,
+        rounds=1, seconds=0.01, seeds=1, peer_seeds=1, goal=40.0, n_labels=300, most_epochs=2,
+        equal_epochs=1, sizes=(64,), many=1024, sides={16: 16, 24: 8},
         settings=dict(preset="smoke", base_channels=4),
         goal_settings=dict(preset="smoke", base_channels=4, batch_size=64),
+        resnet_settings=dict(preset="smoke", n_images=4, batch_size=2),
+        reports=(("--preset", "smoke"),),
     ),
 }  # fmt: skip
 
@@ -87,8 +97,10 @@ class Bench:
         """
         if partial.exists():
             self.results = json.loads(partial.read_text())
-        parts = (self.throughput, self.parts, self.augmentation, self.losses, self.scaling, self.notebook, self.goal)
-        for part in parts:
+        for part in (
+            self.throughput, self.parts, self.augmentation, self.losses, self.scaling, self.methods, self.resnet18,
+            self.notebook, self.report, self.goal,
+        ):  # fmt: skip
             if part.__name__ in self.results:
                 continue
             started = time.perf_counter()
@@ -101,10 +113,31 @@ class Bench:
 
     def throughput(self) -> dict[str, Any]:
         """Images per second of each arm, over epochs of 5 s or more a round; the first is not counted."""
+        return self._rates({name: (name, self.settings) for name in self.chosen(ARMS)})
+
+    def methods(self) -> dict[str, Any]:
+        """Images per second of ours, by every method that there is."""
+        return self._rates({name: ("ours", self.settings.replace(method=name)) for name in METHODS})
+
+    def resnet18(self) -> dict[str, Any]:
+        """Images per second with a ResNet-18 on images of 32 pixels in colour, which are made up."""
+        own = self.scope["resnet_settings"]
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_made_up(Path(folder), 50 + own["n_images"], 20, 32)
+            settings, _ = resolve(
+                Settings(dataset=str(path), encoder="resnet18", augment="simclr", device="cpu", **own)
+            )
+            return {
+                "batch_size": settings.optimiser.batch_size,
+                "arms": self._rates({name: (name, settings) for name in self.chosen(RESNETS)}),
+            }
+
+    def _rates(self, arms: dict[str, tuple[str, Settings]]) -> dict[str, Any]:
+        """Images per second, by what they are called, of arms with settings of their own."""
         with ExitStack() as stack:
-            workers = {name: stack.enter_context(Worker()) for name in self.chosen(ARMS)}
+            workers = {name: stack.enter_context(Worker()) for name in arms}
             for name, process in workers.items():
-                process(worker.prepare, name, self.settings)
+                process(worker.prepare, *arms[name])
                 process(worker.epoch)
 
             def images_per_second(name: str, process: Worker) -> float:
@@ -134,17 +167,20 @@ class Bench:
             }
 
     def augmentation(self) -> dict[str, Any]:
-        """Augmenting one batch, two views of each image, in ms."""
-        with ExitStack() as stack:
-            workers = {name: stack.enter_context(Worker()) for name in self.chosen(AUGMENTATIONS)}
-            for name, process in workers.items():
-                process(worker.prepare_augmentation, name, self.settings)
-                process(worker.timed, name, 0)
-            return in_turn(
-                workers,
-                self.scope["rounds"],
-                lambda name, process: 1000 * process(worker.timed, name, self.scope["seconds"]),
-            )
+        """Views a second by one thread, and what the first call takes of memory beyond them, by the images' side."""
+        results: dict[str, Any] = {}
+        for side, n in self.scope["sides"].items():
+            with ExitStack() as stack:
+                workers = {name: stack.enter_context(Worker()) for name in self.chosen(AUGMENTATIONS)}
+                extra = {name: w(worker.prepare_augmentation, name, side, n) for name, w in workers.items()}
+                rates = in_turn(
+                    workers,
+                    self.scope["rounds"],
+                    lambda name, process, n=n: 2 * n / process(worker.timed, name, self.scope["seconds"]),  # type: ignore[misc]
+                )
+                arms = {name: {"views_per_second": rates[name], "extra_memory": extra[name]} for name in workers}
+                results[str(side)] = {"images": n, "arms": arms}
+        return results
 
     def losses(self) -> dict[str, Any]:
         """Forward and backward of NT-Xent in ms, and what the first call takes of memory, by number of images."""
@@ -208,28 +244,34 @@ class Bench:
                 imports.append(max(cells[:3]))  # parameters, those of this run, set-up
         return {"beside_cells": spread(beside[1:]), "imports": spread(imports[1:])}  # the first one trained
 
-    def goal(self) -> dict[str, Any]:
-        """Test accuracy of a linear probe after runs of several lengths, until the goal is reached: ours and lightly's.
+    def report(self) -> dict[str, Any]:
+        """Seconds and memory of a whole report, by its command."""
+        return {" ".join(("contrastive report", *words)): time_report(words) for words in self.scope["reports"]}
 
-        Each length is a run of its own, with its own schedule of learning rates, from the first step on.
-        """
-        scope = self.scope
-        lightly = self.chosen(["lightly, 0 workers"])
+    def goal(self) -> dict[str, Any]:
+        """The shortest runs that reach the goal, by the mean test accuracy of a linear probe: ours and lightly's."""
+        scope, goal = self.scope, self.scope["goal"]
+        lightly = self.chosen([LIGHTLY])
         base, _ = resolve(Settings(augment="handwriting", device="cpu", **scope["goal_settings"]))
         found: dict[str, Any] = {
-            "goal": scope["goal"], "n_labels": scope["n_labels"], "settings": decisive(base),
-            "lengths": [str(n) for n in scope["epochs"]], "runs": {}, "reached": {},
+            "goal": goal, "n_labels": scope["n_labels"], "settings": decisive(base),
+            "most_epochs": scope["most_epochs"], "runs": {}, "reached": {}, "ratios": {},
         }  # fmt: skip
         for name in ["ours", *lightly]:
-            seeds = scope["seeds" if name == "ours" else "peer_seeds"]
-            runs = found["runs"][name] = {}
-            for epochs in scope["epochs"]:
+
+            def measure(epochs: int, name: str = name) -> dict[str, Any]:
                 settings = base.replace(epochs=epochs, warmup_epochs=min(1, epochs / 4))
-                run = runs[str(epochs)] = self._runs(name, settings, seeds)
+                run = self._runs(name, settings, scope["seeds" if name == "ours" else "peer_seeds"])
                 print(f"  {name}: {epochs} epochs, {run['accuracy']['mean']:.2f} %", flush=True)
-                if run["accuracy"]["mean"] >= scope["goal"]:
-                    found["reached"][name] = epochs
-                    break
+                return run
+
+            found["runs"][name], reached = shortest(measure, goal, scope["most_epochs"])
+            if reached is not None:
+                found["reached"][name] = reached
+        for name in lightly:
+            if {"ours", name} <= found["reached"].keys():
+                lengths = found["reached"]["ours"], found["reached"][name]
+                found["ratios"][name] = ratio_to_goal(found["runs"]["ours"], found["runs"][name], lengths, goal)
         # Is speed bought with quality? Our code with the recipe as written, for as many epochs as lightly's runs.
         epochs = scope["equal_epochs"]
         equal = base.replace(augment="simclr", epochs=epochs)
@@ -248,11 +290,4 @@ class Bench:
                 process(worker.prepare, name, own, True)
                 seconds.append(sum(process(worker.epoch)["seconds"] for _ in range(own.optimiser.epochs)))
                 accuracy.append(process(worker.accuracy, own, self.scope["n_labels"]))
-        return {
-            "seconds": {"mean": statistics.fmean(seconds), "values": seconds},
-            "accuracy": {
-                "mean": statistics.fmean(accuracy),
-                "std": statistics.stdev(accuracy) if seeds > 1 else 0.0,
-                "values": accuracy,
-            },
-        }
+        return summary(seconds, accuracy)

@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -34,6 +33,8 @@ from contrastive.data.packed import pack
 from contrastive.data.processes import cores
 from contrastive.data.sources import asked_reading, find_pictures
 from contrastive.settings import Settings
+
+from .memory import Memory
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 
@@ -86,37 +87,6 @@ def ours(source: str) -> None:
         images = load_images(source)
     assert len(images.train) + len(images.test) == len(packed.pixels)
     print(json.dumps({**figures, "images": len(packed.pixels)}))
-
-
-class Memory(threading.Thread):
-    """The most memory in bytes that a process and its children took at once, what they share counted once."""
-
-    def __init__(self, process: int) -> None:
-        super().__init__(daemon=True)
-        self.process, self.most, self.ended = process, 0, threading.Event()
-
-    def run(self) -> None:
-        """Look, until it is ended."""
-        while not self.ended.wait(0.05):
-            self.most = max(self.most, sum(map(self._of, [self.process, *children(self.process)])))
-
-    @staticmethod
-    def _of(process: int) -> int:
-        try:
-            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        except OSError:  # it has ended
-            return 0
-        return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-
-
-def children(process: int) -> list[int]:
-    """Processes that a process has started, and theirs."""
-    try:
-        tasks = list(Path(f"/proc/{process}/task").iterdir())
-        found = [int(word) for task in tasks for word in (task / "children").read_text().split()]
-    except OSError:  # it has ended
-        return []
-    return found + [below for child in found for below in children(child)]
 
 
 def turn(source: Path, runs: Path, sample: list[str]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Parts of a training step by themselves: augmenting a batch, beside kornia, and what our own step is made of."""
+"""What our own training step is made of, part by part."""
 
 from __future__ import annotations
 
@@ -13,45 +13,20 @@ from contrastive.settings import Settings
 from contrastive.training import begin_epoch
 from contrastive.training.loop import take_step
 
-from .arms import kornia_views, our_training, simclr
+from .arms import our_training, simclr
 
 Call = Callable[[], object]
 STANDING = 1e-9  # a learning rate that leaves the weights where they are, so that each call does the same
 
 
-# --- Augmentations of one batch -----------------------------------------------------------------------------------
-
-
-def our_augmentation(settings: Settings, images: Images, data: Tensor) -> Call:
-    """This project's."""
-    training, draws = our_training(settings, images, data), Generator().manual_seed(0)
-    index = torch.arange(settings.optimiser.batch_size)
-    return lambda: training.make_views(training.data[index], draws)
-
-
-def kornia_augmentation(settings: Settings, images: Images, data: Tensor) -> Call:
-    """kornia's."""
-    augment = kornia_views(images, data.shape[-1])
-    return lambda: augment(data[: settings.optimiser.batch_size].repeat(2, 1, 1, 1).float() / 255)
-
-
-AUGMENTATIONS: dict[str, Callable[[Settings, Images, Tensor], Call]] = {
-    "ours": our_augmentation,
-    "kornia": kornia_augmentation,
-}
-
-
-# --- Our step -----------------------------------------------------------------------------------------------------
-
-
-def step_parts(settings: Settings, images: Images, data: Tensor) -> dict[str, Call]:
-    """Our training step, and its parts by themselves."""
-    training = our_training(settings.replace(lr=STANDING), images, data)
+def step_parts(settings: Settings, images: Images, index: Tensor) -> dict[str, Call]:
+    """Our training step on the images of that index, and its parts by themselves."""
+    training = our_training(settings.replace(lr=STANDING), images, index)
     encoder, optimiser = training.method.encoder, training.optimiser
     state, draws = begin_epoch(training, 0), Generator().manual_seed(0)
-    index = torch.arange(settings.optimiser.batch_size)
+    batch = torch.arange(settings.optimiser.batch_size)
     # In one batch, laid out channels last, as the encoder gets them
-    views = torch.cat(training.make_views(training.data[index], draws))
+    views = torch.cat(training.make_views(training.data[batch], draws))
 
     def project() -> Tensor:
         return training.method.representations(encoder(views))["z"]
@@ -76,6 +51,6 @@ def step_parts(settings: Settings, images: Images, data: Tensor) -> dict[str, Ca
     return {
         "whole step": step,
         "encoder, head and optimiser": network,
-        "augmentation": lambda: training.make_views(training.data[index], draws),
+        "augmentation": lambda: training.make_views(training.data[batch], draws),
         "loss": loss,
     }

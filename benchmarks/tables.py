@@ -7,6 +7,8 @@ from typing import Any
 
 from contrastive.report.pictures import Sketch, figure, subplots, themed_colour
 
+from .goal import seconds_to_goal
+
 Measured = Mapping[str, Any]
 COLOURS = ("blue", "orange", "green", "grey")
 
@@ -23,14 +25,23 @@ def conditions(measured: Measured) -> str:
 
 
 def goal_conditions(goal: Measured) -> str:
-    """How the times to the goal were taken, in a sentence."""
+    """How the times to the goal were taken, in a few sentences."""
     used, seeds = goal["settings"], {name: _seeds(runs) for name, runs in goal["runs"].items()}
-    return (
-        f"Time to {goal['goal']:.2f} %: the shortest of runs of {', '.join(goal['lengths'])} epochs whose mean test "
-        f"accuracy gets there ({', '.join(f'{name}: {n} seeds' for name, n in seeds.items())}), in batches of "
+    said = (
+        f"Time to {goal['goal']:.2f} %: the shortest whole number of epochs, of at most {goal['most_epochs']}, whose "
+        f"mean test accuracy gets there ({', '.join(f'{name}: {n} seeds' for name, n in seeds.items())}), found by "
+        "doubling and then by halves, which takes it that accuracy grows with length; in batches of "
         f"{used['batch_size']}, with a peak learning rate of {used['lr']:g}; here with the augmentations of policy "
         f"{used['augment']}, lightly with its own."
     )
+    if not goal["ratios"]:
+        return said
+    beyond = max(ratio["beyond"] for ratio in goal["ratios"].values())
+    said += (
+        " In brackets a 95 % interval: percentiles of the ratio with the seeds of both drawn anew, which moves the "
+        "seconds, and which of the measured lengths gets there."
+    )
+    return said + (f" In {100 * beyond:.1f} % of the draws none does, and the longest counts." if beyond else "")
 
 
 def _seeds(runs: Measured) -> int:
@@ -40,23 +51,67 @@ def _seeds(runs: Measured) -> int:
 def speed_table(measured: Measured) -> str:
     """The comparisons in Markdown: what was measured, beside whom, here and there, and the ratio of the medians."""
     rows = [
-        ("images/s", name, f"{here:,.0f}", f"{there:,.0f}", f"**{here / there:.1f}x** as many")
-        for name, here, there in _beside({name: v["median"] for name, v in measured["throughput"].items()})
+        *_rate_rows("images/s", measured["throughput"]),
+        *_rate_rows("images/s, ResNet-18", measured["resnet18"]["arms"]),
+        *_goal_rows(measured["goal"]),
     ]
-    goal = measured["goal"]
-    if "ours" in goal["reached"]:
-        for name, here, there in _beside({name: time_to_goal(goal, name) for name in goal["runs"]}):
-            over = "" if name in goal["reached"] else "over "
-            # The longest run that fell short: the goal is crossed somewhere between it and the run that got there.
-            short = [r["seconds"]["mean"] for r in goal["runs"][name].values() if r["accuracy"]["mean"] < goal["goal"]]
-            least = f"{max(short) / here:.0f}x to " if short and not over else ""
-            ratio = f"{over}**{least}{there / here:.0f}x** sooner"
-            rows.append((f"s to {goal['goal']:.2f} %", name, f"{here:.1f}", f"{over}{there:.0f}", ratio))
+    for side, part in measured["augmentation"].items():
+        arms = {name: arm["views_per_second"]["median"] for name, arm in part["arms"].items()}
+        for name, here, there in _beside(arms):
+            cells = (f"{rate:,.0f} ({_extra(part, arm)})" for rate, arm in ((here, "ours"), (there, name)))
+            rows.append((f"views/s, {side} pixels", name, *cells, f"**{here / there:.2g}x** as many"))
     for n, arms in measured["losses"].items():
         for name, here, there in _beside({name: arm["milliseconds"]["median"] for name, arm in arms.items()}):
-            mine, other = (f"{_ms(ms)} ({arms[arm]['extra_MiB']:,.0f})" for ms, arm in ((here, "ours"), (there, name)))
-            rows.append((f"NT-Xent, N = {int(n):,}", name, mine, other, f"**{here / there:.2g}** of the time"))
+            cells = (f"{_ms(ms)} ({arms[arm]['extra_MiB']:,.0f})" for ms, arm in ((here, "ours"), (there, name)))
+            rows.append((f"NT-Xent, N = {int(n):,}", name, *cells, f"**{here / there:.2g}** of the time"))
     return _table(("measured", "beside", "here", "there", "ratio"), rows)
+
+
+def _rate_rows(what: str, rates: Measured) -> list[tuple[str, ...]]:
+    """Ours beside each other arm, of images per second."""
+    return [
+        (what, name, f"{here:,.0f}", f"{there:,.0f}", f"**{here / there:.1f}x** as many")
+        for name, here, there in _beside({name: v["median"] for name, v in rates.items()})
+    ]
+
+
+def _goal_rows(goal: Measured) -> list[tuple[str, ...]]:
+    """Ours beside each other arm, of the time to the goal; none where ours does not get there."""
+    if "ours" not in goal["reached"]:
+        return []
+    rows: list[tuple[str, ...]] = []
+    times = {name: seconds_to_goal(runs, goal["reached"].get(name)) for name, runs in goal["runs"].items()}
+    for name, here, there in _beside(times):
+        over = "" if name in goal["reached"] else "over "
+        ratio = f"over **{there / here:.0f}x** sooner" if over else f"**{_interval(goal['ratios'][name])}** sooner"
+        rows.append((f"s to {goal['goal']:.2f} %", name, f"{here:.1f}", f"{over}{there:.0f}", ratio))
+    return rows
+
+
+def _interval(ratio: Measured) -> str:
+    """A ratio with its interval."""
+    return f"{ratio['ratio']:.0f}x ({ratio['low']:.0f}x to {ratio['high']:.0f}x)"
+
+
+def _extra(part: Measured, name: str) -> str:
+    """The memory that an augmentation takes beyond its views, as a multiple of theirs."""
+    return f"{part['arms'][name]['extra_memory']:.1f}"
+
+
+def augmentation_table(augmentation: Measured) -> str:
+    """Views a second and memory by the images' side, in Markdown."""
+    rows = [
+        (side, str(part["images"]), name, f"{arm['views_per_second']['median']:,.0f}", _extra(part, name))
+        for side, part in augmentation.items()
+        for name, arm in part["arms"].items()
+    ]
+    return _table(("side in pixels", "images", "by", "views/s", "extra memory"), rows)
+
+
+def report_table(reports: Measured) -> str:
+    """Seconds and memory of whole reports by their commands, in Markdown."""
+    rows = [(f"`{name}`", f"{took['seconds']:.0f} s", f"{took['MiB']:,.0f} MiB") for name, took in reports.items()]
+    return _table(("command", "from start to end", "most memory"), rows)
 
 
 def parts_table(measured: Measured) -> str:
@@ -89,13 +144,15 @@ def goal_table(goal: Measured) -> str:
 
 
 def answer(measured: Measured) -> str:
-    """What was found, in a sentence."""
-    speed, best = measured["throughput"], _fastest_other(measured)
+    """What was found, in a few sentences."""
+    speed, best, goal = measured["throughput"], _fastest_other(measured), measured["goal"]
     ours, exact, most = (speed[name]["median"] for name in ("ours", "ours, float32", best))
-    return (
+    said = (
         f"Pretraining here takes {ours:,.0f} images/s, {ours / most:.1f} times as many as the fastest of the others "
         f"({best}); in float32, which the others use by default, {exact / most:.1f} times as many."
     )
+    sooner = [f"{_interval(ratio)} sooner than {name}" for name, ratio in goal["ratios"].items()]
+    return f"{said} A probe gets to {goal['goal']:.2f} % {', '.join(sooner)}." if sooner else said
 
 
 def key_numbers(measured: Measured) -> list[tuple[str, str, str]]:
@@ -112,12 +169,6 @@ def key_numbers(measured: Measured) -> list[tuple[str, str, str]]:
 def _fastest_other(measured: Measured) -> str:
     speed = measured["throughput"]
     return max((name for name in speed if not name.startswith("ours")), key=lambda name: speed[name]["median"])
-
-
-def time_to_goal(goal: Measured, name: str) -> float:
-    """Mean seconds of the shortest runs of an arm that reach the goal; of its longest ones where none does."""
-    runs = goal["runs"][name]
-    return runs[str(goal["reached"].get(name, max(map(int, runs))))]["seconds"]["mean"]
 
 
 def _beside(values: Mapping[str, float]) -> list[tuple[str, float, float]]:

@@ -27,7 +27,10 @@ from contrastive.settings import Settings
 
 from .arms import ARMS, cnn, n_images, our_training, stock_encoder
 from .losses import LOSSES
-from .parts import AUGMENTATIONS, step_parts
+from .made_up import made_up
+from .memory import peak, reset_peak
+from .parts import step_parts
+from .views import AUGMENTATIONS
 
 _made: dict[str, Any] = {}  # what this process keeps between calls
 
@@ -60,7 +63,7 @@ def prepare(arm: str, settings: Settings, pretraining_split: bool = False) -> No
     index = split(images, n, seed).pretrain if pretraining_split else torch.arange(n)
     for set_seed in (random.seed, np.random.seed, torch.manual_seed):  # lightly draws from all of them
         set_seed(seed)
-    _made["epoch"], _made["encoder"] = ARMS[arm](settings, images, images.train[index])
+    _made["epoch"], _made["encoder"] = ARMS[arm](settings, images, index)
     _made["number"] = 0
 
 
@@ -85,7 +88,7 @@ def accuracy(settings: Settings, n_labels: int) -> float:
 def prepare_parts(settings: Settings) -> list[str]:
     """Set up our training step and its parts. Returns their names."""
     images = load_images(settings.data.dataset)
-    _made["calls"] = step_parts(settings, images, images.train[: n_images(settings)])
+    _made["calls"] = step_parts(settings, images, torch.arange(n_images(settings)))
     size = 4096 if cnn(settings).base_channels > 8 else 256
     dtype = torch.bfloat16 if settings.runtime.precision == "bfloat16" else torch.float32
     a, b = torch.randn(2, size, size, dtype=dtype).unbind()
@@ -93,10 +96,20 @@ def prepare_parts(settings: Settings) -> list[str]:
     return list(_made["calls"])
 
 
-def prepare_augmentation(arm: str, settings: Settings) -> None:
-    """Set up an arm's augmentation of one batch: two views of each image."""
-    images = load_images(settings.data.dataset)
-    _made["calls"] = {arm: AUGMENTATIONS[arm](settings, images, images.train[: n_images(settings)])}
+def prepare_augmentation(arm: str, side: int, n: int) -> float:
+    """Set up an arm's augmentation of n images, by one thread. Returns the memory that the first call takes beyond the
+    views that it gives, as a multiple of theirs."""
+    torch.set_num_threads(1)
+    images, _ = made_up(n, side)
+    one = AUGMENTATIONS[arm](images[:1])
+    for _ in range(30):  # so that whatever an operation loads once is there, though each is drawn by chance
+        one()
+    call, views = AUGMENTATIONS[arm](images), 2 * 4 * images.numel()  # bytes: two views in float32
+    before = reset_peak()
+    call()
+    extra = (peak() - before - views) / views
+    _made["calls"] = {arm: call}
+    return extra
 
 
 def prepare_loss(name: str, n: int, dim: int, temperature: float) -> dict[str, float]:
@@ -138,7 +151,7 @@ def timed(name: str, seconds: float) -> float:
 def operations(settings: Settings) -> dict[str, float]:
     """Floating-point operations of the encoder in a training step, there and back: of the stock layers, and of ours."""
     images = load_images(settings.data.dataset)
-    ours = our_training(settings, images, images.train[: n_images(settings)]).method.encoder
+    ours = our_training(settings, images, torch.arange(n_images(settings))).method.encoder
     views = torch.zeros(2 * settings.optimiser.batch_size, *images.format.shape)
     counts = {}
     for name, encoder in {"stock": stock_encoder(settings, images), "ours": ours}.items():
@@ -146,28 +159,6 @@ def operations(settings: Settings) -> dict[str, float]:
             encoder(views).sum().backward()
         counts[name] = float(counter.get_total_flops())
     return counts
-
-
-# --- Memory -----------------------------------------------------------------------------------------------------------
-
-
-def reset_peak() -> int:
-    """Forget the largest resident memory so far. Returns the present one, in bytes."""
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def peak() -> int:
-    """The largest resident memory of this process so far (since `reset_peak`), in bytes."""
-    return _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {name}")
 
 
 def machine() -> dict[str, Any]:

@@ -40,11 +40,19 @@ def generated_parts() -> dict[tuple[str, str], str]:
         ("docs/results.md", "encoders"): published.encoders(),
         ("docs/method.md", "coverage"): simulated.coverage(),
         ("docs/method.md", "seen"): simulated.seen(),
-        ("docs/performance.md", "speed"): published.speed(json.loads(BENCHMARKS.read_text())),
+        ("docs/performance.md", "speed"): speed(),
         ("docs/parameters.md", "parameters"): parameters.parameters(),
         ("docs/parameters.md", "presets"): parameters.presets(),
         ("docs/parameters.md", "policies"): parameters.policies(),
     }
+
+
+def speed() -> str:
+    """What `make bench` measured for the published report."""
+    measured = json.loads(BENCHMARKS.read_text())
+    if "methods" not in measured:  # TODO: drop once `make bench` has run again; till then the block stays as it is
+        return between((ROOT / "docs" / "performance.md").read_text(), "speed")
+    return published.speed(measured)
 
 
 def markers(part: str) -> tuple[str, str]:

@@ -241,7 +241,13 @@ def speed(measured: Results) -> str:
     """What `make bench` measured for the published report."""
     page, numbers = (link(path, PERFORMANCE) for path in (BENCHMARKS.with_suffix(".html"), BENCHMARKS))
     explained = f"""Unlabelled images per second of pretraining; seconds of pretraining until a linear probe with
-    {measured["goal"]["n_labels"]:,} labels gets there; milliseconds (extra MiB) for NT-Xent and its gradient on N
-    images. {conditions(measured)} {goal_conditions(measured["goal"])} All arms train the same layers; only ratios
-    within one run mean anything. The report: [benchmarks]({page}); numbers: [benchmarks.json]({numbers})."""
-    return f"{speed_table(measured)}\n\n{wrapped(explained)}"
+    {measured["goal"]["n_labels"]:,} labels gets there; views per second of augmentation in colour by one thread (extra
+    memory, as a multiple of the views'); milliseconds (extra MiB) for NT-Xent and its gradient on N images.
+    {conditions(measured)} {goal_conditions(measured["goal"])} All arms train the same layers; only ratios within one
+    run mean anything. The report: [benchmarks]({page}); numbers: [benchmarks.json]({numbers})."""
+    methods = ", ".join(f"{name} {rate['median']:,.0f}" for name, rate in measured["methods"].items())
+    whole = "; ".join(
+        f"`{name}` {took['seconds']:.0f} s, {took['MiB']:,.0f} MiB" for name, took in measured["report"].items()
+    )
+    more = f"Images/s here by method: {methods}. A whole report, from the command to its pages: {whole}."
+    return f"{speed_table(measured)}\n\n{wrapped(explained)}\n\n{wrapped(more)}"

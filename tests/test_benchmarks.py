@@ -10,16 +10,19 @@ import nbformat
 import pytest
 import torch
 from benchmarks import __main__ as command
-from benchmarks import measure, worker
-from benchmarks.arms import ARMS, loop, our_training, simclr, stock_encoder, stock_head
+from benchmarks import measure, whole_report, worker
+from benchmarks.arms import ARMS, WORKERS, loop, our_training, simclr, stock_encoder, stock_head
 from benchmarks.losses import LOSSES, matrix_nt_xent
-from benchmarks.parts import AUGMENTATIONS, step_parts
+from benchmarks.made_up import made_up
+from benchmarks.parts import step_parts
+from benchmarks.views import AUGMENTATIONS
 from benchmarks.worker import Worker
-from docs.generate import BENCHMARKS
+from docs.published import speed
 
 from contrastive import Settings, load_images, resolve
 from contrastive.encoders import build_encoder, projection_head
 from contrastive.losses import nt_xent
+from contrastive.settings import METHODS
 from contrastive.training import begin_epoch, initial_method
 
 ROOT = Path(__file__).parents[1]
@@ -57,17 +60,21 @@ def write_notebook(path, *cells):
 @pytest.fixture(scope="module")
 def here():
     """Workers run in this process."""
+    threads = torch.get_num_threads()  # which a worker may change for itself
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
         patch.setattr(measure, "Worker", Here)
-        patch.setattr(command, "Worker", Here)
         patch.setattr(worker, "_made", {})
         yield patch
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def measured(here, tmp_path_factory):
-    """The folder of a whole benchmark; of a notebook's cost, that of one whose second cell takes half a second."""
+    """The folder of a whole benchmark. Its notebook has a second cell that takes half a second; in place of a report a
+    program holds 100 MB for half a second."""
     out = tmp_path_factory.mktemp("bench")
+    program = "import time; held = bytearray(b'x') * 100_000_000; time.sleep(0.5)"
+    here.setattr(whole_report, "PROGRAM", [sys.executable, "-c", program])
     here.setattr(measure, "NOTEBOOK", write_notebook(out / "own.ipynb", "import time; time.sleep(0.5)", "1 + 1"))
     assert command.main(["--scope", "smoke", "--without", PEERS, "--out", str(out)]) == 0
     return out
@@ -75,11 +82,13 @@ def measured(here, tmp_path_factory):
 
 def test_everything_is_measured(measured):
     results = json.loads((measured / "benchmarks.json").read_text())
-    arms = {"ours", "ours, float32", "torchvision, 0 workers", "torchvision, 2 workers"}
-    assert set(results["throughput"]) == arms
-    for values in results["throughput"].values():
-        assert 0 < values["min"] <= values["median"] <= values["max"]
-        assert len(values["values"]) == results["rounds"] == 1
+    assert set(results["throughput"]) == {"ours", "ours, float32", "torchvision, 0 workers", f"torchvision, {WORKERS}"}
+    assert set(results["resnet18"]["arms"]) == {"ours", "ours, float32", f"torchvision, {WORKERS}"}
+    assert set(results["methods"]) == set(METHODS)
+    for rates in (results["throughput"], results["resnet18"]["arms"], results["methods"]):
+        for values in rates.values():
+            assert 0 < values["min"] <= values["median"] <= values["max"]
+            assert len(values["values"]) == results["rounds"] == 1
     # The stock layers' operations by hand: three convolutions, forward and twice back, but for the first one's input.
     width, views = 4, 2 * results["settings"]["batch_size"]
     first, second, third = 28 * 28 * width * 9, 14 * 14 * 2 * width * 9 * width, 7 * 7 * 4 * width * 9 * 2 * width
@@ -89,11 +98,16 @@ def test_everything_is_measured(measured):
     assert set(results["parts"]["milliseconds"]) == {
         "whole step", "encoder, head and optimiser", "augmentation", "loss",
     }  # fmt: skip
-    assert set(results["augmentation"]) == {"ours"}
+    assert {side: set(part["arms"]) for side, part in results["augmentation"].items()} == {
+        side: {"ours", "torchvision"} for side in ("16", "24")
+    }
     assert results["losses"]["64"]["plain matrix"]["milliseconds"]["median"] > 0
     assert set(results["scaling"]["microseconds"]) == {"512", "1024"}
     assert results["scaling"]["peak_MiB"]["1024"] > 100
     assert 0.5 < results["notebook"]["imports"]["median"] < 5
+    (took,) = results["report"].values()
+    assert 0.5 < took["seconds"] < 5
+    assert 95 < took["MiB"] < 200  # with the interpreter
     assert results["goal"]["runs"]["ours"]["1"]["accuracy"]["mean"] > 15
     assert results["scope"] == "smoke"
     assert results["dataset"]["name"] == "sklearn_digits"
@@ -102,18 +116,13 @@ def test_everything_is_measured(measured):
     assert not (measured / "benchmarks.partial.json").exists()
 
 
-def test_new_numbers_have_the_form_of_the_published_ones(measured):
-    new, old = (json.loads(path.read_text()) for path in (measured / "benchmarks.json", BENCHMARKS))
-    assert set(new) == set(old)
-    for part in ("machine", "dataset", "parts", "notebook", "scaling", "goal"):
-        assert set(new[part]) == set(old[part]), part
-    assert set(new["parts"]["milliseconds"]) == set(old["parts"]["milliseconds"])
-    assert set(new["losses"]["64"]["ours"]) == set(old["losses"]["256"]["ours"])
-    assert set(new["goal"]["runs"]["ours"]["1"]) == set(old["goal"]["runs"]["ours"]["1"])
-    renamed = {"width": "base_channels"}
-    for settings in ("settings", "goal"):
-        ours, theirs = (r[settings].get("settings", r[settings]) for r in (new, old))
-        assert {renamed.get(name, name) for name in theirs} <= set(ours)
+def test_the_documents_can_tell_of_new_numbers(measured):
+    results = json.loads((measured / "benchmarks.json").read_text())
+    said = speed(results)
+    assert f"byol {results['methods']['byol']['median']:,.0f}" in said
+    views = results["augmentation"]["24"]["arms"]["ours"]["views_per_second"]["median"]
+    assert f"| views/s, 24 pixels | torchvision | {views:,.0f} (" in said
+    assert "`contrastive report --preset smoke`" in said
 
 
 def test_the_page_shows_the_measured_numbers(measured):
@@ -121,18 +130,19 @@ def test_the_page_shows_the_measured_numbers(measured):
     results = json.loads((measured / "benchmarks.json").read_text())
     assert f"{results['throughput']['ours']['median']:,.0f}" in page
     assert f"{results['parts']['milliseconds']['whole step']['median']:.2f} ms" in page
-    assert page.count("<figure") == page.count('alt="') == 3  # one of them twice: on the first screen, too
+    assert page.count("<figure") == page.count('alt="') == 5  # one of them twice: on the first screen, too
+    assert "Not measured. On a machine with one" in page  # a GPU
     assert "https://" not in page.replace("https://arxiv.org", "").replace("https://pygments.org", "")
 
 
 def test_an_interrupted_benchmark_goes_on(here, tmp_path):
     bench, partial = measure.Bench("smoke", set(PEERS.split(","))), tmp_path / "partial.json"
-    others = ("throughput", "parts", "losses", "scaling", "notebook", "goal")
+    others = ("throughput", "parts", "losses", "scaling", "methods", "resnet18", "notebook", "report", "goal")
     before = {**{name: {"measured": name} for name in others}, "commits": dict.fromkeys(others, "old")}
     partial.write_text(json.dumps(before))
     results = bench.measure(partial, "new")
     assert {name: results[name] for name in others} == {name: before[name] for name in others}
-    assert results["augmentation"]["ours"]["median"] > 0
+    assert results["augmentation"]["16"]["arms"]["ours"]["views_per_second"]["median"] > 0
     assert results["commits"] == {**before["commits"], "augmentation": "new"}
     assert json.loads(partial.read_text()) == results
 
@@ -201,7 +211,7 @@ def test_the_arms_train_the_same_network_with_the_same_loss():
 def test_the_usual_loop_trains_as_ours_does():
     settings, images = resolve(Settings(**SMALL, epochs=2, weight_decay=0.1, precision="float32", lr=0.01))
     data = images.train[:64]
-    ours, method = our_training(settings, images, data), initial_method(settings, images.format)
+    ours, method = our_training(settings, images, torch.arange(64)), initial_method(settings, images.format)
     states = [begin_epoch(ours, number) for number in range(2)]
 
     def batches():
@@ -211,7 +221,7 @@ def test_the_usual_loop_trains_as_ours_does():
 
     usual = loop(settings, method.encoder, method.head, lambda z1, z2: nt_xent(z1, z2, 1.0), batches)
     before = torch.cat([weight.flatten() for weight in method.encoder.parameters()]).detach()
-    epoch, encoder = ARMS["ours"](settings, images, data)
+    epoch, encoder = ARMS["ours"](settings, images, torch.arange(64))
     assert [(epoch(number)[0], usual(number)[0]) for number in range(2)] == [(64, 64)] * 2
     moved, other = (
         torch.cat([weight.flatten() for weight in parameters]).detach() - before
@@ -222,7 +232,7 @@ def test_the_usual_loop_trains_as_ours_does():
 
 def test_the_parts_do_what_a_step_does():
     settings, images = resolve(Settings(**SMALL))
-    parts = step_parts(settings, images, images.train[:64])
+    parts = step_parts(settings, images, torch.arange(64))
     for call in parts.values():
         for _ in range(3):  # an epoch has two steps: more of them have to be no trouble
             call()
@@ -244,13 +254,40 @@ def test_the_other_libraries_train_the_same_network(here, arm):
     assert all((weight != before[name]).any() for name, weight in encoder.named_parameters())
 
 
-def test_the_other_libraries_have_the_same_loss_and_size_of_views(here):
-    for package in ("lightly", "pytorch_metric_learning", "kornia"):
+def test_the_other_libraries_have_the_same_loss(here):
+    for package in ("lightly", "pytorch_metric_learning"):
         pytest.importorskip(package)
     found = [Here()(worker.prepare_loss, name, 40, 16, 0.5) for name in LOSSES]
     for result in found:
         assert result["value"] == pytest.approx(found[0]["value"], rel=1e-4)
         assert result["gradient"] == pytest.approx(found[0]["gradient"], rel=1e-4)
-    settings, images = resolve(Settings(**SMALL))
-    made = AUGMENTATIONS["kornia"](settings, images, images.train[:64])()
-    assert made.shape == (64, *images.format.shape)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("side", [28, 64])
+def test_augmentations_give_two_normalised_views_of_each_image(name, side):
+    pytest.importorskip(name if name == "kornia" else "torch")
+    images, _ = made_up(6, side)
+    views = AUGMENTATIONS[name](images)()
+    views = torch.cat(views) if isinstance(views, list) else views
+    assert (views.shape, views.dtype) == ((12, 3, side, side), torch.float32)
+    assert -2.001 <= views.min() < 0 < views.max() <= 2.001  # from 0 to 1, less 0.5, over 0.25
+
+
+GREEDY = """
+import torch
+from benchmarks import worker
+def greedy(images):
+    def call():
+        held = torch.full((3 * 2 * images.numel(),), 1.0)
+        return torch.full((2, *images.shape), float(held[0]))
+    return call
+worker.AUGMENTATIONS["greedy"] = greedy
+print(worker.prepare_augmentation("greedy", 224, 32))
+"""
+
+
+def test_extra_memory_is_what_is_taken_beyond_the_views():
+    """Of an augmentation that holds three times its views while it works, in a process that kept no memory before."""
+    done = subprocess.run([sys.executable, "-c", GREEDY], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) == pytest.approx(3, abs=0.3)

@@ -19,6 +19,7 @@ WARPS = {"rotate", "scale", "shear", "shift", "elastic"}
 # Values of pixels that are worked on at once: on a processor, as fit its caches; on a GPU, so many that it is kept
 # busy, and so few that they take little of its memory.
 CHUNK, CHUNK_GPU = 2**19, 2**27
+WORTH_ASKING = 1024  # values of an image
 
 
 class Augment:
@@ -85,7 +86,7 @@ class Augment:
     def apply(self, x: Tensor, drawn: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
         """Views in [0, 1] of uint8 images, by what was drawn for them."""
         if "hflip" in drawn:
-            x = _on_some(x.clone(), drawn["hflip"], False, ops.hflip)
+            x = ops.hflip(x, drawn["hflip"])
         if "crop" in drawn:
             x = ops.resized_crop(x, drawn["crop"], size)
         elif x.shape[-2:] != size:
@@ -167,8 +168,9 @@ def _jitter(x: Tensor, drawn: Tensor, strengths: tuple[float, ...]) -> Tensor:
 
 def _on_some(x: Tensor, values: Tensor, neutral: float, operation: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """`operation(x, values)`, which leaves images as they are whose value is neutral: on a processor these are left
-    out. A GPU is not asked which they are, since that would mean to wait for it. x may be changed."""
-    if not ops.may_ask(x):
+    out, unless they are so small that this takes longer. A GPU is not asked which they are, since that would mean to
+    wait for it. x may be changed."""
+    if x[0].numel() < WORTH_ASKING or not ops.may_ask(x):
         return operation(x, values)
     some = (values != neutral).nonzero().flatten()
     if len(some) == len(x):

@@ -9,6 +9,7 @@ import time
 import pytest
 from tqdm import tqdm
 
+from contrastive.evaluation.first_look import PREFIX
 from contrastive.report import progress
 from contrastive.report.progress import Progress, clock
 
@@ -31,10 +32,11 @@ def test_steps_are_read_from_what_tqdm_writes():
     for text in written.getvalue().split("\r"):
         line.write(text)
         steps.append(line.step)
-    assert any(re.fullmatch(r"probe on raw pixel 3 of 4, 00:0\d left in this step", step) for step in steps)
+    assert "probe on raw pixel 3 of 4" in steps
     assert steps[-1] == ""  # done
     line.write("seed 0:  40%|####  | 6/15 [1:00:12<1:30:18,  2.0s/epoch, loss 4.5]")
-    assert line.step == "seed 0 6 of 15, 1:30:18 left in this step"
+    assert line.step == "seed 0 6 of 15"
+    assert line.line().endswith("seed 0 6 of 15  1:30:18 left in this step")
     started = time.perf_counter()
     for text in ("x" * 100_000, " " * 100_000, "%|" * 50_000, "a" * 200 + "40%|" + " " * 200):
         line.write(text)
@@ -56,7 +58,7 @@ def test_without_a_terminal_the_lines_are_plain(monkeypatch, capsys):
     first, *lines, last = shown.splitlines()
     assert (first, last) == ("01_pretrain ...", "done")
     assert len(lines) == 2
-    assert re.fullmatch(r"01_pretrain +0:0\d  cell 8 of 20  seed 0 6 of 15, 00:18 left in this step", lines[0])
+    assert re.fullmatch(r"01_pretrain +0:0\d  cell 8 of 20  seed 0 6 of 15  0:18 left in this step", lines[0])
     assert "\r" not in shown
     assert "\x1b" not in shown
 
@@ -74,3 +76,16 @@ def test_in_a_terminal_it_is_one_line_that_goes_away(monkeypatch):
     assert text.count("cell 8 of 20") >= 2
     assert text.count("\n") == 1  # that of the last word only
     assert text.endswith("\r\x1b[Kdone\r\n")
+
+
+def test_what_is_found_at_first_goes_on_to_the_terminal(capsys):
+    line = Progress("01_pretrain", 20)
+    line.write(f"{PREFIX}raw pixels give 88.0 %.\nand nothing else\n")
+    assert capsys.readouterr().out == f"{PREFIX}raw pixels give 88.0 %.\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(3, "10 s"), (44, "40 s"), (89, "90 s"), (90, "2 min"), (700, "12 min"), (9000, "2.5 h")]
+)
+def test_how_long_is_said_roughly(seconds, said):
+    assert progress.about(seconds) == said

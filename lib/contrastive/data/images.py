@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ class Images:
         """What a network has to know of them."""
         return ImageFormat(tuple(self.train.shape[1:]), self.mean, self.std, len(self.classes))
 
-    @property
+    @cached_property
     def n_labels(self) -> int:
         """How many training images have a label."""
         return int((self.train_labels >= 0).sum())

@@ -203,22 +203,19 @@ def default_budgets(n_labels: int, n_classes: int, n_images: int, full: bool) ->
     """Numbers of labels to evaluate with, from the data alone.
 
     Of fewer than MANY_LABELS 2, 5, 10, 20, 50 and so on of each class, half of all and all. Of more: ten of each class,
-    one percent, half and all, and as many as there are unlabelled images where these are few beside them,
-    which is 100, 600, 5,000, 30,000 and 60,000 of MNIST. full: also one, five and a hundred of each class, and ten
-    percent.
+    one percent, and as many as there are unlabelled images where these are few beside them, else ten percent, which is
+    100, 600 and 5,000 of MNIST: what more labels give is seldom asked, and a network for each takes a minute. full:
+    also one, five and a hundred of each class, ten percent, half and all.
     """
     if n_labels < MANY_LABELS:
         kept = {n for n in (n_labels // 2,) if n >= 2 * n_classes} | {n_labels}
         numbers = {k * n_classes for k in OF_EACH_CLASS if k * n_classes < n_labels}
         # so near to half or all of the labels, another number of them says nothing new
         return tuple(sorted(kept | {n for n in numbers if not any(0.75 < n / other < 4 / 3 for other in kept)}))
-    least = n_classes if full else 10 * n_classes
-    numbers = {10 * n_classes, n_labels // 100, n_labels // 2}
-    if n_images < n_labels // 4:
-        numbers.add(n_images)
+    numbers = {10 * n_classes, n_labels // 100, n_images if n_images < n_labels // 4 else n_labels // 10}
     if full:
-        numbers |= {n_classes, 5 * n_classes, 100 * n_classes, n_labels // 10}
-    return (*sorted(n for n in numbers if least <= n < n_labels), n_labels)
+        numbers |= {n_classes, 5 * n_classes, 100 * n_classes, n_labels // 10, n_labels // 2, n_labels}
+    return tuple(sorted(n for n in numbers if (n_classes if full else 10 * n_classes) <= n))
 
 
 def headline_labels(budgets: tuple[int, ...], images: Images) -> int:

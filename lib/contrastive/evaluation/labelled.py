@@ -62,7 +62,7 @@ def classifier(
         RunError: when the loss or a gradient is no longer finite.
     """
     n, general = len(index), pretrained if isinstance(pretrained, GeneralEncoder) else None
-    own, steps = _recipe(settings, n, pretrained, augmented)
+    own, steps = recipe(settings, n, pretrained, augmented)
     encoder = pretrained or initial_method(own, images.format).encoder
     decisive = {
         "run": json.loads(own.identity),
@@ -88,8 +88,8 @@ def classifier(
     return method
 
 
-def _recipe(settings: Settings, n: int, pretrained: Encoder | None, augmented: bool) -> tuple[Settings, int]:
-    """How a network is trained on n labels, and for how many steps."""
+def recipe(settings: Settings, n: int, pretrained: Encoder | None, augmented: bool) -> tuple[Settings, int]:
+    """How a network is trained on n labels, by which settings, and for how many steps."""
     general, usual = isinstance(pretrained, GeneralEncoder), settings.evaluation.supervised_steps
     batch = min(BATCH_GENERAL if general else BATCH, n)
     steps = max(min(usual, STEPS_GENERAL) if general else usual, math.ceil(n / batch))

@@ -17,6 +17,7 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import papermill_io
 
 from ..storage.files import NOTICE, printable, tell
+from .outlook import Outlook
 from .progress import Progress, clock
 
 
@@ -68,18 +69,18 @@ papermill_io.register(Memory.SCHEME, _memory)
 
 
 def execute_notebook(
-    path: Path, parameters: dict[str, Any], timeout: float | None = None
+    path: Path, parameters: dict[str, Any], timeout: float | None = None, outlook: Outlook | None = None
 ) -> tuple[Any, dict[str, str] | None, int]:
     """Execute a notebook. Returns it as far as it got; if it failed, where and why; the signal that stopped it, or 0.
 
-    timeout: seconds that a single cell may take. papermill's output alone would look clean after a timeout, an
-    interruption or a kernel's death, so what failed is kept here. The kernel starts in the notebook's own folder: in
-    the user's, which may be one of data, Python files would be imported.
+    timeout: seconds that a single cell may take. outlook: how long the whole report takes, to be shown. papermill's
+    output alone would look clean after a timeout, an interruption or a kernel's death, so what failed is kept here. The
+    kernel starts in the notebook's own folder: in the user's, which may be one of data, Python files would be imported.
     """
     out = f"{Memory.SCHEME}{path.name}"
     at: dict[str, int] = {}
     _memory.written.pop(out, None)
-    progress = Progress(path.stem, len(nbformat.read(path, as_version=4).cells) + bool(parameters))
+    progress = Progress(path.stem, len(nbformat.read(path, as_version=4).cells) + bool(parameters), outlook)
 
     def on_cell(cell: Any, cell_index: int) -> None:
         at.update(index=cell_index)

@@ -8,10 +8,12 @@ import sys
 import threading
 import time
 
+from ..evaluation.first_look import PREFIX
 from ..storage.files import printable, tell
+from .outlook import Outlook
 
 # What tqdm writes: name, percent, done/total, [elapsed<remaining, ...
-STEP = re.compile(r"^(.{0,60}?):? {1,4}\d+%\|[^|]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
+STEP = re.compile(r"^(.{0,60}?):? {1,4}\d+%\|[^|]*\| *(\d+)/(\d+) \[([\d:]+)<([\d:?]+)")
 LONGEST = 500  # characters of what a cell prints at once that are looked at
 PLAIN_EVERY = 60.0  # seconds between two lines where there is no terminal
 
@@ -19,9 +21,9 @@ PLAIN_EVERY = 60.0  # seconds between two lines where there is no terminal
 class Progress:
     """Shows how far a notebook is. Use as a context; `write` takes what its cells print."""
 
-    def __init__(self, name: str, cells: int) -> None:
+    def __init__(self, name: str, cells: int, outlook: Outlook | None = None) -> None:
         self.name, self.cells, self.cell = name, cells, 0
-        self.step = ""
+        self.step, self.of_step, self.outlook = "", 0.0, outlook
         self.started = time.perf_counter()
         self.live = sys.stdout.isatty()
         self._over, self._lock = threading.Event(), threading.Lock()
@@ -55,8 +57,13 @@ class Progress:
 
     def line(self) -> str:
         """The line as it is now."""
-        parts = [f"{self.name:16}", f"{clock(self.elapsed):>5}", f"cell {self.cell} of {self.cells}"]
-        return "  ".join([*parts, *([self.step] if self.step else [])])
+        parts = [f"{self.name:16}", f"{clock(self.elapsed):>5}", f"cell {self.cell} of {self.cells}", self.step]
+        left = self.outlook.left(self.name, self.elapsed, self.of_step) if self.outlook else None
+        if left is not None:
+            parts.append(f"about {about(left)} left of the report")
+        elif self.of_step:
+            parts.append(f"{clock(self.of_step)} left in this step")
+        return "  ".join(part for part in parts if part)
 
     @property
     def elapsed(self) -> float:
@@ -65,20 +72,39 @@ class Progress:
 
     def on_cell(self, index: int) -> None:
         """The cell with this index, from 0, begins."""
-        self.cell, self.step = index + 1, ""
+        self.cell, self.step, self.of_step = index + 1, "", 0.0
 
     def write(self, text: str) -> None:
-        """Look for the progress of a long step in what a cell prints."""
+        """Look for the progress of a long step in what a cell prints; pass on what is for the terminal as well."""
         for line in re.split(r"[\r\n]", text[-LONGEST:]):
+            if line.startswith(PREFIX):
+                self.clear()
+                tell(printable(line))
             if "%|" not in line or not (found := STEP.match(line)):
                 continue
-            name, done, total, left = found.groups()
-            self.step = (
-                "" if done == total else printable(f"{name.strip()} {done} of {total}, {left} left in this step")
-            )
+            name, done, total, spent, left = found.groups()
+            self.step = "" if done == total else printable(f"{name.strip()} {done} of {total}")
+            self.of_step = 0.0 if done == total or "?" in left else seconds(left)
+            if self.outlook is not None:
+                self.outlook.learn(name.strip(), int(done), seconds(spent))
 
     def flush(self) -> None:
         """Nothing is held back."""
+
+
+def seconds(shown: str) -> float:
+    """What tqdm shows as mm:ss or h:mm:ss, in seconds."""
+    total = 0.0
+    for part in shown.split(":"):
+        total = 60 * total + float(part)
+    return total
+
+
+def about(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{max(round(seconds, -1), 10):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def clock(seconds: float) -> str:

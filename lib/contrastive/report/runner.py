@@ -23,6 +23,7 @@ from ..training import check_evaluation, check_report, check_validation, resolve
 from .execute import execute_notebook
 from .index import write_index
 from .origins import ONLY
+from .outlook import Outlook
 from .pictures import MIME as FIGURE
 from .recording import collect, merge
 from .render import render_page
@@ -99,6 +100,7 @@ def run_report(
     settings, images = resolve(asked)
     notebooks, left_out = with_what_they_need(notebooks, settings, images, only)
     note = f"{images.note} {left_out}".strip()
+    outlook = Outlook(settings, images, [path.stem for path in notebooks])
     del images
     forget_images()  # each notebook has its own
     for name in PATHS:
@@ -122,7 +124,7 @@ def run_report(
     lock = (root or runs_root()) / f".{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.lock"
     with locked(folder, "writing a report there", lock), _reserve(folder):
         os.environ[ONLY] = ",".join(path.stem for path in notebooks) if only else ""
-        code, results = _execute(notebooks, settings, given, note, folder, root, timeout)
+        code, results = _execute(notebooks, settings, given, note, folder, root, timeout, outlook)
     if show:
         open_page(folder / f"{main_page(results)}.html")
     return code, results
@@ -161,13 +163,14 @@ def _execute(
     folder: Path,
     root: Path | None,
     timeout: float | None,
+    outlook: Outlook,
 ) -> tuple[int, dict[str, Any]]:
     os.environ |= {"CONTRASTIVE_DATA": str(data_root()), "CONTRASTIVE_RUNS": str(runs_root())}
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")
     started, errors, executed, interrupted = time.perf_counter(), [], {}, 0
     results: dict[str, Any] = {"status": "ok", "format": FORMAT}
     for path in notebooks:
-        executed[path.stem], error, interrupted = execute_notebook(path, given, timeout)
+        executed[path.stem], error, interrupted = execute_notebook(path, given, timeout, outlook)
         errors += [error] if error else []
         merge(results, collect(executed[path.stem]))
         if interrupted:

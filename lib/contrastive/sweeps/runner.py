@@ -170,6 +170,7 @@ def ablation_overrides(name: str, settings: Settings) -> dict[str, Any]:
         "seed": settings.runtime.seed,
         "precision": settings.runtime.precision,
         "device": settings.runtime.device,
+        "view_size": settings.views.view_size,
     }
     if hasattr(settings.encoder, "base_channels"):
         changes["base_channels"] = own.ablation_base_channels

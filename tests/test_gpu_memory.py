@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from contrastive import Settings, pretrain
+from contrastive import Settings, pretrain, resolve
+from contrastive.__main__ import main
 from contrastive.methods.simclr import SimCLR
+from contrastive.report import runner
 from contrastive.settings import METHODS, RunError, UserError
-from contrastive.training import memory, train
+from contrastive.training import check_fits, loop, memory, train
 from contrastive.training.checkpoint import load_state
 
 from .trainings import begun
@@ -71,6 +73,25 @@ def test_memory_that_runs_out_later_leaves_the_last_checkpoint_from_which_it_goe
     for path in folder.glob("state*"):
         path.unlink()
     assert (pretrain(settings, progress=False).folder / "encoder.safetensors").read_bytes() == resumed
+
+
+def test_a_report_looks_whether_a_step_fits_before_it_starts(memory_for, monkeypatch, tmp_path, capsys):
+    memory_for(images=50)
+    settings, images = resolve(Settings(preset="smoke", method="own", **TINY))
+    check_fits(settings, images)  # a processor's memory is not looked at
+    assert METHODS._entries["own"].taken == 0
+    on_gpu = settings.runtime.model_copy(update={"device": "cuda"})
+    started = loop.start
+    monkeypatch.setattr(loop, "start", lambda of, *rest: started(of.replace(device="cpu"), *rest))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    with pytest.raises(UserError, match=r"^batch_size=128 does not fit"):
+        check_fits(settings.model_copy(update={"runtime": on_gpu}), images)
+    monkeypatch.setattr(runner, "check_fits", lambda settings, images: loop.check_fits(
+        settings.model_copy(update={"runtime": on_gpu}), images))  # fmt: skip
+    words = ["report", "--preset", "smoke", "--out", str(tmp_path / "report"), "-p", "method=own"]
+    assert main([*words, *(word for name, value in TINY.items() for word in ("-p", f"{name}={value}"))]) == 2
+    assert capsys.readouterr().err.startswith("error: batch_size=128 does not fit")
+    assert not (tmp_path / "report").exists()
 
 
 def test_images_that_do_not_fit_are_an_error_with_how_many_would(monkeypatch):

@@ -3,7 +3,7 @@
 `pretrain(settings)` trains, resumes or loads a run; `load_encoder(run)` gives its frozen encoder.
 """
 
-from .loop import begin_epoch, initial_method, parameter_count, start, train
+from .loop import begin_epoch, check_fits, initial_method, parameter_count, start, train
 from .resolution import (
     FITTED,
     check_evaluation,

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..augment import ViewMaker
-from ..data import ImageFormat
+from ..data import ImageFormat, Images, split
 from ..encoders import build_encoder, check_view
 from ..encoders.general import GeneralEncoder
 from ..methods import Batch, Method, Output, Progress, build_method
@@ -233,6 +233,24 @@ def start(
         per_epoch,
         settings.optimiser.epochs * per_epoch if steps is None else steps,
     )
+
+
+def check_fits(settings: Settings, images: Images) -> None:
+    """Take a step, if on a GPU, whose memory is given back. Raises: UserError when its memory is too small for it.
+
+    Args:
+        settings: resolved ones.
+        images: theirs.
+    """
+    if not settings.runtime.device.startswith("cuda"):
+        return
+    index = split(images, settings.data.n_images or 0, settings.runtime.seed).pretrain
+    training = start(settings, images.format, images.train[index], images.train_labels[index])
+    state = begin_epoch(training, 0)
+    if not _taken(training, state):
+        raise out_of_memory(training, state, compute_step)
+    del training, state
+    torch.cuda.empty_cache()
 
 
 def initial_method(settings: Settings, image_format: ImageFormat, general: GeneralEncoder | None = None) -> Method:

@@ -9,6 +9,7 @@ from ..data import read_images, split
 from ..settings import Settings, UserError, runs_root
 from ..storage.files import printable, say, tell, write_json
 from ..training import begin_epoch, resolve, run_folder, start
+from ..training.graph import WARM_UP
 from ..training.loop import take_step
 from .grids import Grid, Point, grid_points, settings_of, with_labels_that_are_there
 from .runner import Job, grid_jobs, run_grid
@@ -61,7 +62,7 @@ def checked(grid: Grid, reports: bool = False) -> tuple[Grid, dict[str, Point]]:
 
 
 def _seconds_of_epoch(settings: Settings, costs: dict[tuple, float]) -> float:
-    """By timing four steps, after one that is not counted, of at most TIMED configurations; of others by that with the
+    """By timing four steps, after those that warm up, of at most TIMED configurations; of others by that with the
     nearest width and batch."""
     size, batch = getattr(settings.encoder, "base_channels", 0), settings.optimiser.batch_size
     parts = settings.views, settings.encoder, settings.method, settings.runtime.precision
@@ -72,8 +73,11 @@ def _seconds_of_epoch(settings: Settings, costs: dict[tuple, float]) -> float:
         images = read_images(settings.data)
         index = split(images, settings.data.n_images or 0, settings.runtime.seed).pretrain
         training = start(settings, images.format, images.train[index], images.train_labels[index])
-        take_step(training, begin_epoch(training, 0))
         state, steps = begin_epoch(training, 0), min(4, training.steps_of_epoch)
+        for _ in range(WARM_UP + 2 if settings.runtime.device.startswith("cuda") else 1):
+            begin_epoch(training, 0, state)
+            take_step(training, state)
+        begin_epoch(training, 0, state)
         began = time.perf_counter()
         for _ in range(steps):
             take_step(training, state)

@@ -229,5 +229,6 @@ def _remembered(optimiser: torch.optim.Optimizer) -> dict[str, bool]:
     kind: Any = type(optimiser)
     known = inspect.signature(kind).parameters  # AdamW's defaults name something that it does not take
     twin = kind([probe], **{name: value for name, value in optimiser.defaults.items() if name in known})
+    twin._warned_capturable_if_run_uncaptured = True  # of no concern here
     twin.step()
     return {name: value.shape == probe.shape for name, value in twin.state[probe].items()}

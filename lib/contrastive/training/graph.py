@@ -62,17 +62,10 @@ class StepGraph:
         """A step on the stream of the capture, the last one watched: does it wait for the device?"""
         self.stream = self.stream or cuda.Stream(device)
         self.stream.wait_stream(cuda.current_stream(device))
-        watched, before = self.taken == WARM_UP, cuda.get_sync_debug_mode()
-        with cuda.stream(self.stream), warnings.catch_warnings(record=watched) as seen:
-            if watched:
-                warnings.simplefilter("always")
-                cuda.set_sync_debug_mode("warn")
-            try:
-                work(training, self.state)
-            finally:
-                cuda.set_sync_debug_mode(before)
+        with cuda.stream(self.stream):
+            waits = _waits(work, training, self.state, watched=self.taken == WARM_UP)
         cuda.current_stream(device).wait_stream(self.stream)
-        if any(WAITS in str(warning.message) for warning in seen or ()):
+        if waits:
             self._cannot("it waits for the device")
 
     def _capture(self, work: Callable[[Any, Any], None], training: Any, device: torch.device) -> None:
@@ -102,6 +95,22 @@ class StepGraph:
     def _cannot(self, why: str) -> None:
         self.why_not, self.stream = why, None
         _say_once(f"Steps are taken operation by operation, which is slower: they cannot be captured, since {why}.")
+
+
+def _waits(work: Callable[[Any, Any], None], training: Any, state: Any, watched: bool) -> bool:
+    """Do the work. Returns whether it waited for the device, as far as PyTorch notices, if it was watched."""
+    if not watched:
+        work(training, state)
+        return False
+    before = cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        cuda.set_sync_debug_mode("warn")
+        try:
+            work(training, state)
+        finally:
+            cuda.set_sync_debug_mode(before)
+    return any(WAITS in str(warning.message) for warning in seen)
 
 
 @cache

@@ -60,4 +60,4 @@ def without_kernels(patch: pytest.MonkeyPatch, reports: Path) -> None:
     cheap_pictures(patch)
     patch.setenv(ONLY, "")  # so that what the runner sets goes with the patch
     patch.setattr(runner, "reports_root", lambda: reports)
-    patch.setattr(runner, "execute_notebook", lambda path, given, timeout: (run_cells(path, given), None, 0))
+    patch.setattr(runner, "execute_notebook", lambda path, given, *_: (run_cells(path, given), None, 0))

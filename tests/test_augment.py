@@ -227,6 +227,15 @@ def test_normalisation_comes_last():
     torch.testing.assert_close(normalised, (plain - mean) / std)
 
 
+def test_grey_images_get_three_channels_where_the_normalisation_has_three():
+    batch = (images(1) * 255).byte()
+    mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.4, 0.3])
+    views = Augment("simclr", mean, std)(batch, torch.Generator().manual_seed(0))
+    plain = augmented("simclr", batch)
+    torch.testing.assert_close(views, (plain - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+    assert views.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_random_ranges_are_those_of_the_recipe():
     def uniform(low, high):
         return torch.rand(20_000, generator=generator) * (high - low) + low

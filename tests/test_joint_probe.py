@@ -104,9 +104,15 @@ def test_of_equals_the_usual_share_and_a_few_images_more_do_not_count():
 
 def test_probes_take_one_block_or_two():
     (a, b), labels = two(60, 0.4, 0.4, 0)
-    one = fit_probes([a[10:]], labels[10:], [a[:10]], labels[:10], 3)
-    assert isinstance(one, Probe)
-    assert torch.equal(one.scores(a), fit_probe((a[10:], labels[10:]), (a[:10], labels[:10]), 3).scores(a))
-    both = fit_probes([a[10:], b[10:]], labels[10:], [a[:10], b[:10]], labels[:10], 3)
-    assert both.scores(a, b).shape == (60, 3)
-    assert both.probabilities(a, b).sum(1).allclose(torch.ones(60))
+    parts = [(torch.arange(10, 60), torch.arange(10)), (torch.arange(40), torch.arange(0))]
+    one = fit_probes([a], labels, parts, 3)
+    assert all(isinstance(probe, Probe) for probe in one)
+    alone = fit_probe((a[10:], labels[10:]), (a[:10], labels[:10]), 3)
+    torch.testing.assert_close(one[0].probabilities(a), alone.probabilities(a), atol=1e-3, rtol=0)
+    both = fit_probes([a, b], labels, parts, 3)
+    for probe, (fit, choose) in zip(both, parts, strict=True):
+        (train, known), (val, chosen) = (((a[part], b[part]), labels[part]) for part in (fit, choose))
+        alone = fit_joint_probe((train, known), (val, chosen), 3)
+        assert (probe.share, probe.l2) == (alone.share, alone.l2)
+        torch.testing.assert_close(probe.probabilities(a, b), alone.probabilities(a, b), atol=1e-3, rtol=0)
+        assert probe.probabilities(a, b).sum(1).allclose(torch.ones(60))

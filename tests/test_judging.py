@@ -148,9 +148,9 @@ def test_all_arms_have_the_very_same_labels_and_judged_images(monkeypatch, fresh
     m = Measurement(run, images, None, False)
     used, fit_probes, classifier = {}, measurement.fit_probes, measurement.classifier
 
-    def probes(train, labels, val, val_labels, n_classes):
-        used.setdefault(arm, []).append((sorted(labels.tolist()), sorted(val_labels.tolist())))
-        return fit_probes(train, labels, val, val_labels, n_classes)
+    def probes(blocks, labels, parts, n_classes):
+        used[arm] = [tuple(sorted(labels[part].tolist()) for part in of_each) for of_each in parts]
+        return fit_probes(blocks, labels, parts, n_classes)
 
     def network(settings, images, index, **how):
         used.setdefault(str(sorted(how)), []).append(index)

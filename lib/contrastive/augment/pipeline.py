@@ -25,7 +25,8 @@ WORTH_ASKING = 1024  # values of an image
 class Augment:
     """One random view of each image of a batch: uint8 N x C x H x W in, normalised float32 out, on the same device.
 
-    policy: as `parse_policy` reads it. size: height and width of the views; by default those of the images.
+    policy: as `parse_policy` reads it. mean, std: of each channel; where there are three, views of grey images have as
+    many. size: height and width of the views; by default those of the images.
     Every draw comes from the generator that is passed in, which has to live on the images' device.
     """
 
@@ -37,7 +38,9 @@ class Augment:
         n, channels = images.shape[:2]
         size = self.size or (images.shape[-2], images.shape[-1])
         draws = self.draw(n, channels, (images.shape[-2], images.shape[-1]), size, generator)
-        views = torch.empty((n, channels, *size), device=images.device, memory_format=torch.channels_last)
+        views = torch.empty(
+            (n, max(channels, len(self.mean)), *size), device=images.device, memory_format=torch.channels_last
+        )
         most = CHUNK if ops.may_ask(images) else CHUNK_GPU
         step = max(most // max(views[0].numel(), images[0].numel()), 1)
         mean, std = (x.to(images.device).view(1, -1, 1, 1) for x in (self.mean, self.std))

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..processor import linear_scores
-from .calibration import fit_temperature
-from .probes import CHOOSE_WITH, L2_PENALTIES, USUAL_L2, Probe, accuracy_percent, fit_probe, logistic_regression
+from .fitting import Part, fit_parts, split_at
+from .probes import Probe, accuracy_percent, fit_all
 
 # The share of the general features, from the usual one on. On validation images of photographs with 20 to 1,600 labels
 # it is within half a point of the best, and better than general features alone; on X-rays and digits, to which own
@@ -28,9 +28,9 @@ def join(general: Tensor, own: Tensor, share: float) -> Tensor:
     With share 1 a probe sees what it sees of general features alone, `unit_length` included, with 0 of its own alone.
     In between the squared length is in between, so that one penalty means the same throughout.
     """
-    length = share * general.shape[1] + (1 - share) * own.shape[1]
-    blocks = ((general, share), (own, 1 - share))
-    return torch.cat([F.normalize(block, dim=1) * math.sqrt(part * length) for block, part in blocks], dim=1)
+    lengths = _lengths(general.shape[1], own.shape[1], share)
+    blocks = zip((general, own), lengths, strict=True)
+    return torch.cat([F.normalize(block, dim=1) * length for block, length in blocks], dim=1)
 
 
 @dataclass(frozen=True)
@@ -60,68 +60,42 @@ class JointProbe:
 def fit_joint_probe(train: tuple[Blocks, Tensor], val: tuple[Blocks, Tensor], n_classes: int) -> JointProbe:
     """Fit a linear probe to both blocks: its share and L2 penalty chosen on `val`, then refitted on both parts.
 
-    Without any images to choose with, the share is the usual one, and the penalty USUAL_L2. Each share is tried with
-    its best penalty, and of those that are as good as the best within a standard error, the first of SHARES is taken
-    (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3): with few labels choosing freely costs
-    more than it gains.
+    How they are chosen is told at `fit_parts`, which fits many together.
 
     Args:
         train, val: (blocks, labels int64 N).
         n_classes: of the labels.
     """
-    (blocks, labels), (val_blocks, val_labels) = train, val
-    n_val = len(val_labels)
-    if n_val == 0:
-        return JointProbe(*_regress(join(*blocks, SHARES[0]), labels, USUAL_L2, n_classes), USUAL_L2, SHARES[0])
-    n = min(len(labels), CHOOSE_WITH)
-    found = []
-    for share in SHARES:
-        x, x_val = join(blocks[0][:n], blocks[1][:n], share), join(*val_blocks, share)
-        found.append((share, *_choose_penalty(x, labels[:n], x_val, val_labels, n_classes)))
-    most = max(right for _, _, right, _ in found)
-    error = math.sqrt(most * (n_val - most) / n_val)  # of a count
-    share, l2, _, scores = next(choice for choice in found if choice[2] >= most - error)
-    temperature = fit_temperature(scores.cpu().double().numpy(), val_labels.cpu().numpy())
-    x = torch.cat([join(*blocks, share), join(*val_blocks, share)])
-    l2 *= n / len(x)  # as a prior on the weights would be
-    return JointProbe(*_regress(x, torch.cat([labels, val_labels]), l2, n_classes), l2, share, temperature)
+    blocks = [torch.cat(pair) for pair in zip(train[0], val[0], strict=True)]
+    labels = torch.cat([train[1], val[1]])
+    (probe,) = fit_probes(blocks, labels, [split_at(len(train[1]), len(labels))], n_classes)
+    assert isinstance(probe, JointProbe)
+    return probe
 
 
 def fit_probes(
-    train: Sequence[Tensor], labels: Tensor, val: Sequence[Tensor], val_labels: Tensor, n_classes: int
-) -> Probe | JointProbe:
-    """The linear probe on one block of features, or on two joined ones: general first, then own.
+    blocks: Sequence[Tensor], labels: Tensor, parts: Sequence[Part], n_classes: int
+) -> list[Probe | JointProbe]:
+    """Fit a linear probe to each part of the images, on one block of features or two. All of them are fitted together.
 
     Args:
-        train, val: each block's features, float32 N x D.
-        labels, val_labels: int64 N.
+        blocks: features, float32 N x D; of two, the general ones first.
+        labels: int64 N.
+        parts: indices of the images to fit each probe on, at least one, and of those to choose its penalty with.
         n_classes: of the labels.
     """
-    if len(train) == 1:
-        return fit_probe((train[0], labels), (val[0], val_labels), n_classes)
-    (general, own), (general_val, own_val) = train, val
-    return fit_joint_probe(((general, own), labels), ((general_val, own_val), val_labels), n_classes)
+    if len(blocks) == 1:
+        return [*fit_all(blocks[0], labels, parts, n_classes)]
+    width, own_width = (block.shape[1] for block in blocks)
+    factors = []
+    for share in SHARES:
+        length, own_length = _lengths(width, own_width, share)
+        factors.append((length / math.sqrt(width), own_length / math.sqrt(own_width)))
+    found = fit_parts(blocks, labels, parts, n_classes, factors)
+    return [JointProbe(own.weight, own.bias, own.l2, SHARES[own.scale], own.temperature) for own in found]
 
 
-def _choose_penalty(
-    x: Tensor, labels: Tensor, x_val: Tensor, val_labels: Tensor, n_classes: int
-) -> tuple[float, int, Tensor]:
-    """The L2 penalty with which most of `x_val` are right, how many, and the logits; of equals the strongest."""
-    best: tuple[float, int, Tensor] | None = None
-    weight, bias = _zeros(x, n_classes)
-    for l2 in L2_PENALTIES:  # each starts from the last: a path from simple to complex
-        weight, bias = logistic_regression(x, labels, l2, weight, bias, max_iter=50)
-        scores = F.linear(x_val, weight, bias)
-        right = int((scores.argmax(1) == val_labels).sum())
-        if best is None or right > best[1]:
-            best = l2, right, scores
-    assert best is not None
-    return best
-
-
-def _regress(x: Tensor, labels: Tensor, l2: float, n_classes: int) -> tuple[Tensor, Tensor]:
-    return logistic_regression(x, labels, l2, *_zeros(x, n_classes))
-
-
-def _zeros(x: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
-    return torch.zeros(n_classes, x.shape[1], device=x.device), torch.zeros(n_classes, device=x.device)
+def _lengths(width: int, own_width: int, share: float) -> tuple[float, float]:
+    """Of an image's general and own features, where the first have that share of the squared length."""
+    squared = share * width + (1 - share) * own_width
+    return math.sqrt(share * squared), math.sqrt((1 - share) * squared)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .probes import fit_probe
+from .probes import fit_all
 
 MOST = 20_000  # labels that are looked at: more of them take minutes
 
@@ -67,12 +67,12 @@ def label_errors(
     x, y = features[places.to(features.device)].float(), labels.cpu()[places]
     of = None if groups is None else groups.cpu()[places].numpy()
     log_p = torch.full((len(places), n_classes), torch.nan, dtype=torch.float64)
-    for fit, choose, held in divide(y.numpy(), of, folds, seed):
-        known = y.to(x.device)
-        probe = fit_probe((x[fit], known[fit]), (x[choose], known[choose]), n_classes)
+    divided = [[torch.from_numpy(index) for index in fold] for fold in divide(y.numpy(), of, folds, seed)]
+    probes = fit_all(x, y, [(fit, choose) for fit, choose, _ in divided], n_classes)
+    for (fit, choose, held), probe in zip(divided, probes, strict=True):
         found = (probe.scores(x[held]).double() / probe.temperature).log_softmax(1).cpu()
         learnt = torch.zeros(n_classes, dtype=torch.bool)
-        learnt[y[np.concatenate([fit, choose])]] = True
+        learnt[y[torch.cat([fit, choose])]] = True
         found[:, ~learnt] = -torch.inf  # it cannot know them
         log_p[held] = found
     rank, predicted = disagreement(log_p, y)

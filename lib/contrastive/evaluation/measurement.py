@@ -25,7 +25,7 @@ from .joint_probe import JointProbe, fit_probes
 from .judging import how_judged
 from .labelled import classifier, middle_and_headline, network_budgets
 from .metrics import COMPARED, KNN_K, Key, Row
-from .probes import Probe, accuracy_percent, embed, fit_probe, knn_predict
+from .probes import Probe, accuracy_percent, embed, fit_all, fit_probe, knn_predict
 
 Item = TypeVar("Item")
 Predictor = tuple[Tensor, Callable[[Tensor], Tensor]]  # which images it judges; probabilities of images
@@ -114,22 +114,20 @@ class Measurement:
             else:
                 judged = [features_of(self.judging.pixels) for features_of in blocks]
         labels = self.images.train_labels[needed].to(self.device)
-        for n in self.bar(f"probe on {arm.id.replace('_', ' ')}", budgets):
-            for draw, tasks in enumerate(self.judging.tasks(n)):
-                scores = torch.zeros(len(self.labels), self.n_classes)
-                fitted = []
-                for task in tasks:
-                    fit, choose = (place[part].to(self.device) for part in (task.fit, task.choose))
-                    probe = fit_probes([x[fit] for x in train], labels[fit], [x[choose] for x in train], labels[choose],
-                                 self.n_classes)  # fmt: skip
-                    fitted.append((task.judged, probe))
-                    places = task.judged.to(self.device)
-                    scores[task.judged] = probe.probabilities(*(x[places] for x in judged)).cpu()
-                self.count(arm.id, n, scores)
-                if n == self.headline and draw == 0:
-                    self.at_headline[arm.id] = [(which, _predictor(blocks, probe)) for which, probe in fitted]
-                    if arm.id == "linear":
-                        self.calibration(scores, fitted, judged)
+        tasks = [(n, draw, tasks) for n in budgets for draw, tasks in enumerate(self.judging.tasks(n))]
+        parts = [(place[task.fit], place[task.choose]) for _, _, of_draw in tasks for task in of_draw]
+        probes = iter(fit_probes(train, labels, parts, self.n_classes))
+        for n, draw, of_draw in self.bar(f"probe on {arm.id.replace('_', ' ')}", tasks):
+            scores = torch.zeros(len(self.labels), self.n_classes)
+            fitted = [(task.judged, next(probes)) for task in of_draw]
+            for which, probe in fitted:
+                places = which.to(self.device)
+                scores[which] = probe.probabilities(*(x[places] for x in judged)).cpu()
+            self.count(arm.id, n, scores)
+            if n == self.headline and draw == 0:
+                self.at_headline[arm.id] = [(which, _predictor(blocks, probe)) for which, probe in fitted]
+                if arm.id == "linear":
+                    self.calibration(scores, fitted, judged)
 
     def calibration(
         self, scores: Tensor, fitted: list[tuple[Tensor, Probe | JointProbe]], judged: list[Tensor]
@@ -191,9 +189,10 @@ class Measurement:
         scores = torch.zeros(len(truth), self.n_classes)
         place = torch.full((len(self.images.train),), -1)
         place[own.index] = torch.arange(len(truth))
-        for fold in apart(features, own.labels, own.index, own.n_folds, self.seed):
-            fit, choose = (place[part] for part in fold.budget(min(self.headline, len(fold.train))))
-            probe = fit_probe((features[fit], truth[fit]), (features[choose], truth[choose]), self.n_classes)
+        folds = list(apart(features, own.labels, own.index, own.n_folds, self.seed))
+        budgets = (fold.budget(min(self.headline, len(fold.train))) for fold in folds)
+        parts = [(place[fit], place[choose]) for fit, choose in budgets]
+        for fold, probe in zip(folds, fit_all(features, truth, parts, self.n_classes), strict=True):
             scores[fold.held] = probe.probabilities(features[fold.held]).cpu()
         self.count(APART, self.headline, scores)
 

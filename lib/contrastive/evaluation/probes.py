@@ -1,5 +1,6 @@
 """Frozen features, and the classifiers that are fitted to them: linear and kNN probes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +12,11 @@ from ..encoders import Encoder
 from ..methods import Method
 from ..processor import linear_scores
 from ..settings import Settings
-from .calibration import fit_temperature
+from .fitting import USUAL_L2 as USUAL_L2  # for who fits probes
+from .fitting import Part, fit_parts, split_at
+from .logistic import fit_logistic
+from .probe_features import unit_length
 
-L2_PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # L2 penalties on the mean loss, tried from the strongest
-USUAL_L2 = 1e-2
-CHOOSE_WITH = 10_000  # labels
 VALIDATION_DRAWS = 4
 
 
@@ -52,16 +53,6 @@ class Probe:
         return accuracy_percent(self.probabilities(features), labels)
 
 
-def unit_length(features: Tensor) -> Tensor:
-    """Each image's features, scaled to a root mean square of 1.
-
-    Contrastive losses compare directions, so lengths say little of the class. In trials on validation images of MNIST
-    this did better than standardising each feature with the labelled images' statistics, which are poor when these are
-    few. It uses no statistics of any split.
-    """
-    return F.normalize(features, dim=1) * features.shape[1] ** 0.5
-
-
 def accuracy_percent(scores: Tensor, labels: Tensor) -> float:
     """Share of rows whose largest score is at the label, in percent."""
     return 100.0 * (scores.argmax(1) == labels).sum().item() / len(labels)
@@ -70,51 +61,34 @@ def accuracy_percent(scores: Tensor, labels: Tensor) -> float:
 def fit_probe(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], n_classes: int) -> Probe:
     """Fit the linear probe: its L2 penalty chosen by accuracy on `val`, then refitted on both parts together.
 
-    Without any images to choose with, the penalty is USUAL_L2. It is chosen with at most CHOOSE_WITH images of `train`,
-    and scaled to the number refitted on, as a prior on the weights would be.
+    How it is chosen is told at `fit_parts`, which fits many together.
 
     Args:
         train, val: (features float32 N x D, labels int64 N).
         n_classes: of the labels.
     """
-    features, labels = train
-    x, x_val = unit_length(features), unit_length(val[0])
-    weight, bias = torch.zeros(n_classes, x.shape[1], device=x.device), torch.zeros(n_classes, device=x.device)
-    if len(x_val) == 0:
-        return Probe(*logistic_regression(x, labels, USUAL_L2, weight, bias), USUAL_L2)
-    n = min(len(x), CHOOSE_WITH)
-    best: tuple[float, float, Tensor, Tensor] | None = None
-    for l2 in L2_PENALTIES:  # each starts from the last: a path from simple to complex
-        weight, bias = logistic_regression(x[:n], labels[:n], l2, weight, bias, max_iter=50)
-        right = accuracy_percent(F.linear(x_val, weight, bias), val[1])
-        if best is None or right > best[0]:  # of equals the strongest
-            best = right, l2, weight, bias
-    assert best is not None
-    _, l2, weight, bias = best
-    temperature = fit_temperature(F.linear(x_val, weight, bias).cpu().double().numpy(), val[1].cpu().numpy())
-    x = torch.cat([x, x_val])
-    l2 *= n / len(x)
-    weight, bias = logistic_regression(x, torch.cat([labels, val[1]]), l2, weight, bias)
-    return Probe(weight, bias, l2, temperature)
+    features, labels = (torch.cat(pair) for pair in zip(train, val, strict=True))
+    (probe,) = fit_all(features, labels, [split_at(len(train[0]), len(features))], n_classes)
+    return probe
+
+
+def fit_all(features: Tensor, labels: Tensor, parts: Sequence[Part], n_classes: int) -> list[Probe]:
+    """Fit a linear probe to each part of the images. The arguments are those of `fit_parts`, with one block."""
+    found = fit_parts([features], labels, parts, n_classes, [[1.0]])
+    return [Probe(own.weight, own.bias, own.l2, own.temperature) for own in found]
 
 
 def logistic_regression(
-    x: Tensor, labels: Tensor, l2: float, weight: Tensor, bias: Tensor, max_iter: int = 100
+    x: Tensor, labels: Tensor, l2: float, weight: Tensor, bias: Tensor, max_iter: int = 200
 ) -> tuple[Tensor, Tensor]:
-    """Minimise mean cross entropy + l2/2 * |weight|^2 by L-BFGS, from these weights (classes x D) and biases."""
-    weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=max_iter, tolerance_grad=1e-5, tolerance_change=1e-6, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(linear_scores(x, weight, bias), labels) + l2 / 2 * weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return weight.detach(), bias.detach()
+    """Minimise mean cross entropy + l2/2 * |weight|^2 from these weights (classes x D) and biases."""
+    one = x.new_ones(len(x), 1)
+    x, start = torch.cat([x, one], 1), torch.cat([weight, bias[:, None]], 1)
+    found = fit_logistic(
+        x[None], labels[None], one.T / len(x), x.new_full((1, 1), l2), x.square().mean(0)[None], len(weight),
+        start[None, None], max_iter,
+    )[0, 0]  # fmt: skip
+    return found[:, :-1], found[:, -1]
 
 
 def knn_predict(
@@ -169,8 +143,7 @@ def validation_accuracy(
     n_draws = min(VALIDATION_DRAWS, max(len(splits.rest) // n_labels, 1))
     features, labels = rows(splits.rest[: n_draws * n_labels])
     validation = rows(splits.validation)
-    n_val, found = max(n_labels // 5, 1), []
-    for h, y in zip(features.split(n_labels), labels.split(n_labels), strict=True):
-        probe = fit_probe((h[n_val:], y[n_val:]), (h[:n_val], y[:n_val]), len(images.classes))
-        found.append(probe.accuracy(*validation))
-    return sum(found) / len(found)
+    n_val = max(n_labels // 5, 1)
+    parts = [(own[n_val:], own[:n_val]) for own in torch.arange(len(features)).split(n_labels)]
+    probes = fit_all(features, labels, parts, len(images.classes))
+    return sum(probe.accuracy(*validation) for probe in probes) / len(probes)

@@ -211,7 +211,7 @@ class RuntimeSettings(Component):
 class EvaluationSettings(Component):
     """What is measured of a run."""
 
-    VERSION = 3
+    VERSION = 4
     CHOICE = "level"
     LOOSE = frozenset({"general", "weights", "general_size"})  # the network that they come to be counts
     budgets: tuple[Int, ...] | None = Field(

@@ -68,7 +68,7 @@ COMPONENTS = {
         1,
         {
             "grids": ("left_out", "temperature"), "ablation_epochs": 4, "ablation_base_channels": 12,
-            "ablation_labels": 1000, "ablation_seeds": 2, "ablation_jobs": 1,
+            "ablation_labels": 1000, "ablation_seeds": 2, "ablation_jobs": None,
         },
     ),
 }  # fmt: skip

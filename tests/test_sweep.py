@@ -163,12 +163,12 @@ def test_one_failure_does_not_stop_the_others(write_grid, fresh_runs, capsys, mo
 
 
 def test_a_process_that_is_killed_fails_its_own_run_only(write_grid, fresh_runs, capsys, monkeypatch):
-    def dies(i, settings, *others):
+    def dies(settings, *others):
         if settings.method.temperature == 0.5:
             os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does for want of memory
-        return i, ({"h": 50.0}, "", 0.0)
+        return {"h": 50.0}, "", 0.0
 
-    monkeypatch.setattr(runner, "_in_worker", dies)
+    monkeypatch.setattr(runner, "measure_one", dies)
     result = run_grid(load_grid(write_grid(seeds=1)), jobs=2, progress=False)
     assert result.values["h"] == {"temperature 0.5": {}, "temperature 1": {0: 50.0}}
     assert result.failures == [("temperature 0.5", 0, "its process was killed, likely for want of memory")]

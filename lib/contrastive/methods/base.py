@@ -163,10 +163,12 @@ def frozen_copy(module: nn.Module) -> Any:
 def follow(target: nn.Module, online: nn.Module, momentum: float | Tensor) -> None:
     """Move the target's parameters towards the online network's: target = momentum target + (1 - momentum) online."""
     slow: list[Tensor] = list(target.parameters())
+    weight = 1 - momentum
     if slow:  # a head may be none
-        ahead = torch._foreach_sub(list(online.parameters()), slow)
-        torch._foreach_mul_(ahead, 1 - momentum)
-        torch._foreach_add_(slow, ahead)
+        if isinstance(weight, Tensor):
+            torch._foreach_lerp_(slow, list(online.parameters()), [weight] * len(slow))
+        else:
+            torch._foreach_lerp_(slow, list(online.parameters()), weight)
 
 
 def rising_momentum(start: float, progress: Progress) -> Tensor:

@@ -278,8 +278,8 @@ class AblationSettings(Component):
         1000, ge=2, description="labels of each of the probes that judge a point of 03_ablations"
     )
     ablation_seeds: Int = Field(2, ge=1, le=100, description="seeds of each point of 03_ablations")
-    ablation_jobs: Int = Field(
-        1, ge=1, le=256, description="processes for the runs of 03_ablations, each with its share of the threads"
+    ablation_jobs: Int | None = Field(
+        None, ge=1, le=256, description="processes for the runs of 03_ablations (default: as many as pay, up to 4)"
     )
 
     @field_validator("grids", mode="before")

@@ -14,22 +14,22 @@ from ..evaluation.probes import validation_accuracy
 from ..methods import Method
 from ..settings import EvaluationSettings, Settings, UserError
 from ..storage.cache import memo_record
-from ..storage.files import printable, say, tell
-from ..storage.signals import Stop, terminate
+from ..storage.files import printable, tell
 from ..storage.tensors import hash_tensors
-from ..training import initial_method, load_encoder, load_method, pretrain
+from ..training import initial_method, load_encoder, load_method, pretrain, run_folder
+from ..training.workers import in_workers, jobs_that_pay
 from .grids import Grid, Point, grid_points, load_grid
 from .verdicts import GridResult
 
 Job = tuple[str, Settings]
 
 
-def run_grid(grid: Grid, jobs: int = 1, progress: bool = True, lines: bool = False) -> GridResult:
+def run_grid(grid: Grid, jobs: int | None = 1, progress: bool = True, lines: bool = False) -> GridResult:
     """Train and judge every point of a grid with every seed, or load what was done before.
 
-    jobs: how many processes at once; each has its share of the threads. lines: print a line for each run that ended, in
-    place of a bar. A run that fails is told of in the result, and does not stop the others. Raises: UserError, before
-    anything starts.
+    jobs: how many processes at once; each has its share of the threads; None for as many as pay. lines: print a line
+    for each run that ended, in place of a bar. A run that fails is told of in the result, and does not stop the others.
+    Raises: UserError, before anything starts.
     """
     points = grid_points(grid)
     started = time.perf_counter()
@@ -39,6 +39,7 @@ def run_grid(grid: Grid, jobs: int = 1, progress: bool = True, lines: bool = Fal
     result = GridResult(grid, points, len(validation))
     result.values = {kind: {name: {} for name in points} for kind in grid.features}
     todo = grid_jobs(grid, points)
+    jobs = jobs or _jobs_that_pay(todo)
     shown_as: dict[str, Any] = {"disable": lines or not progress, "mininterval": 1, "file": sys.stdout}
     with tqdm(total=len(todo), desc=f"grid {grid.name}", **shown_as) as bar:
         for ended, ((name, settings), (values, why, seconds)) in enumerate(_run_all(todo, grid, jobs), 1):
@@ -68,49 +69,19 @@ def grid_jobs(grid: Grid, points: Mapping[str, Point]) -> list[Job]:
     ]
 
 
+def _jobs_that_pay(todo: list[Job]) -> int:
+    new = [own for _, own in todo if not (run_folder(own) / "encoder.safetensors").exists()]
+    steps = sum(own.optimiser.epochs * ((own.data.n_images or 0) // own.optimiser.batch_size) for own in new)
+    return jobs_that_pay(todo[0][1].runtime.device, len(new), steps)
+
+
 Outcome = tuple[dict[str, float], str, float]
 
 
 def _run_all(todo: list[Job], grid: Grid, jobs: int) -> Iterator[tuple[Job, Outcome]]:
-    if jobs == 1:
-        for job in todo:
-            yield job, measure_one(job[1], grid.labels, grid.features)
-        return
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    threads = max(1, torch.get_num_threads() // jobs)
-    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=2 * jobs)
-    tasks = [
-        delayed(_in_worker)(i, settings, grid.labels, grid.features, threads) for i, (_, settings) in enumerate(todo)
-    ]
-    left = set(range(len(todo)))
-    try:
-        for i, outcome in parallel(tasks):
-            left.remove(i)
-            yield todo[i], outcome
-    except TerminatedWorkerError:  # all workers have gone with it, and nothing tells which run it was
-        say("a process was killed, likely for want of memory: the runs that are left go one at a time")
-        for i in sorted(left):
-            try:
-                yield todo[i], Parallel(n_jobs=2)([tasks[i]])[0][1]  # 2, for with 1 it would be this very process
-            except TerminatedWorkerError:
-                yield todo[i], ({}, "its process was killed, likely for want of memory", 0.0)
-
-
-def _in_worker(i: int, settings: Settings, labels: int, features: tuple[str, ...], threads: int) -> tuple[int, Outcome]:
-    import signal
-
-    # A worker that is told to stop writes its checkpoint first; one that has nothing to do just ends.
-    taken = [number for number in Stop.SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
-    for number in taken:
-        signal.signal(number, terminate)
-    torch.set_num_threads(threads)
-    try:
-        return i, measure_one(settings, labels, features)
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+    tasks = [(settings, grid.labels, grid.features) for _, settings in todo]
+    for i, outcome in in_workers(measure_one, tasks, jobs):
+        yield todo[i], outcome or ({}, "its process was killed, likely for want of memory", 0.0)
 
 
 def measure_one(settings: Settings, labels: int, features: tuple[str, ...]) -> Outcome:

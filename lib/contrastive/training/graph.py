@@ -42,23 +42,25 @@ class StepGraph:
         """Whether steps are played from a graph."""
         return self.graph is not None
 
-    def run(self, work: Callable[[Any, Any], None], training: Any, state: Any) -> None:
+    def run(self, work: Callable[[Any, Any], object], training: Any, state: Any) -> None:
         """Do a step's work, `work(training, state)`. A graph serves the state that it was captured with."""
         device = training.data.device
         if device.type != "cuda" or not training.settings.runtime.cuda_graph:
-            return work(training, state)
+            work(training, state)
+            return
         if state is not self.state:
             self.forget(state)
         if self.graph is None and not self.why_not and self.taken == WARM_UP:
             self._capture(work, training, device)
         if self.graph is not None:
-            return self.graph.replay()
-        self.taken += self.taken < WARM_UP
-        if self.why_not:
-            return work(training, state)
-        self._warm_up(work, training, device)
+            self.graph.replay()
+        elif self.why_not:
+            work(training, state)
+        else:
+            self.taken += 1
+            self._warm_up(work, training, device)
 
-    def _warm_up(self, work: Callable[[Any, Any], None], training: Any, device: torch.device) -> None:
+    def _warm_up(self, work: Callable[[Any, Any], object], training: Any, device: torch.device) -> None:
         """A step on the stream of the capture, the last one watched: does it wait for the device?"""
         self.stream = self.stream or cuda.Stream(device)
         self.stream.wait_stream(cuda.current_stream(device))
@@ -68,7 +70,7 @@ class StepGraph:
         if waits:
             self._cannot("it waits for the device")
 
-    def _capture(self, work: Callable[[Any, Any], None], training: Any, device: torch.device) -> None:
+    def _capture(self, work: Callable[[Any, Any], object], training: Any, device: torch.device) -> None:
         """Record what the work launches. Nothing is computed."""
         graph = cuda.CUDAGraph()
         graph.register_generator_state(self.state.draws)
@@ -97,7 +99,7 @@ class StepGraph:
         _say_once(f"Steps are taken operation by operation, which is slower: they cannot be captured, since {why}.")
 
 
-def _waits(work: Callable[[Any, Any], None], training: Any, state: Any, watched: bool) -> bool:
+def _waits(work: Callable[[Any, Any], object], training: Any, state: Any, watched: bool) -> bool:
     """Do the work. Returns whether it waited for the device, as far as PyTorch notices, if it was watched."""
     if not watched:
         work(training, state)

@@ -7,16 +7,10 @@ import torch.nn.functional as F
 from contrastive import Settings, load_encoder, load_images, pretrain, resolve
 from contrastive.augment.pipeline import Augment
 from contrastive.evaluation import labelled
-from contrastive.evaluation.labelled import (
-    MOST_CROSS_VALIDATED,
-    classifier,
-    middle_and_headline,
-    network_budgets,
-    train_together,
-)
+from contrastive.evaluation.labelled import MOST_CROSS_VALIDATED, classifier, middle_and_headline, network_budgets
 from contrastive.settings import RunError
 from contrastive.storage.tensors import hash_tensors
-from contrastive.training import initial_method, loop, workers
+from contrastive.training import initial_method, loop
 
 from .trainings import begun, take_steps
 
@@ -40,42 +34,6 @@ def test_fine_tuning_starts_from_the_pretrained_weights_and_leaves_them(fresh_ru
     begin = initial_method(run.settings, images.format).encoder
     assert 0 < (first_weights(scratch.encoder) - first_weights(begin)).abs().max() < 0.01
     assert tuned.predict(images.test[:7]).sum(1).allclose(torch.ones(7))
-
-
-def test_networks_are_trained_at_once_where_that_pays_and_are_the_same(fresh_runs, monkeypatch):
-    settings, images = resolve(SMOKE)
-    run = pretrain(settings, progress=False)
-    wanted = [(INDEX, {}), (INDEX, {"augmented": False}), (torch.arange(40), {"pretrained": load_encoder(run)})]
-    assert list(train_together(settings, images, wanted)) == []  # too few steps
-    monkeypatch.setattr(workers, "WORTH", 30)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    done = dict(train_together(settings, images, wanted))
-    assert done.keys() == {0, 1, 2}
-    assert all(seconds > 0 for seconds in done.values())
-
-    def never(training):
-        raise AssertionError("it is kept")
-
-    monkeypatch.setattr(labelled, "train", never)
-    together = [classifier(settings, images, index, **how) for index, how in wanted]
-    monkeypatch.undo()
-    monkeypatch.setenv("CONTRASTIVE_RUNS", str(fresh_runs / "alone"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    alone = [classifier(settings, images, index, **how) for index, how in wanted]
-    torch.set_num_threads(threads)
-    for a, b in zip(together, alone, strict=True):
-        assert hash_tensors(a.state_dict()) == hash_tensors(b.state_dict())
-
-
-@pytest.mark.parametrize(
-    ("device", "n", "steps", "threads", "jobs"),
-    [("cpu", 8, 4800, 2, 2), ("cpu", 8, 4800, 16, 4), ("cpu", 3, 4800, 16, 3), ("cpu", 8, 900, 2, 1),
-     ("cpu", 8, 4800, 1, 1), ("cuda", 8, 4800, 16, 1), ("cuda:1", 8, 4800, 16, 1)],
-)  # fmt: skip
-def test_how_many_trainings_at_once_pay(monkeypatch, device, n, steps, threads, jobs):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert workers.jobs_that_pay(device, n, steps) == jobs
 
 
 @pytest.mark.parametrize("augmented", [True, False])

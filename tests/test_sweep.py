@@ -17,7 +17,7 @@ from contrastive.sweeps import command, runner
 from contrastive.sweeps.grids import grid_points, load_grid
 from contrastive.sweeps.runner import grid_jobs, measure_one, run_grid
 from contrastive.sweeps.verdicts import GridResult
-from contrastive.training import initial_method, load_encoder, pretrain
+from contrastive.training import initial_method, load_encoder, pretrain, workers
 
 from .conftest import TINY_RUN
 
@@ -173,6 +173,30 @@ def test_a_process_that_is_killed_fails_its_own_run_only(write_grid, fresh_runs,
     assert result.values["h"] == {"temperature 0.5": {}, "temperature 1": {0: 50.0}}
     assert result.failures == [("temperature 0.5", 0, "its process was killed, likely for want of memory")]
     assert "go one at a time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "n", "steps", "threads", "jobs"),
+    [("cpu", 8, 4800, 2, 2), ("cpu", 8, 4800, 16, 4), ("cpu", 3, 4800, 16, 3), ("cpu", 8, 900, 2, 1),
+     ("cpu", 8, 4800, 1, 1), ("cuda", 8, 4800, 16, 1), ("cuda:1", 8, 4800, 16, 1)],
+)  # fmt: skip
+def test_how_many_trainings_at_once_pay(monkeypatch, device, n, steps, threads, jobs):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert workers.jobs_that_pay(device, n, steps) == jobs
+
+
+def test_a_grid_that_nobody_gave_processes_takes_as_many_as_pay(write_grid, fresh_runs, monkeypatch):
+    asked, real = [], runner.in_workers
+    monkeypatch.setattr(
+        runner, "in_workers", lambda function, tasks, jobs: asked.append(jobs) or real(function, tasks, 1)
+    )
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    grid = load_grid(write_grid(seeds=1))
+    run_grid(grid, jobs=None, progress=False)
+    monkeypatch.setattr(workers, "WORTH", 1)
+    run_grid(grid, jobs=None, progress=False)  # all of them are done
+    run_grid(load_grid(write_grid(seeds=2)), jobs=None, progress=False)
+    assert asked == [1, 1, 2]
 
 
 def test_a_training_that_diverges_is_told_of(write_grid, fresh_runs, capsys):

@@ -3,22 +3,18 @@
 import hashlib
 import json
 import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..data import ImageFormat, Images
+from ..data import Images
 from ..encoders import Encoder
 from ..encoders.general import GeneralEncoder
 from ..methods.supervised import Supervised
-from ..settings import RunError, Settings, UserError
+from ..settings import RunError, Settings
 from ..storage.cache import memo_record
 from ..storage.tensors import hash_tensors
 from ..training import initial_method, start, train
-from ..training.workers import in_workers, jobs_that_pay
 
 BATCH, LR, LR_PRETRAINED, WEIGHT_DECAY = 128, 5e-3, 1e-3, 1e-2  # the first LR chosen on validation images
 WARMUP_STEPS = 50
@@ -65,70 +61,20 @@ def classifier(
     Raises:
         RunError: when the loss or a gradient is no longer finite.
     """
-    return _classifier(settings, images.format, *_rows(images, index), index, pretrained, augmented)
-
-
-def train_together(
-    settings: Settings, images: Images, wanted: Sequence[tuple[Tensor, dict[str, Any]]]
-) -> Iterator[tuple[int, float]]:
-    """Train networks at once, in as many processes as pay, so that `classifier` finds them; nothing where it does not.
-
-    Args:
-        settings, images: as of `classifier`.
-        wanted: for each network the index of its labels, and how it is trained, as `classifier` takes it.
-
-    Returns:
-        The place of each network that is done, and the seconds that it took, shared among the processes.
-    """
-    steps = sum(
-        recipe(settings, len(index), how.get("pretrained"), how.get("augmented", True))[1] for index, how in wanted
-    )
-    jobs = jobs_that_pay(settings.runtime.device, len(wanted), steps)
-    if jobs == 1:
-        return
-    tasks = [
-        (settings, images.format, *_rows(images, index), index, how.get("pretrained"), how.get("augmented", True))
-        for index, how in wanted
-    ]
-    for i, seconds in in_workers(_kept, tasks, jobs):
-        yield i, (seconds or 0.0) / jobs
-
-
-def _rows(images: Images, index: Tensor) -> tuple[Tensor, Tensor]:
-    return images.train[index], images.train_labels[index]
-
-
-def _kept(*task: Any) -> float:
-    """Have a network trained and kept. Returns the seconds that it took; one that fails will fail where it is used."""
-    began = time.perf_counter()
-    with suppress(UserError):
-        _classifier(*task)
-    return time.perf_counter() - began
-
-
-def _classifier(
-    settings: Settings,
-    image_format: ImageFormat,
-    data: Tensor,
-    labels: Tensor,
-    index: Tensor,
-    pretrained: Encoder | None,
-    augmented: bool,
-) -> Supervised:
     n, general = len(index), pretrained if isinstance(pretrained, GeneralEncoder) else None
     own, steps = recipe(settings, n, pretrained, augmented)
-    encoder = pretrained or initial_method(own, image_format).encoder
+    encoder = pretrained or initial_method(own, images.format).encoder
     decisive = {
         "run": json.loads(own.identity),
         "steps": steps,
         "labels": hashlib.sha256(index.cpu().numpy().tobytes()).hexdigest(),
         "start": hash_tensors(encoder.state_dict()),
     } | ({} if general is None else {"general": general.identity})
-    method = initial_method(own, image_format, general).to(settings.runtime.device)
+    method = initial_method(own, images.format, general).to(settings.runtime.device)
     assert isinstance(method, Supervised)
 
     def compute() -> dict[str, Tensor]:
-        training = start(own, image_format, data, labels, steps, pretrained)
+        training = start(own, images.format, images.train[index], images.train_labels[index], steps, pretrained)
         try:
             train(training)
         except RunError:  # whose advice is for the pretraining

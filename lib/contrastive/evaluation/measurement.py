@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,14 +23,13 @@ from .corruptions import CORRUPTIONS, corrupt
 from .diagnostics import diagnose
 from .joint_probe import JointProbe, fit_probes
 from .judging import how_judged
-from .labelled import classifier, middle_and_headline, network_budgets, train_together
+from .labelled import classifier, middle_and_headline, network_budgets
 from .metrics import COMPARED, KNN_K, Key, Row
 from .probes import Probe, accuracy_percent, embed, fit_all, fit_probe, knn_predict
 
 Item = TypeVar("Item")
 Predictor = tuple[Tensor, Callable[[Tensor], Tensor]]  # which images it judges; probabilities of images
 USUAL_K = 20  # neighbours
-BAR: dict[str, Any] = {"mininterval": 1, "file": sys.stdout}
 
 
 class Measurement:
@@ -65,7 +64,7 @@ class Measurement:
 
     def bar(self, what: str, items: Sequence[Item]) -> Iterable[Item]:
         """The items, with progress."""
-        return tqdm(items, what, disable=not self.progress, **BAR)
+        return tqdm(items, desc=what, disable=not self.progress, mininterval=1, file=sys.stdout)
 
     def count(self, arm: str, n: int, probabilities: Tensor) -> None:
         """Count one more draw of every number that compares arms, from the class probabilities of the judged images."""
@@ -162,30 +161,23 @@ class Measurement:
 
     def labelled_arms(self) -> None:
         """The whole network trained on labels, of the first draw, and not with every budget: it takes long."""
-        planned = [(arm, n) for arm in self.arms if arm.labels is not None for n in self.budgets_of_networks(arm)]
-        how = {arm.id: arm.labels(self.subject) for arm, _ in planned if arm.labels is not None}
-        wanted = [(arm, task.labels) for arm, n in planned for task in self.judging.tasks(n)[0]]
-        together = train_together(self.settings, self.images, [(index, how[arm.id]) for arm, index in wanted])
-        for place, seconds in tqdm(together, "networks on labels", len(wanted), disable=not self.progress, **BAR):
-            arm, _ = wanted[place]
-            self.costs[arm.id] = self.costs.get(arm.id, 0.0) + seconds
-        for arm, n in self.bar("networks trained on labels", planned):
+        for arm in self.arms:
+            if arm.labels is None:
+                continue
+            budgets = network_budgets(self.budgets, self.headline, bool(self.judging.n_folds))
+            if not (arm.thorough or self.full):
+                budgets = middle_and_headline(budgets, self.headline)
+            how = arm.labels(self.subject)
             with self.costing(arm.id):
-                scores, predictors = torch.zeros(len(self.labels), self.n_classes), list[Predictor]()
-                for task in self.judging.tasks(n)[0]:
-                    model = classifier(self.settings, self.images, task.labels, **how[arm.id])
-                    scores[task.judged] = model.predict(self.judging.pixels[task.judged]).cpu()
-                    predictors.append((task.judged, model.predict))
-                self.count(arm.id, n, scores)
-                if n == self.headline:
-                    self.at_headline[arm.id] = predictors
-
-    def budgets_of_networks(self, arm: Arm) -> list[int]:
-        """With which numbers of labels an arm's networks are trained."""
-        budgets = network_budgets(self.budgets, self.headline, bool(self.judging.n_folds))
-        if not (arm.thorough or self.full):
-            budgets = middle_and_headline(budgets, self.headline)
-        return [n for n in budgets if arm.most is None or n <= arm.most]
+                for n in self.bar(arm.whom, [n for n in budgets if arm.most is None or n <= arm.most]):
+                    scores, predictors = torch.zeros(len(self.labels), self.n_classes), list[Predictor]()
+                    for task in self.judging.tasks(n)[0]:
+                        model = classifier(self.settings, self.images, task.labels, **how)
+                        scores[task.judged] = model.predict(self.judging.pixels[task.judged]).cpu()
+                        predictors.append((task.judged, model.predict))
+                    self.count(arm.id, n, scores)
+                    if n == self.headline:
+                        self.at_headline[arm.id] = predictors
 
     def held_apart(self) -> None:
         """The linear probe once more, with images that look alike held out together: if copies are all that it

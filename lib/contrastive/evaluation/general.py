@@ -20,7 +20,7 @@ from .feature_store import FeatureStore, image_keys
 
 VERSION = 1  # raised when the same network and image come to have other features
 PART = 1000  # images that are written at once: what is lost when a process is killed
-PIXELS = 2**21  # in a batch, of what the network gets
+PIXELS, PIXELS_GPU = 2**18, 2**23  # in a batch, of what the network gets: on a processor, as stays in its cache
 
 
 def general_network(
@@ -105,7 +105,8 @@ def compute_features(network: GeneralEncoder, images: Tensor, places: Sequence[i
     """Features, float32 N x D on the CPU, of the images at these places, in batches. The network is in eval mode."""
     rows = []
     device = network.mean.device.type
-    for batch in torch.tensor(places).split(max(PIXELS // network.size**2, 1)):
+    pixels = PIXELS if device == "cpu" else PIXELS_GPU
+    for batch in torch.tensor(places).split(max(pixels // network.size**2, 1)):
         with torch.autocast(device, torch.bfloat16, network.precision == "bfloat16"):
             rows.append(network(network.prepare(images[batch])).cpu())
         if bar is not None:

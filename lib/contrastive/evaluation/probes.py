@@ -21,9 +21,11 @@ VALIDATION_DRAWS = 4
 
 
 @torch.no_grad()
-def embed(encoder: Encoder, images: Tensor, batch_size: int = 512) -> Tensor:
-    """Features of uint8 images: float32 N x out_dim, on the encoder's device, which is put in eval mode."""
+def embed(encoder: Encoder, images: Tensor, batch_size: int | None = None) -> Tensor:
+    """Features of uint8 images: float32 N x out_dim, on the encoder's device, which is put in eval mode. batch_size: by
+    default what keeps a GPU busy, or stays in a processor's cache."""
     encoder.eval()
+    batch_size = batch_size or (128 if encoder.mean.device.type == "cpu" else 1024)
     features = torch.empty(len(images), encoder.out_dim, device=encoder.mean.device)
     for into, batch in zip(features.split(batch_size), images.split(batch_size), strict=True):
         into.copy_(encoder(encoder.prepare(batch)))

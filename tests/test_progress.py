@@ -80,7 +80,8 @@ def test_in_a_terminal_it_is_one_line_that_goes_away(monkeypatch):
 
 def test_what_is_found_at_first_goes_on_to_the_terminal(capsys):
     line = Progress("01_pretrain", 20)
-    line.write(f"{PREFIX}raw pixels give 88.0 %.\nand nothing else\n")
+    line.write(f"{PREFIX}raw pixels\ngive 88.0 %.\n")
+    line.write("and nothing else\n")
     assert capsys.readouterr().out == f"{PREFIX}raw pixels give 88.0 %.\n"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from torch import nn
 
 from ..data import Images, counted, split, why_no_validation
@@ -12,6 +14,12 @@ from .probes import embed, fit_probe
 
 LABELS, JUDGED = 1000, 2000  # at most
 PREFIX = "First look: "  # of the sentence, by which a terminal knows it
+WIDTH = 76  # letters of a line
+
+
+def show_first_look(settings: Settings, images: Images) -> None:
+    """Print `first_look`, in lines that fit a page; a report shows it in the terminal as well."""
+    print(textwrap.fill(first_look(settings, images), WIDTH))
 
 
 def first_look(settings: Settings, images: Images) -> str:

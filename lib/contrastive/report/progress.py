@@ -76,10 +76,10 @@ class Progress:
 
     def write(self, text: str) -> None:
         """Look for the progress of a long step in what a cell prints; pass on what is for the terminal as well."""
+        if text.startswith(PREFIX):
+            self.clear()
+            tell(printable(" ".join(text[:LONGEST].split())))
         for line in re.split(r"[\r\n]", text[-LONGEST:]):
-            if line.startswith(PREFIX):
-                self.clear()
-                tell(printable(line))
             if "%|" not in line or not (found := STEP.match(line)):
                 continue
             name, done, total, spent, left = found.groups()

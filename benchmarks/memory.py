@@ -9,15 +9,18 @@ from pathlib import Path
 
 
 class Memory(threading.Thread):
-    """The most memory in bytes that a process and its children took at once, what they share counted once."""
+    """The most memory in bytes that a process and its children took at once, what they share counted once.
 
-    def __init__(self, process: int) -> None:
+    every: seconds between two looks, each of which keeps a core busy for some milliseconds.
+    """
+
+    def __init__(self, process: int, every: float = 0.05) -> None:
         super().__init__(daemon=True)
-        self.process, self.most, self.ended = process, 0, threading.Event()
+        self.process, self.every, self.most, self.ended = process, every, 0, threading.Event()
 
     def run(self) -> None:
         """Look, until it is ended."""
-        while not self.ended.wait(0.05):
+        while not self.ended.wait(self.every):
             self.most = max(self.most, sum(map(self._of, [self.process, *children(self.process)])))
 
     @staticmethod

@@ -1,7 +1,7 @@
 # make report   a report on MNIST (PRESET=smoke|quick|digits|full DATASET=auto|mnist|digits|FOLDER OUT=FOLDER OPEN=1)
 # make test     all tests          make lint      style, types, imports  make notebook   open JupyterLab
 # make sweep    a grid of settings (GRID=temperature DATASET=auto|mnist|digits|FOLDER JOBS=1)
-# make bench    measure speed beside other libraries, half an hour or so (SCOPE=full|smoke OUT=FOLDER)
+# make bench    measure speed beside other libraries, an hour or so (SCOPE=full|smoke OUT=FOLDER)
 # make stress   kill, damage, fill and attack it (COUNT=100: a quarter of an hour or so)
 # make setup    .venv/ only; on Linux without a GPU, TORCH=cpu takes PyTorch's own, much smaller CPU builds
 PYTHON ?= python3

@@ -61,7 +61,7 @@ def test_a_batch_that_does_not_fit_is_an_error_with_the_largest_that_would(memor
 def test_memory_that_runs_out_later_leaves_the_last_checkpoint_from_which_it_goes_on(memory_for, fresh_runs):
     memory_for(images=128, steps=3)
     settings = Settings(preset="smoke", method="own", checkpoint_seconds=0, **TINY)
-    with pytest.raises(RunError, match=r"ran out at step 4 of 6, .* checkpoint is kept[^\n]*below 128\.$"):
+    with pytest.raises(RunError, match=r"ran out at step 4 of 6, [^\n]* from the last checkpoint[^\n]*below 128\.$"):
         pretrain(settings, progress=False)
     (folder,) = (path for path in fresh_runs.iterdir() if path.is_dir())
     position = load_state(folder)["position"]
@@ -77,21 +77,32 @@ def test_memory_that_runs_out_later_leaves_the_last_checkpoint_from_which_it_goe
 
 def test_a_report_looks_whether_a_step_fits_before_it_starts(memory_for, monkeypatch, tmp_path, capsys):
     memory_for(images=50)
-    settings, images = resolve(Settings(preset="smoke", method="own", **TINY))
-    check_fits(settings, images)  # a processor's memory is not looked at
+    settings, _ = resolve(Settings(preset="smoke", method="own", **TINY))
+    check_fits(settings)  # a processor's memory is not looked at
     assert METHODS._entries["own"].taken == 0
     on_gpu = settings.runtime.model_copy(update={"device": "cuda"})
     started = loop.start
     monkeypatch.setattr(loop, "start", lambda of, *rest: started(of.replace(device="cpu"), *rest))
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     with pytest.raises(UserError, match=r"^batch_size=128 does not fit"):
-        check_fits(settings.model_copy(update={"runtime": on_gpu}), images)
-    monkeypatch.setattr(runner, "check_fits", lambda settings, images: loop.check_fits(
-        settings.model_copy(update={"runtime": on_gpu}), images))  # fmt: skip
+        check_fits(settings.model_copy(update={"runtime": on_gpu}))
+    memory_for(images=128, steps=1)  # room for the first step, not for what it leaves behind
+    with pytest.raises(UserError, match=r"^not even a batch of 2 fits"):
+        check_fits(settings.model_copy(update={"runtime": on_gpu}))
+    memory_for(images=50)
+    resolved = runner.resolve
+    monkeypatch.setattr(runner, "resolve", lambda asked: (
+        resolved(asked)[0].model_copy(update={"runtime": on_gpu}), resolved(asked)[1]))  # fmt: skip
+    monkeypatch.setattr(runner, "in_own_process", lambda function, *args: function(*args))
     words = ["report", "--preset", "smoke", "--out", str(tmp_path / "report"), "-p", "method=own"]
     assert main([*words, *(word for name, value in TINY.items() for word in ("-p", f"{name}={value}"))]) == 2
     assert capsys.readouterr().err.startswith("error: batch_size=128 does not fit")
     assert not (tmp_path / "report").exists()
+
+
+def test_what_needs_a_process_of_its_own_gives_its_result_and_its_error():
+    assert runner.in_own_process(divmod, 7, 2) == (3, 1)
+    with pytest.raises(UserError, match=r"^unknown notebook 'nonsense'"):
+        runner.in_own_process(runner.choose_notebooks, runner.notebook_folder(), ["nonsense"])
 
 
 def test_images_that_do_not_fit_are_an_error_with_how_many_would(monkeypatch):

@@ -102,12 +102,14 @@ class Device:
         self.current_device = lambda: 0
         self.get_sync_debug_mode = lambda: self.mode
         self.CUDAGraph = lambda: Graph(self.log)
+        self.graph_pool_handle = lambda: (0, 7)
+        self.empty_cache = lambda: self.log.append("emptied")
 
     def set_sync_debug_mode(self, mode):
         self.mode = mode
 
     @contextlib.contextmanager
-    def graph(self, graph, stream):
+    def graph(self, graph, pool, stream):
         self.log.append("capture")
         with graph.recording:
             yield
@@ -147,6 +149,8 @@ def device(monkeypatch):
     def made(fails=None, captured=True):
         device = Device(fails)
         monkeypatch.setattr(graph, "cuda", device)
+        ended = lambda index, pool: device.log.append(("ended", index, pool))  # noqa: E731
+        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", ended, raising=False)
         monkeypatch.setattr(graph, "Generator", lambda device: SimpleNamespace(graphsafe_get_state=lambda: None))
         on = SimpleNamespace(type="cuda", index=None)
         settings = SimpleNamespace(runtime=SimpleNamespace(cuda_graph=captured))
@@ -187,12 +191,13 @@ def test_without_cuda_graph_each_step_is_taken(device):
     assert (state.calls, cuda.log) == (10, [])
 
 
-def test_a_step_that_waits_for_the_device_is_not_captured_which_is_said_once(device, capsys):
+def test_a_step_that_waits_for_the_device_is_not_captured_which_is_said_once(device, capsys, recwarn):
     cuda, training = device()
 
     def waiting(training, state):
         count(training, state)
         if cuda.mode == "warn":
+            warnings.warn("of something else", stacklevel=1)
             warnings.warn("called a synchronizing CUDA operation (Triggered internally)", stacklevel=1)
 
     for _ in range(2):
@@ -202,6 +207,7 @@ def test_a_step_that_waits_for_the_device_is_not_captured_which_is_said_once(dev
         assert (state.calls, state.count, cuda.mode) == (10, 10, 0)
     assert cuda.log == []
     assert capsys.readouterr().err.count("cannot be captured, since it waits for the device") == 1
+    assert [str(warning.message) for warning in recwarn] == ["of something else"] * 2  # not swallowed
 
 
 def test_a_step_that_fails_to_be_captured_is_taken_with_its_generators_renewed(device, capsys):
@@ -209,22 +215,25 @@ def test_a_step_that_fails_to_be_captured_is_taken_with_its_generators_renewed(d
     steps, state = graph.StepGraph(), counter()
     for _ in range(10):
         steps.run(count, training, state)
-    assert (state.calls, cuda.log, steps.captured) == (11, ["draws", "capture"], False)
+    assert (state.calls, steps.captured) == (11, False)
+    assert cuda.log == ["draws", "capture", ("ended", 0, (0, 7)), "emptied"]
     assert state.draws.log == cuda.default_generators[0].log == ["renewed", "kept"]
     said = "cannot be captured, since operation not permitted when stream is capturing."
     assert said in capsys.readouterr().err
 
 
-def test_memory_that_runs_out_during_a_capture_is_not_taken_for_something_else(device):
-    hidden = RuntimeError("capture could not be ended")
-    hidden.__context__ = torch.OutOfMemoryError("CUDA out of memory")
-    for error in (torch.OutOfMemoryError("CUDA out of memory"), hidden):
-        _, training = device(error)
-        steps, state = graph.StepGraph(), counter()
-        for _ in range(graph.WARM_UP):
-            steps.run(count, training, state)
-        with pytest.raises(torch.OutOfMemoryError):
-            steps.run(count, training, state)
+@pytest.mark.parametrize("hidden", [False, True])
+def test_where_memory_has_no_room_for_a_capture_steps_are_taken(device, capsys, hidden):
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    if hidden:
+        error, cause = RuntimeError("capture could not be ended"), error
+        error.__context__ = cause
+    _, training = device(error)
+    steps, state = graph.StepGraph(), counter()
+    for _ in range(10):
+        steps.run(count, training, state)
+    assert (state.calls, steps.captured) == (11, False)
+    assert "cannot be captured, since its memory has no room for it." in capsys.readouterr().err
 
 
 # --- On a GPU -------------------------------------------------------------------------------------------------------

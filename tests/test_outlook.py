@@ -16,6 +16,7 @@ from contrastive.evaluation.first_look import first_look
 from contrastive.report import outlook
 from contrastive.report.outlook import FIXED, Outlook
 from contrastive.report.progress import Progress
+from contrastive.training import run_folder
 
 NAMES = ["01_pretrain", "02_linear_eval", "03_ablations"]
 SMALL = dict(preset="smoke", base_channels=4, epochs=3, n_images=256, batch_size=64, general="none")
@@ -35,6 +36,7 @@ def test_the_work_of_a_report_is_that_of_its_trainings(small, monkeypatch):
         raise StopIteration  # that is enough
 
     monkeypatch.setattr(labelled, "train", counted)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     for n, augmented in ((100, True), (600, True), (100, False), (600, False), (100, True), (600, True)):
         with pytest.raises(StopIteration):
             labelled.classifier(settings, images, images.labelled[:n], augmented=augmented)
@@ -44,6 +46,8 @@ def test_the_work_of_a_report_is_that_of_its_trainings(small, monkeypatch):
     # six policies, one seed, an epoch each, as wide as the report's encoder
     assert planned["03_ablations"] == 6 * 2 * 256
     assert Outlook(settings, images, ["03_ablations"]).views["03_ablations"] == (6 + 3) * 2 * 256
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # several at once
+    assert Outlook(settings, images, NAMES).views["03_ablations"] == pytest.approx(0.8 * 6 * 2 * 256)
 
 
 def test_looking_through_another_network_counts_by_its_operations(monkeypatch):
@@ -64,7 +68,7 @@ def test_what_is_left_is_known_once_an_epoch_was_seen_and_falls(small):
     assert report.left("01_pretrain", 5.0) is None
     report.learn("grid temperature", 2, 10.0)
     assert report.left("01_pretrain", 5.0) is None
-    report.learn("seed 0", 2, 10.0)
+    report.learn("seed 0", 2, 10.0)  # epochs that are left, and seconds
     view = 10 / 2 / (2 * 256)
     work = [FIXED + views * view for views in report.views.values()]
     assert report.left("01_pretrain", 0.0) == pytest.approx(sum(work))
@@ -74,6 +78,14 @@ def test_what_is_left_is_known_once_an_epoch_was_seen_and_falls(small):
     assert report.left("03_ablations", 1e9) == 0
     line = Progress("02_linear_eval", 30, report)
     assert re.search(r"cell 0 of 30  about \d+ (s|min) left of the report$", line.line())
+
+
+def test_of_a_run_that_was_begun_the_epochs_that_are_left_count(small):
+    settings, images = small
+    folder = run_folder(settings)
+    folder.mkdir(parents=True)
+    (folder / "history.jsonl").write_text("{}\n{}\n")
+    assert Outlook(settings, images, NAMES).views["01_pretrain"] == 1 * 2 * 256
 
 
 def test_of_a_run_that_is_done_only_the_rest_is_left(small):
@@ -89,7 +101,8 @@ def test_the_first_look_is_what_a_linear_classifier_gets():
     said = first_look(settings, images)
     n, pixels, n_judged, random = re.fullmatch(
         r"First look: with ([\d,]+) labels, a linear classifier gets ([\d.]+) % of ([\d,]+) validation images right "
-        r"from raw pixels, and ([\d.]+) % from an encoder with random weights\. Pretraining has to beat both\.",
+        r"from raw pixels, and ([\d.]+) % from a network that has learnt nothing yet \(random weights\)\. Pretraining "
+        r"has to beat both\.",
         said,
     ).groups()
     splits = split(images, settings.data.n_images, settings.runtime.seed)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from contrastive import Settings, UserError, pretrain, resolve
-from contrastive.data import n_unlabelled, split
+from contrastive.data import most_labels, n_unlabelled, split
 from contrastive.settings import PRESETS
 from contrastive.training import check_evaluation, check_report, check_validation
 
@@ -79,6 +79,25 @@ def test_the_view_size_of_digits_is_left_out_where_the_encoder_cannot_take_it(si
         with pytest.raises(UserError, match=r"^parameter view_size=24: ") as caught:
             resolve(Settings(preset="digits", view_size=24), images)
         assert "\n" not in str(caught.value)
+
+
+def test_digits_have_smaller_views_in_preset_quick_unless_asked_otherwise():
+    digits, others = dataclasses.replace(images_of(4000, 28), handwriting=True), images_of(4000, 28)
+    assert resolve(Settings(), digits)[0].views.view_size == 24
+    assert resolve(Settings(), others)[0].views.view_size is None
+    assert resolve(Settings(preset="full"), digits)[0].views.view_size is None
+    asked, _ = resolve(Settings(view_size=28), digits)
+    assert asked.views.view_size is None
+    assert resolve(asked, digits)[0].views.view_size is None  # also when it is resolved again, as for a run
+    assert asked.run_name == resolve(Settings(), others)[0].replace(augment=asked.views.augment).run_name
+
+
+def test_where_labels_are_cross_validated_the_largest_budget_is_all_of_them():
+    many = images_of(30_000, 28)
+    unjudged = dataclasses.replace(many, test_labels=torch.full_like(many.test_labels, -1))
+    budgets = resolve(Settings(), unjudged)[0].evaluation.budgets
+    assert budgets[-1] == most_labels(unjudged, range(1))
+    assert resolve(Settings(), many)[0].evaluation.budgets[-1] < 30_000
 
 
 def test_budgets_of_a_preset_are_kept_as_far_as_there_are_labels():

@@ -175,7 +175,7 @@ def test_the_index_is_of_the_reports_folder_and_is_left_alone_by_a_report_elsewh
     tmp_path, fresh_runs, monkeypatch, capsys
 ):
     without_kernels(monkeypatch, tmp_path / "reports")
-    monkeypatch.setattr(runner, "execute_notebook", lambda path, given, timeout: (nbformat.read(path, 4), None, 0))
+    monkeypatch.setattr(runner, "execute_notebook", lambda path, given, *_: (nbformat.read(path, 4), None, 0))
     words = ["report", *SMALL, "--only", "01_pretrain", "--out"]
     main([*words, str(tmp_path / "elsewhere")])
     assert "Index:" not in capsys.readouterr().out

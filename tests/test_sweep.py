@@ -13,11 +13,11 @@ from contrastive.evaluation.probes import validation_accuracy
 from contrastive.report import grid_section
 from contrastive.settings import RunError
 from contrastive.storage.tensors import hash_tensors
-from contrastive.sweeps import command, runner
+from contrastive.sweeps import command, runner, workers
 from contrastive.sweeps.grids import grid_points, load_grid
 from contrastive.sweeps.runner import grid_jobs, measure_one, run_grid
 from contrastive.sweeps.verdicts import GridResult
-from contrastive.training import initial_method, load_encoder, pretrain, workers
+from contrastive.training import initial_method, load_encoder, pretrain
 
 from .conftest import TINY_RUN
 

@@ -18,7 +18,7 @@ WARPS = {"rotate", "scale", "shear", "shift", "elastic"}
 
 # Values of pixels that are worked on at once: on a processor, as fit its caches; on a GPU, so many that it is kept
 # busy, and so few that they take little of its memory.
-CHUNK, CHUNK_GPU = 2**19, 2**27
+CHUNK, CHUNK_GPU = 2**19, 2**25
 WORTH_ASKING = 1024  # values of an image
 
 
@@ -77,6 +77,7 @@ class Augment:
         if "blur" in has:
             drawn["blur"] = torch.where(uniform(0, 1) < BLURRED, uniform(*has["blur"]), 0)
         if "noise" in has:
+            # Of all images at once, as no other draw: in parts, what is drawn after it would depend on their size
             strength = uniform(0, has["noise"][0]).view(-1, 1, 1, 1)
             drawn["noise"] = strength * torch.randn((n, channels, *size), generator=generator, device=device)
         if "grayscale" in has:

@@ -215,7 +215,8 @@ def default_budgets(n_labels: int, n_classes: int, n_images: int, full: bool) ->
     numbers = {10 * n_classes, n_labels // 100, n_images if n_images < n_labels // 4 else n_labels // 10}
     if full:
         numbers |= {n_classes, 5 * n_classes, 100 * n_classes, n_labels // 10, n_labels // 2, n_labels}
-    return tuple(sorted(n for n in numbers if (n_classes if full else 10 * n_classes) <= n))
+    least = n_classes if full else 10 * n_classes
+    return tuple(sorted(n for n in numbers if least <= n <= n_labels))
 
 
 def headline_labels(budgets: tuple[int, ...], images: Images) -> int:

@@ -12,7 +12,8 @@ from ..settings import Settings
 from ..training import initial_method, n_labels_beside_validation
 from .probes import embed, fit_probe
 
-LABELS, JUDGED = 1000, 2000  # at most
+LABELS, JUDGED, LEAST = 1000, 2000, 200  # at most, and of large images at least
+SMALL = 3 * 64**2  # values of an image, beyond which fewer images are looked at, or it would take long
 PREFIX = "First look: "  # of the sentence, by which a terminal knows it
 WIDTH = 76  # letters of a line
 
@@ -33,17 +34,20 @@ def first_look(settings: Settings, images: Images) -> str:
     if why := why_no_validation(images):
         return f"{PREFIX}{why}"
     splits = split(images, settings.data.n_images or 0, settings.runtime.seed)
-    fit, judged = splits.rest[: min(LABELS, n_labels_beside_validation(settings, images))], splits.validation[:JUDGED]
+    small = min(SMALL / images.train[0].numel(), 1)
+    n_fit = min(max(int(LABELS * small), LEAST), n_labels_beside_validation(settings, images))
+    fit, judged = splits.rest[:n_fit], splits.validation[: max(int(JUDGED * small), LEAST)]
     n_choose = max(len(fit) // 5, 1)
-    labels, truth = images.train_labels[fit], images.train_labels[judged]
+    device = settings.runtime.device
+    labels, truth = images.train_labels[fit].to(device), images.train_labels[judged].to(device)
     (channels, height, width), found = images.format.shape, []
     pixels = Encoder(nn.Flatten(), channels * height * width, (0.0,) * channels, (1.0,) * channels)
     for encoder in (pixels, initial_method(settings, images.format).encoder):
-        x = embed(encoder, images.train[fit])
+        x = embed(encoder.to(device), images.train[fit])
         choose, rest = (x[:n_choose], labels[:n_choose]), (x[n_choose:], labels[n_choose:])
         found.append(fit_probe(rest, choose, len(images.classes)).accuracy(embed(encoder, images.train[judged]), truth))
     return (
         f"{PREFIX}with {counted(len(fit), 'label')}, a linear classifier gets {found[0]:.1f} % of "
-        f"{counted(len(judged), 'validation image')} right from raw pixels, and {found[1]:.1f} % from an encoder with "
-        "random weights. Pretraining has to beat both."
+        f"{counted(len(judged), 'validation image')} right from raw pixels, and {found[1]:.1f} % from a network that "
+        "has learnt nothing yet (random weights). Pretraining has to beat both."
     )

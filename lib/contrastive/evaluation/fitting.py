@@ -95,7 +95,7 @@ def _groups(parts: Sequence[Part], few: Sequence[bool], most: int, alike: float)
 
     Args:
         parts, few: as in `fit_parts`. Those that are few, or that have images to choose with, are not with others.
-        most: images in a group, rows that fill up included, if it is of more than one part.
+        most: images in a group, about, if it is of more than one part.
         alike: by what factor numbers of images may differ in a group.
     """
     size = [len(fit) + len(choose) for fit, choose in parts]

@@ -15,6 +15,8 @@ from ..settings import RunError, Settings
 from ..storage.cache import memo_record
 from ..storage.tensors import hash_tensors
 from ..training import initial_method, start, train
+from ..training.loop import DivergedError
+from ..training.memory import TooLargeError
 
 BATCH, LR, LR_PRETRAINED, WEIGHT_DECAY = 128, 5e-3, 1e-3, 1e-2  # the first LR chosen on validation images
 WARMUP_STEPS = 50
@@ -77,7 +79,12 @@ def classifier(
         training = start(own, images.format, images.train[index], images.train_labels[index], steps, pretrained)
         try:
             train(training)
-        except RunError:  # whose advice is for the pretraining
+        except TooLargeError:  # whose advice is for the pretraining
+            raise RunError(
+                f"the network trained on {n:,} labels does not fit the GPU's memory in batches of "
+                f"{own.optimiser.batch_size}. Free some of it, or use a smaller image_size, or device=cpu."
+            ) from None
+        except DivergedError:
             raise RunError(
                 f"the network trained on {n:,} labels has a loss or gradients that are not finite. Try "
                 "precision=float32."

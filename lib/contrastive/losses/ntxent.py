@@ -86,7 +86,7 @@ class _Tiled(torch.autograd.Function):
         kept = None
         if on_gpu and 2 * n <= tile:  # the whole matrix is one tile: it is kept, and fewer kernels are launched
             kept = _exponentials(u, u, None).fill_diagonal_(0)
-            sums, positive = kept.sum(1), kept.diagonal(n).repeat(2)
+            sums, positive = kept.sum(1), torch.cat([kept.diagonal(n), kept.diagonal(-n)])
             found = (kept >= positive[:, None]).sum(1) == 1 if with_top1 else None
         else:
             sums, positive, negative = u.new_zeros(3, 2 * n)  # negative: the largest e of each anchor's negatives
@@ -100,7 +100,7 @@ class _Tiled(torch.autograd.Function):
                 if with_top1:
                     negative[i] = negative[i].maximum(e.amax(1))
                     negative[j] = negative[j].maximum(e.amax(0))
-            found = positive > negative
+            found = positive > negative if with_top1 else None
         top1 = sums.new_zeros(()) if found is None else found.float().mean()
         ctx.save_for_backward(u, length, sums, kept)
         ctx.temperature, ctx.tile = temperature, tile

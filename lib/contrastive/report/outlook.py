@@ -22,6 +22,7 @@ FIXED = 20.0  # seconds of a notebook that no training explains: its kernel, imp
 # What the usual network that others trained computes for an image of 112 pixels; and what such an operation costs
 # beside one of the training of a small network, since its depthwise convolutions wait for memory (seen on two cores).
 OPERATIONS, FORWARD = 0.2e9, 2.5
+AT_ONCE = 0.8  # of the time that runs take one after the other, where several share the cores
 THINNER = 0.75  # a network of half the channels takes 0.5 ** THINNER of the time
 
 
@@ -46,7 +47,7 @@ class Outlook:
             "03_ablations": lambda: _grids(settings),
         }
         self.views = {name: work[name]() if name in work else 0.0 for name in notebooks}
-        self.views[notebooks[0]] += len(todo) * settings.optimiser.epochs * self.epoch
+        self.views[notebooks[0]] += sum(settings.optimiser.epochs - _epochs_done(own) for own in todo) * self.epoch
         for own in set(seeds) - set(todo):
             self._learn_from(own)
 
@@ -57,10 +58,10 @@ class Outlook:
             return
         self.seconds_of_view = sum(epoch["seconds"] for epoch in history) / len(history) / self.epoch
 
-    def learn(self, step: str, done: int, seconds: float) -> None:
-        """Learn from a step that a notebook shows, of which so many parts were done in so many seconds."""
-        if step.startswith("seed ") and done and self.epoch:
-            self.seconds_of_view = seconds / done / self.epoch
+    def learn(self, step: str, parts: int, seconds: float) -> None:
+        """Learn from a step that a notebook shows, of which so many parts are left, for so many seconds."""
+        if step.startswith("seed ") and parts and seconds and self.epoch:
+            self.seconds_of_view = seconds / parts / self.epoch
 
     def left(self, notebook: str, elapsed: float, of_step: float = 0.0) -> float | None:
         """Seconds until the whole report is done, after `elapsed` in this notebook, whose present step says that it
@@ -71,6 +72,13 @@ class Outlook:
         seconds = [FIXED + self.views[name] * self.seconds_of_view for name in names]
         now = names.index(notebook)
         return max(seconds[now] - elapsed, of_step) + sum(seconds[now + 1 :])
+
+
+def _epochs_done(settings: Settings) -> int:
+    try:
+        return len((run_folder(settings) / "history.jsonl").read_bytes().splitlines())
+    except OSError:
+        return 0
 
 
 def _is_done(settings: Settings) -> bool:
@@ -124,4 +132,5 @@ def _grids(settings: Settings) -> float:
             run = {**own, **overrides, **point}
             width = run.get("base_channels", 1) / own.get("base_channels", 1)
             views += 2.0 * overrides["seeds"] * run["n_images"] * run["epochs"] * width**THINNER
-    return views
+    at_once = settings.ablations.ablation_jobs != 1 and settings.runtime.device == "cpu"
+    return views * (AT_ONCE if at_once and torch.get_num_threads() > 1 else 1.0)

@@ -13,7 +13,7 @@ from ..storage.files import printable, tell
 from .outlook import Outlook
 
 # What tqdm writes: name, percent, done/total, [elapsed<remaining, ...
-STEP = re.compile(r"^(.{0,60}?):? {1,4}\d+%\|[^|]*\| *(\d+)/(\d+) \[([\d:]+)<([\d:?]+)")
+STEP = re.compile(r"^(.{0,60}?):? {1,4}\d+%\|[^|]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
 LONGEST = 500  # characters of what a cell prints at once that are looked at
 PLAIN_EVERY = 60.0  # seconds between two lines where there is no terminal
 
@@ -82,11 +82,11 @@ class Progress:
         for line in re.split(r"[\r\n]", text[-LONGEST:]):
             if "%|" not in line or not (found := STEP.match(line)):
                 continue
-            name, done, total, spent, left = found.groups()
+            name, done, total, left = found.groups()
             self.step = "" if done == total else printable(f"{name.strip()} {done} of {total}")
             self.of_step = 0.0 if done == total or "?" in left else seconds(left)
             if self.outlook is not None:
-                self.outlook.learn(name.strip(), int(done), seconds(spent))
+                self.outlook.learn(name.strip(), int(total) - int(done), self.of_step)
 
     def flush(self) -> None:
         """Nothing is held back."""

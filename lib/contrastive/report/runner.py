@@ -19,6 +19,7 @@ from ..data import NAMES, Images, forget_images, why_no_evaluation, why_no_valid
 from ..settings import RunError, Settings, UserError, checkout, data_root, did_you_mean, runs_root
 from ..storage.files import atomic_write, locked, printable, say, tell, write_json
 from ..storage.signals import Stop
+from ..sweeps.workers import in_own_process
 from ..training import check_evaluation, check_fits, check_report, check_validation, resolve, run_folder
 from .execute import execute_notebook
 from .index import write_index
@@ -100,7 +101,8 @@ def run_report(
     settings, images = resolve(asked)
     notebooks, left_out = with_what_they_need(notebooks, settings, images, only)
     note = f"{images.note} {left_out}".strip()
-    check_fits(settings, images)
+    if settings.runtime.device.startswith("cuda") and not (run_folder(settings) / "encoder.safetensors").exists():
+        in_own_process(check_fits, settings)
     outlook = Outlook(settings, images, [path.stem for path in notebooks])
     del images
     forget_images()  # each notebook has its own

@@ -50,7 +50,10 @@ def make_again(report: Path, changes: dict[str, Any], out: str | None = None, ti
     if out and os.path.realpath(os.path.expanduser(out)) == os.path.realpath(path.parent):
         raise UserError(f"--out {out} is the report that is verified, and would be replaced. Choose another folder.")
     given, notebooks = _request(path, old, changes)
-    resolved, _ = resolve(Settings(**given))
+    resolved, images = resolve(Settings(**given))
+    if old["settings"].get("view_size") is None and resolved.views.view_size and "view_size" not in changes:
+        given["view_size"] = images.format.shape[1]  # as large as the images, which was the default of digits, too
+        resolved, _ = resolve(Settings(**given))
     given = _in_its_words(old, given, changes, resolved)
     if said := _other_machine(old["settings"], resolved.flat()):
         tell(printable(said))

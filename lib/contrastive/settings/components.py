@@ -138,7 +138,12 @@ class ViewSettings(Component):
         "auto", description="policy auto, simclr, handwriting, natural, grey or none; or changed: simclr-hflip+rotate"
     )
     second_augment: str | None = Field(None, description="policy of the second views (default: that of the first)")
-    view_size: Int | None = Field(None, ge=8, le=1024, description="height of the views (default: that of the images)")
+    view_size: Int | None = Field(
+        None,
+        ge=8,
+        le=1024,
+        description="height of the views (default: that of the images; in preset quick a seventh less for digits)",
+    )
 
     @field_validator("augment", "second_augment")
     @classmethod

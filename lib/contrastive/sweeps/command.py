@@ -9,6 +9,7 @@ from ..data import read_images, split
 from ..settings import Settings, UserError, runs_root
 from ..storage.files import printable, say, tell, write_json
 from ..training import begin_epoch, resolve, run_folder, start
+from ..training.devices import same_bits
 from ..training.graph import WARM_UP
 from ..training.loop import take_step
 from .grids import Grid, Point, grid_points, settings_of, with_labels_that_are_there
@@ -74,14 +75,15 @@ def _seconds_of_epoch(settings: Settings, costs: dict[tuple, float]) -> float:
         index = split(images, settings.data.n_images or 0, settings.runtime.seed).pretrain
         training = start(settings, images.format, images.train[index], images.train_labels[index])
         state, steps = begin_epoch(training, 0), min(4, training.steps_of_epoch)
-        for _ in range(WARM_UP + 2 if settings.runtime.device.startswith("cuda") else 1):
+        with same_bits(training.data.device):
+            for _ in range(WARM_UP + 2 if settings.runtime.device.startswith("cuda") else 1):
+                begin_epoch(training, 0, state)
+                take_step(training, state)
             begin_epoch(training, 0, state)
-            take_step(training, state)
-        begin_epoch(training, 0, state)
-        began = time.perf_counter()
-        for _ in range(steps):
-            take_step(training, state)
-        state.first_bad_step()  # waits; that it will fail does not change how long a step takes
+            began = time.perf_counter()
+            for _ in range(steps):
+                take_step(training, state)
+            state.first_bad_step()  # waits; that it will fail does not change how long a step takes
         costs[kind] = (time.perf_counter() - began) / (steps * batch)
     return costs[kind] * ((settings.data.n_images or 0) // batch * batch)
 

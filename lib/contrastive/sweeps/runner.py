@@ -17,9 +17,9 @@ from ..storage.cache import memo_record
 from ..storage.files import printable, tell
 from ..storage.tensors import hash_tensors
 from ..training import initial_method, load_encoder, load_method, pretrain, run_folder
-from ..training.workers import in_workers, jobs_that_pay
 from .grids import Grid, Point, grid_points, load_grid
 from .verdicts import GridResult
+from .workers import in_workers, jobs_that_pay
 
 Job = tuple[str, Settings]
 
@@ -70,9 +70,11 @@ def grid_jobs(grid: Grid, points: Mapping[str, Point]) -> list[Job]:
 
 
 def _jobs_that_pay(todo: list[Job]) -> int:
-    new = [own for _, own in todo if not (run_folder(own) / "encoder.safetensors").exists()]
-    steps = sum(own.optimiser.epochs * ((own.data.n_images or 0) // own.optimiser.batch_size) for own in new)
-    return jobs_that_pay(todo[0][1].runtime.device, len(new), steps)
+    if all((run_folder(own) / "encoder.safetensors").exists() for _, own in todo):
+        return 1
+    # Of the whole grid, or one that was stopped would go on with other numbers of threads, and so with other bits
+    steps = sum(own.optimiser.epochs * ((own.data.n_images or 0) // own.optimiser.batch_size) for _, own in todo)
+    return jobs_that_pay(todo[0][1].runtime.device, len(todo), steps)
 
 
 Outcome = tuple[dict[str, float], str, float]

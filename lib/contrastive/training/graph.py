@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -72,23 +73,28 @@ class StepGraph:
 
     def _capture(self, work: Callable[[Any, Any], object], training: Any, device: torch.device) -> None:
         """Record what the work launches. Nothing is computed."""
-        graph = cuda.CUDAGraph()
+        graph, pool = cuda.CUDAGraph(), cuda.graph_pool_handle()
         graph.register_generator_state(self.state.draws)
         try:
-            with cuda.graph(graph, stream=self.stream):
+            with cuda.graph(graph, pool=pool, stream=self.stream):
                 work(training, self.state)
         except RuntimeError as error:
-            for cause in (error, error.__context__):  # which hides behind a capture that could not be ended
-                if isinstance(cause, torch.OutOfMemoryError):
-                    raise cause from None
-            self._release_generators(device)
-            self._cannot(str(error).splitlines()[0].strip().rstrip("."))
+            # Memory that ran out hides behind a capture that could not be ended
+            short = any(isinstance(e, torch.OutOfMemoryError) for e in (error, error.__context__))
+            why = "its memory has no room for it" if short else str(error).splitlines()[0].strip().rstrip(".")
         else:
             self.graph = graph
+            return
+        self._release(device, pool)
+        self._cannot(why)
 
-    def _release_generators(self, device: torch.device) -> None:
-        """Give the generators states of their own again: those of a capture that failed still count as captured."""
+    def _release(self, device: torch.device, pool: tuple[int, int]) -> None:
+        """After a capture that failed: have memory no longer be taken for it, and give the generators states of their
+        own again, since theirs still count as captured."""
         index = cuda.current_device() if device.index is None else device.index
+        with suppress(RuntimeError, AttributeError):  # some versions of PyTorch have done so
+            torch._C._cuda_endAllocateToPool(index, pool)
+        cuda.empty_cache()
         for generator in (self.state.draws, cuda.default_generators[index]):
             kept = generator.get_state()
             generator.graphsafe_set_state(Generator(device).graphsafe_get_state())
@@ -96,7 +102,7 @@ class StepGraph:
 
     def _cannot(self, why: str) -> None:
         self.why_not, self.stream = why, None
-        _say_once(f"Steps are taken operation by operation, which is slower: they cannot be captured, since {why}.")
+        _say_once(f"Training works, but slower than it could on this GPU: its steps cannot be captured, since {why}.")
 
 
 def _waits(work: Callable[[Any, Any], object], training: Any, state: Any, watched: bool) -> bool:
@@ -112,7 +118,10 @@ def _waits(work: Callable[[Any, Any], object], training: Any, state: Any, watche
             work(training, state)
         finally:
             cuda.set_sync_debug_mode(before)
-    return any(WAITS in str(warning.message) for warning in seen)
+    others = [warning for warning in seen if WAITS not in str(warning.message)]
+    for warning in others:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return len(others) < len(seen)
 
 
 @cache

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..augment import ViewMaker
-from ..data import ImageFormat, Images, split
+from ..data import ImageFormat, read_images, split
 from ..encoders import build_encoder, check_view
 from ..encoders.general import GeneralEncoder
 from ..methods import Batch, Method, Output, Progress, build_method
@@ -21,7 +21,7 @@ from ..settings import RunError, Settings, UserError
 from ..storage.signals import Stop
 from .devices import same_bits
 from .graph import StepGraph
-from .memory import check_images_fit, out_of_memory
+from .memory import STEPS_TO_FILL, check_images_fit, out_of_memory
 from .optimisers import build_optimiser, learning_rate, set_rate
 from .state import LoopState
 
@@ -76,10 +76,12 @@ def train(
         UserError: when a batch does not fit the memory of the GPU.
     """
     state, history = state or begin_epoch(training, 0), [] if history is None else history
+    begun = 0  # steps that were taken here
     with Stop() as stop, same_bits(training.data.device):
         while state.taken(training.steps_of_epoch) < training.steps:
             if not _taken(training, state):
-                raise out_of_memory(training, state, compute_step)
+                raise out_of_memory(training, state, compute_step, begun)
+            begun += 1
             ended = state.taken(training.steps_of_epoch) == training.steps
             if state.step == training.steps_of_epoch or ended:
                 history.append(finish_epoch(training, state))
@@ -102,6 +104,10 @@ def _taken(training: Training, state: LoopState) -> bool:
     except torch.OutOfMemoryError:
         return False
     return True
+
+
+class DivergedError(RunError):
+    """A training whose loss or gradient is no longer finite."""
 
 
 def take_step(training: Training, state: LoopState) -> None:
@@ -180,7 +186,7 @@ def finish_epoch(training: Training, state: LoopState) -> Epoch:
 
 
 def check(training: Training, state: LoopState) -> None:
-    """Wait for the device. Raises: RunError when a step was not finite."""
+    """Wait for the device. Raises: DivergedError when a step was not finite."""
     if (bad := state.first_bad_step()) is None:
         return
     (step, what), settings = bad, training.settings
@@ -188,7 +194,7 @@ def check(training: Training, state: LoopState) -> None:
     longer = "a longer warm-up (warmup_epochs)" if settings.optimiser.warmup_epochs < 1 else ""
     if advice := training.method.advice() or longer:
         cause += f", or {advice}"
-    raise RunError(
+    raise DivergedError(
         f"{what} is no longer finite at step {step + 1:,} of {training.steps:,} (epoch "
         f"{step // training.steps_of_epoch + 1}, seed {settings.runtime.seed}): {cause}. The last good checkpoint, "
         "if the run had got to one, is kept."
@@ -235,22 +241,19 @@ def start(
     )
 
 
-def check_fits(settings: Settings, images: Images) -> None:
-    """Take a step, if on a GPU, whose memory is given back. Raises: UserError when its memory is too small for it.
-
-    Args:
-        settings: resolved ones.
-        images: theirs.
-    """
+def check_fits(settings: Settings) -> None:
+    """Take the first steps of a resolved training, if on a GPU. Raises: UserError when its memory is too small."""
     if not settings.runtime.device.startswith("cuda"):
         return
+    images = read_images(settings.data)
     index = split(images, settings.data.n_images or 0, settings.runtime.seed).pretrain
     training = start(settings, images.format, images.train[index], images.train_labels[index])
     state = begin_epoch(training, 0)
-    if not _taken(training, state):
-        raise out_of_memory(training, state, compute_step)
-    del training, state
-    torch.cuda.empty_cache()
+    with same_bits(training.data.device):
+        for begun in range(STEPS_TO_FILL):
+            if not _taken(training, state):
+                raise out_of_memory(training, state, compute_step, begun)
+            state.step = 0  # an epoch may have one only
 
 
 def initial_method(settings: Settings, image_format: ImageFormat, general: GeneralEncoder | None = None) -> Method:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Work = Callable[["Training", LoopState], None]
 SMALLEST = 2  # images of a batch
+STEPS_TO_FILL = 2  # after which a step takes no more memory than before
 
 
 def check_images_fit(data: Tensor, device: torch.device) -> None:
@@ -23,6 +24,7 @@ def check_images_fit(data: Tensor, device: torch.device) -> None:
     if device.type != "cuda":
         return
     free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # what PyTorch keeps for itself
     if data.numel() > free:
         fit = len(data) * free // data.numel()
         raise UserError(
@@ -31,23 +33,28 @@ def check_images_fit(data: Tensor, device: torch.device) -> None:
         )
 
 
-def out_of_memory(training: Training, state: LoopState, work: Work) -> UserError | RunError:
-    """What to say when a step ran out of the device's memory; the training is of no more use. At its start it is found
-    out which batch would fit, by taking steps with smaller ones."""
+class TooLargeError(UserError):
+    """A batch that does not fit a GPU's memory."""
+
+
+def out_of_memory(training: Training, state: LoopState, work: Work, begun: int) -> UserError:
+    """What to say when a step ran out of the device's memory; the training is of no more use. Where only `begun` steps
+    were taken since it was started or loaded, it is found out which batch would fit, by taking steps with smaller ones:
+    the first steps make room for what the optimiser remembers and for gradients."""
     taken, size = state.taken(training.steps_of_epoch), training.settings.optimiser.batch_size
     training.graph.forget()
-    if taken > 0:
+    if begun >= STEPS_TO_FILL:
         return RunError(
             f"the GPU's memory ran out at step {taken + 1:,} of {training.steps:,}, where it had been enough before: "
-            "something else takes more of it now. The last checkpoint is kept: free that memory and run the same "
-            f"again, or start anew with a batch_size below {size}."
+            "something else takes more of it now. Free that memory and run the same again, which goes on from the last "
+            f"checkpoint, if there is one; or start anew with a batch_size below {size}."
         )
     fit = largest_batch(lambda n: _fits(training, n, work), size)
     if fit < SMALLEST:
-        return UserError(
+        return TooLargeError(
             f"not even a batch of {SMALLEST} fits the GPU's memory. Use a smaller image_size or encoder, or device=cpu."
         )
-    return UserError(
+    return TooLargeError(
         f"batch_size={size} does not fit the GPU's memory: the largest that does is about batch_size={fit}. A smaller "
         "view_size or image_size takes less, too."
     )
@@ -71,7 +78,8 @@ def _fits(training: Training, batch_size: int, work: Work) -> bool:
         torch.cuda.empty_cache()
     state = LoopState.empty(len(data), batch_size, len(training.method.LOG), data.device)
     try:
-        work(training, state)
+        for _ in range(STEPS_TO_FILL):
+            work(training, state)
     except torch.OutOfMemoryError:
         return False
     return True

@@ -146,7 +146,8 @@ def _view_size(settings: Settings, images: Images) -> int | None:
         if "view_size" in settings.asked:
             raise
         return None
-    return size
+    # Who asks for what the images have gets what `none` would be, which is how to ask for it in preset quick
+    return None if size == images.format.shape[1] and "view_size" in settings.asked else size
 
 
 def _budgets(settings: Settings, images: Images, n_images: int) -> tuple[int, ...] | None:
@@ -156,7 +157,8 @@ def _budgets(settings: Settings, images: Images, n_images: int) -> tuple[int, ..
         return budgets
     most = n_labels_to_train_on(settings, images)
     fitting = tuple(n for n in budgets or () if n_classes <= n <= most)
-    return fitting or default_budgets(most, n_classes, n_images, settings.evaluation.level == "full")
+    usual = fitting or default_budgets(most, n_classes, n_images, settings.evaluation.level == "full")
+    return tuple(sorted({*usual, most})) if images.cross_validated and not fitting else usual
 
 
 def n_labels_to_train_on(settings: Settings, images: Images) -> int:

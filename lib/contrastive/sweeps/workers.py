@@ -1,4 +1,4 @@
-"""Several trainings at once, each in a process with its share of the threads.
+"""Several trainings at once, each in a process with its share of the threads; or one in a process of its own.
 
 Small networks do not keep several cores busy: on two cores, two of them at once take a fifth less time than one after
 the other.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +20,7 @@ from ..storage.signals import Stop, terminate
 
 Result = TypeVar("Result")
 MOST = 4  # processes, where nobody asked for more: each holds images and PyTorch
+PREFIX = "CONTRASTIVE_"  # of variables of the environment, that say where data and runs lie
 WORTH = 1000  # steps, below which starting processes takes longer than it saves
 
 
@@ -49,7 +52,7 @@ def in_workers(
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     threads = max(1, torch.get_num_threads() // jobs)
-    where = {name: value for name, value in os.environ.items() if name.startswith("CONTRASTIVE_")}
+    where = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=2 * jobs)
     calls = [delayed(_in_worker)(i, function, task, threads, where) for i, task in enumerate(tasks)]
     left = set(range(len(tasks)))
@@ -66,10 +69,18 @@ def in_workers(
                 yield i, None
 
 
+def in_own_process(function: Callable[..., Result], *args: Any) -> Result:
+    """The result of a function of a module, run in a process that ends with it: a GPU's memory is given back."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
 def _in_worker(
     i: int, function: Callable[..., Result], task: tuple[Any, ...], threads: int, where: dict[str, str]
 ) -> tuple[int, Result]:
-    os.environ.update(where)  # it may have been started for another one
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:  # it may have been started for another one
+        del os.environ[name]
+    os.environ.update(where)
     # A worker that is told to stop writes its checkpoint first; one that has nothing to do just ends.
     taken = [number for number in Stop.SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
     for number in taken:

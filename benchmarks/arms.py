@@ -27,6 +27,7 @@ from contrastive.methods import decay_groups
 from contrastive.methods.simclr import SimCLRSettings
 from contrastive.settings import Settings
 from contrastive.training import begin_epoch, start
+from contrastive.training.devices import same_bits
 from contrastive.training.loop import Training, finish_epoch, take_step
 from contrastive.training.optimisers import learning_rate
 from contrastive.training.state import LoopState
@@ -157,11 +158,12 @@ def our_training(settings: Settings, images: Images, index: Tensor) -> Training:
 
 
 def run_steps(training: Training, state: LoopState, n: int) -> None:
-    """Take n steps of a training, over as many epochs as they need."""
-    for _ in range(n):
-        if state.step == training.steps_of_epoch:
-            begin_epoch(training, state.epoch + 1, state)
-        take_step(training, state)
+    """Take n steps of a training, over as many epochs as they need, with the same bits each time, as `train` does."""
+    with same_bits(training.data.device):
+        for _ in range(n):
+            if state.step == training.steps_of_epoch:
+                begin_epoch(training, state.epoch + 1, state)
+            take_step(training, state)
 
 
 def ours(settings: Settings, images: Images, index: Tensor, precision: str | None = None) -> tuple[Epoch, Encoder]:

@@ -5,23 +5,30 @@ from __future__ import annotations
 import ctypes
 import gc
 import threading
+import time
 from pathlib import Path
+
+OFTEN = 0.05  # seconds
 
 
 class Memory(threading.Thread):
     """The most memory in bytes that a process and its children took at once, what they share counted once.
 
-    every: seconds between two looks, each of which keeps a core busy for some milliseconds.
+    It looks every 50 ms, which keeps a core busy for some of them. seldom: only every fiftieth part of the time that
+    has gone by, every 2 s at least, so that a long measurement of time is not disturbed.
     """
 
-    def __init__(self, process: int, every: float = 0.05) -> None:
+    def __init__(self, process: int, seldom: bool = False) -> None:
         super().__init__(daemon=True)
-        self.process, self.every, self.most, self.ended = process, every, 0, threading.Event()
+        self.process, self.seldom, self.most, self.ended = process, seldom, 0, threading.Event()
 
     def run(self) -> None:
         """Look, until it is ended."""
-        while not self.ended.wait(self.every):
+        started, pause = time.monotonic(), OFTEN
+        while not self.ended.wait(pause):
             self.most = max(self.most, sum(map(self._of, [self.process, *children(self.process)])))
+            if self.seldom:
+                pause = min(max(OFTEN, (time.monotonic() - started) / 50), 2.0)
 
     @staticmethod
     def _of(process: int) -> int:

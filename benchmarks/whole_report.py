@@ -30,7 +30,7 @@ def time_report(words: tuple[str, ...]) -> dict[str, float]:
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as process:
-            memory = Memory(process.pid, every=2.0)
+            memory = Memory(process.pid, seldom=True)
             memory.start()
             _, said = process.communicate()
             memory.ended.set()

@@ -24,7 +24,10 @@ class Recording(TorchDispatchMode):
         self.operations: list[tuple[Any, tuple, dict, list[Tensor]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func.name().startswith(READS):
+        masked = func.name().startswith(("aten::index.", "aten::index_put")) and any(
+            isinstance(index, Tensor) and index.dtype == torch.bool for index in args[1]
+        )  # how many there are has to be read, too
+        if masked or func.name().startswith(READS):
             raise RuntimeError(f"{func.name()} reads from the device")
         out = func(*args, **(kwargs or {}))
         self.operations.append((func, args, kwargs or {}, _tensors(out)))  # kept, so that ids stay theirs

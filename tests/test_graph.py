@@ -88,6 +88,16 @@ def test_a_number_that_changes_and_is_none_of_the_tensors_is_noticed(monkeypatch
     assert losses_of(begun(method="byol", **SMALL), played_from=graph.WARM_UP) != taken
 
 
+def test_a_choice_by_a_mask_reads_from_the_device():
+    x = torch.arange(4)
+    with Recording(), pytest.raises(RuntimeError, match="reads from the device"):
+        x[x > 1]
+    with Recording(), pytest.raises(RuntimeError, match="reads from the device"):
+        x[x > 1] = torch.tensor([7, 8])
+    with Recording():
+        torch.where(x > 1, 0, x)
+
+
 # --- When a step is captured, and when it is not --------------------------------------------------------------------
 
 

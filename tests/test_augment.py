@@ -4,6 +4,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchvision.transforms.v2 import functional as TF
 
+from contrastive import processor
 from contrastive.augment import OPERATIONS, Augment, View, ViewMaker, parse_policy, pipeline
 from contrastive.augment import operations as A
 
@@ -169,7 +170,7 @@ def test_images_that_an_operation_leaves_alone_may_be_left_out(monkeypatch, chan
     before = batch.clone()
     monkeypatch.setattr(pipeline, "WORTH_ASKING", 1)
     asked = augmented(ALL, batch)
-    monkeypatch.setattr(A, "may_ask", lambda x: False)  # as on a GPU, where all are computed
+    monkeypatch.setattr(processor, "on_gpu", lambda x: True)  # as on a GPU, where all are computed
     torch.testing.assert_close(asked, augmented(ALL, batch), atol=1e-5, rtol=0)
     assert torch.equal(batch, before)
 
@@ -197,7 +198,7 @@ def test_memory_beside_the_views_does_not_grow_with_their_number(monkeypatch, as
     batch, at_once = torch.zeros(100, 3, 64, 64, dtype=torch.uint8), 4
     monkeypatch.setattr(pipeline, "CHUNK", at_once * batch[0].numel())
     monkeypatch.setattr(pipeline, "CHUNK_GPU", at_once * batch[0].numel())
-    monkeypatch.setattr(A, "may_ask", lambda x: asked)
+    monkeypatch.setattr(processor, "on_gpu", lambda x: not asked)
     with Largest() as seen:
         augmented("simclr", batch)
     *others, views = seen.sizes

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from contrastive.augment import OPERATIONS, operations
+from contrastive import processor
+from contrastive.augment import OPERATIONS
 from contrastive.training import begin_epoch, graph, loop, train
 from contrastive.training.optimisers import rates_on_device
 
@@ -21,7 +22,7 @@ STEPS = 50
 
 @pytest.fixture(autouse=True)
 def _as_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(operations, "may_ask", lambda x: False)
+    monkeypatch.setattr(processor, "on_gpu", lambda x: True)
 
 
 def losses_of(training, steps=STEPS, played_from=None):

@@ -8,6 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from contrastive import processor
 from contrastive.evaluation import fitting, logistic
 from contrastive.evaluation.fitting import L2_PENALTIES, USUAL_L2, fit_parts
 from contrastive.evaluation.logistic import fit_logistic
@@ -236,7 +237,7 @@ def test_how_parts_are_grouped_changes_nothing(monkeypatch, gpu, limit):
         return gather(features, labels, own, factors, few)
 
     monkeypatch.setattr(fitting, "_gather", seen)
-    monkeypatch.setattr(fitting, "_is_gpu", lambda device: gpu)
+    monkeypatch.setattr(processor, "on_gpu", lambda x: gpu)
     monkeypatch.setattr(fitting, "GPU_BYTES" if gpu else "CPU_BYTES", limit)
     *_, found = fitted("both")
     if limit == 1:

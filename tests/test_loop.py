@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from contrastive import Settings, load_encoder, load_images, pretrain
-from contrastive.augment import OPERATIONS, View, operations
+from contrastive import Settings, load_encoder, load_images, pretrain, processor
+from contrastive.augment import OPERATIONS, View
 from contrastive.augment.pipeline import Augment
 from contrastive.methods import Method, Output
 from contrastive.methods.simclr import SimCLR
@@ -40,7 +40,7 @@ def named(monkeypatch):
     ],
 )
 def test_no_operation_of_an_epoch_waits_for_the_device(augment, method, monkeypatch):
-    monkeypatch.setattr(operations, "may_ask", lambda x: False)  # as on a GPU
+    monkeypatch.setattr(processor, "on_gpu", lambda x: True)  # as on a GPU
 
     class Log(TorchDispatchMode):
         def __init__(self):

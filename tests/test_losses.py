@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from contrastive import processor
 from contrastive.losses import (
     LOSSES,
     chance_loss,
@@ -33,7 +34,7 @@ def reference(z1, z2, temperature):
 def way(request, monkeypatch):
     """As on a processor or on a GPU; in one tile, or in several of which the last of each half is smaller."""
     device, tile = request.param
-    monkeypatch.setattr(ntxent, "_on_gpu", lambda x: device == "gpu")
+    monkeypatch.setattr(processor, "on_gpu", lambda x: device == "gpu")
     monkeypatch.setattr(ntxent, "TILE", tile)
     monkeypatch.setattr(ntxent, "TILE_GPU", tile)
 

@@ -27,7 +27,6 @@ from contrastive.evaluation.probes import (
     embed,
     fit_probe,
     knn_predict,
-    logistic_regression,
     nearest_neighbours,
     validation_accuracy,
 )
@@ -57,16 +56,6 @@ def test_linear_scores_are_a_product_of_matrices(n):
     got, wanted = (torch.autograd.grad((s * slopes).sum(), (weight, bias)) for s in (scores, expected))
     for a, b in zip(got, wanted, strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)
-
-
-@pytest.mark.parametrize("n", [400, 1100])
-@pytest.mark.parametrize("l2", [1e-1, 1e-2, 1e-3])
-def test_logistic_regression_equals_scikit_learn(l2, n):
-    x, y = blobs(n, 0)
-    weight, bias = logistic_regression(x, y, l2, torch.zeros(4, 12), torch.zeros(4), max_iter=500)
-    theirs = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-8, max_iter=5000).fit(x.double().numpy(), y.numpy())
-    ours = (x @ weight.T + bias).softmax(1).numpy()
-    np.testing.assert_allclose(ours, theirs.predict_proba(x.double().numpy()), atol=5e-3)
 
 
 def test_probe_does_as_well_as_scikit_learn_and_chooses_on_the_validation_part():

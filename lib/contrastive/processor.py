@@ -33,6 +33,12 @@ def keep_freed_memory() -> None:
         libc.free(block)
 
 
+def on_gpu(x: Tensor) -> bool:
+    """Whether a tensor lies on a device that works while Python goes on: what is computed should not depend on what
+    lies there, which would have to be waited for, and is done in larger pieces than suit a processor's cache."""
+    return x.device.type != "cpu"
+
+
 def cpu_flags() -> set[str]:
     """The processor's feature flags as Linux tells them; none elsewhere."""
     try:

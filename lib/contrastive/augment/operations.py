@@ -10,12 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import processor
+
 SMALL = 40  # pixels a side, up to which a product with small matrices crops faster than one image after the other
-
-
-def may_ask(x: Tensor) -> bool:
-    """Whether what is computed may depend on what lies in tensors. A GPU would have to be waited for."""
-    return x.device.type == "cpu"
 
 
 def hflip(x: Tensor, flip: Tensor) -> Tensor:
@@ -28,7 +25,7 @@ def resized_crop(x: Tensor, box: Tensor, size: tuple[int, int] | None = None) ->
     default the size of `x`). What is made smaller is smoothed first (antialiased). x may be uint8, with values to 255.
     """
     size = size or (x.shape[-2], x.shape[-1])
-    if may_ask(x) and max(size) > SMALL:  # where a matrix would multiply by zeros nearly everywhere
+    if not processor.on_gpu(x) and max(size) > SMALL:  # where a matrix would multiply by zeros nearly everywhere
         out = x.new_empty((*x.shape[:2], *size), dtype=torch.float32)
         for into, image, (top, left, height, width) in zip(out, x, box.int().tolist(), strict=True):
             part = image[None, :, top : top + height, left : left + width].float()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from .. import processor
 from . import operations as ops
 from .policies import parse_policy
 
@@ -41,7 +42,7 @@ class Augment:
         views = torch.empty(
             (n, max(channels, len(self.mean)), *size), device=images.device, memory_format=torch.channels_last
         )
-        most = CHUNK if ops.may_ask(images) else CHUNK_GPU
+        most = CHUNK_GPU if processor.on_gpu(images) else CHUNK
         step = max(most // max(views[0].numel(), images[0].numel()), 1)
         mean, std = (x.to(images.device).view(1, -1, 1, 1) for x in (self.mean, self.std))
         for start in range(0, n, step):
@@ -174,7 +175,7 @@ def _on_some(x: Tensor, values: Tensor, neutral: float, operation: Callable[[Ten
     """`operation(x, values)`, which leaves images as they are whose value is neutral: on a processor these are left
     out, unless they are so small that this takes longer. A GPU is not asked which they are, since that would mean to
     wait for it. x may be changed."""
-    if x[0].numel() < WORTH_ASKING or not ops.may_ask(x):
+    if x[0].numel() < WORTH_ASKING or processor.on_gpu(x):
         return operation(x, values)
     some = (values != neutral).nonzero().flatten()
     if len(some) == len(x):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from .. import processor
 from .calibration import fit_temperature
 from .logistic import LEAST_DECREASE, fit_logistic
 from .probe_features import Prepared, prepare, span
@@ -67,7 +68,7 @@ def fit_parts(
     device, widths = blocks[0].device, [block.shape[1] for block in blocks]
     width = sum(widths)
     used, parts = _used([(fit.to(device), choose.to(device)) for fit, choose in parts])
-    gpu = _is_gpu(device)
+    gpu = processor.on_gpu(blocks[0])
     # A processor is faster in the span of a part's images where these are few. A GPU would have to wait for the axes.
     few = [not gpu and 3 * (len(fit) + len(choose)) < 2 * width for fit, choose in parts]
     features, labels = prepare(blocks, used), labels.to(device)[used]
@@ -84,10 +85,6 @@ def _used(parts: Sequence[Part]) -> tuple[Tensor, list[Part]]:
     """Rising indices of the images that any part uses, and the parts as places among these."""
     used = torch.cat([index for part in parts for index in part]).unique()
     return used, [(torch.searchsorted(used, fit), torch.searchsorted(used, choose)) for fit, choose in parts]
-
-
-def _is_gpu(device: torch.device) -> bool:
-    return device.type != "cpu"
 
 
 def _groups(parts: Sequence[Part], few: Sequence[bool], most: int, alike: float) -> Iterator[list[int]]:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import processor
 from ..data import Images, split
 from ..encoders import Encoder
 from ..methods import Method
@@ -14,7 +15,6 @@ from ..processor import linear_scores
 from ..settings import Settings
 from .fitting import USUAL_L2 as USUAL_L2  # for who fits probes
 from .fitting import Part, fit_parts, split_at
-from .logistic import fit_logistic
 from .probe_features import unit_length
 
 VALIDATION_DRAWS = 4
@@ -25,7 +25,7 @@ def embed(encoder: Encoder, images: Tensor, batch_size: int | None = None) -> Te
     """Features of uint8 images: float32 N x out_dim, on the encoder's device, which is put in eval mode. batch_size: by
     default what keeps a GPU busy, or stays in a processor's cache."""
     encoder.eval()
-    batch_size = batch_size or (128 if encoder.mean.device.type == "cpu" else 1024)
+    batch_size = batch_size or (1024 if processor.on_gpu(encoder.mean) else 128)
     features = torch.empty(len(images), encoder.out_dim, device=encoder.mean.device)
     for into, batch in zip(features.split(batch_size), images.split(batch_size), strict=True):
         into.copy_(encoder(encoder.prepare(batch)))
@@ -78,19 +78,6 @@ def fit_all(features: Tensor, labels: Tensor, parts: Sequence[Part], n_classes: 
     """Fit a linear probe to each part of the images. The arguments are those of `fit_parts`, with one block."""
     found = fit_parts([features], labels, parts, n_classes, [[1.0]])
     return [Probe(own.weight, own.bias, own.l2, own.temperature) for own in found]
-
-
-def logistic_regression(
-    x: Tensor, labels: Tensor, l2: float, weight: Tensor, bias: Tensor, max_iter: int = 200
-) -> tuple[Tensor, Tensor]:
-    """Minimise mean cross entropy + l2/2 * |weight|^2 from these weights (classes x D) and biases."""
-    one = x.new_ones(len(x), 1)
-    x, start = torch.cat([x, one], 1), torch.cat([weight, bias[:, None]], 1)
-    found = fit_logistic(
-        x[None], labels[None], one.T / len(x), x.new_full((1, 1), l2), x.square().mean(0)[None], len(weight),
-        start[None, None], max_iter,
-    )[0, 0]  # fmt: skip
-    return found[:, :-1], found[:, -1]
 
 
 def knn_predict(

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .. import processor
+
 TILE = 1024  # rows and columns of a tile: 4 MB, which stays in a processor's cache
 TILE_GPU = 4096  # 64 MB: smaller ones would leave a GPU waiting for the next
 SHORTEST = 1e-12  # length of a projection, as in torch.nn.functional.normalize
@@ -81,7 +83,7 @@ class _Tiled(torch.autograd.Function):
     def forward(ctx, x: Tensor, temperature: float, with_top1: bool) -> tuple[Tensor, Tensor]:
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_(min=SHORTEST).mul_(math.sqrt(temperature))
         u, n = x / length, len(x) // 2
-        on_gpu = _on_gpu(x)
+        on_gpu = processor.on_gpu(x)
         tile = TILE_GPU if on_gpu else TILE
         kept = None
         if on_gpu and 2 * n <= tile:  # the whole matrix is one tile: it is kept, and fewer kernels are launched
@@ -124,10 +126,6 @@ class _Tiled(torch.autograd.Function):
         # Through x / length: what points along u falls away, since a projection's length does not count.
         total -= u * (total * u).sum(1, keepdim=True).mul_(ctx.temperature)
         return total.mul_(grad / len(u)).div_(length), None, None
-
-
-def _on_gpu(x: Tensor) -> bool:
-    return x.is_cuda
 
 
 def _exponentials(rows: Tensor, columns: Tensor, out: Tensor | None) -> Tensor:

@@ -5,7 +5,9 @@ import torch
 
 from contrastive import Settings, pretrain, resolve
 from contrastive.__main__ import main
+from contrastive.evaluation.labelled import classifier
 from contrastive.methods.simclr import SimCLR
+from contrastive.methods.supervised import Supervised
 from contrastive.report import runner
 from contrastive.settings import METHODS, RunError, UserError
 from contrastive.training import check_fits, loop, memory, train
@@ -56,6 +58,29 @@ def test_a_batch_that_does_not_fit_is_an_error_with_the_largest_that_would(memor
     memory_for(images=0)
     with pytest.raises(UserError, match="not even a batch of 2 fits"):
         train(begun(method="own", **TINY))
+
+
+def test_a_batch_has_to_fit_the_second_step_too(monkeypatch):
+    class Growing(SimCLR):
+        last = 0
+
+        def forward(self, batch, progress):
+            n = len(batch.views[0])
+            if n > (30 if n == Growing.last else 50):
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            Growing.last = n
+            return super().forward(batch, progress)
+
+    monkeypatch.setitem(METHODS._entries, "own", Growing)
+    with pytest.raises(UserError, match=r"batch_size=(29|30)\. "):
+        train(begun(method="own", **TINY))
+
+
+def test_a_network_on_labels_that_does_not_fit_is_told_as_such(memory_for, monkeypatch, fresh_runs):
+    settings, images = resolve(Settings(preset="smoke", **TINY))
+    monkeypatch.setattr(Supervised, "forward", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA")))
+    with pytest.raises(RunError, match=r"trained on 50 labels does not fit the GPU's memory in batches of 50\."):
+        classifier(settings, images, images.labelled[:50])
 
 
 def test_memory_that_runs_out_later_leaves_the_last_checkpoint_from_which_it_goes_on(memory_for, fresh_runs):
@@ -111,4 +136,8 @@ def test_images_that_do_not_fit_are_an_error_with_how_many_would(monkeypatch):
     with pytest.raises(UserError, match=r"^1,000 images of 40x40 .* about 625 would\. [^\n]*$"):
         memory.check_images_fit(data, torch.device("cuda"))
     memory.check_images_fit(data[:600], torch.device("cuda"))
+    held = {"memory_reserved": 5_000_000, "memory_allocated": 3_000_000}  # two of them are kept, and free
+    for name, size in held.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, size=size: size)
+    memory.check_images_fit(data, torch.device("cuda"))
     memory.check_images_fit(data, torch.device("cpu"))

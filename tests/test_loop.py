@@ -213,6 +213,15 @@ def test_what_to_do_about_a_diverged_training_is_the_methods_to_say(parameters, 
         loop.check(training, state)
 
 
+def test_the_next_epoch_begins_with_nothing_counted():
+    training = begun(**TINY)
+    state = begin_epoch(training, 0)
+    state.first_bad[0], state.sums[0] = 4, 5.0
+    assert begin_epoch(training, 1, state) is state
+    loop.check(training, state)
+    assert (state.epoch, state.step, state.sums.tolist()) == (1, 0, [0.0] * 3)
+
+
 def test_training_draws_from_no_generator_but_its_own():
     before = torch.get_rng_state()
     for method in TRAINED:

@@ -129,9 +129,9 @@ def test_opposite_projections_are_within_the_range_of_float32(temperature):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     loss.backward()
     assert z1.grad.isfinite().all()
-    many = torch.ones(4000, 1)
-    many[:2000] = -1  # opposite to their positives, which half of all other views are like
-    level = math.log(math.exp(-2 / temperature) * 4000 + 3999) + 2 / temperature  # of an anchor
+    many = torch.ones(7000, 1)
+    many[:3500] = -1  # opposite to their positives, which half of all other views are like
+    level = math.log(math.exp(-2 / temperature) * 7000 + 6999) + 2 / temperature  # of an anchor
     assert nt_xent(many, -many, temperature).item() == pytest.approx(level, rel=1e-5)
 
 

@@ -185,6 +185,17 @@ def test_how_many_trainings_at_once_pay(monkeypatch, device, n, steps, threads, 
     assert workers.jobs_that_pay(device, n, steps) == jobs
 
 
+def test_workers_have_this_environment_also_when_they_were_started_in_another(monkeypatch):
+    def seen():
+        return {value for _, value in workers.in_workers(os.getenv, [("CONTRASTIVE_TRIED", "none")] * 4, jobs=2)}
+
+    for value in ("one", "two"):
+        monkeypatch.setenv("CONTRASTIVE_TRIED", value)
+        assert seen() == {value}
+    monkeypatch.delenv("CONTRASTIVE_TRIED")
+    assert seen() == {"none"}
+
+
 def test_a_grid_that_nobody_gave_processes_takes_as_many_as_pay(write_grid, fresh_runs, monkeypatch):
     asked, real = [], runner.in_workers
     monkeypatch.setattr(

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from contrastive import Settings, pretrain, resolve
 from contrastive.data import split
 from contrastive.encoders import build_encoder
+from contrastive.evaluation import first_look as first_look_module
 from contrastive.evaluation import labelled
 from contrastive.evaluation.first_look import first_look
 from contrastive.report import outlook
@@ -112,6 +113,15 @@ def test_the_first_look_is_what_a_linear_classifier_gets():
     theirs = LogisticRegression(max_iter=1000).fit(x, images.train_labels[fit])
     assert float(pixels) == pytest.approx(100 * theirs.score(x_judged, images.train_labels[judged]), abs=3)
     assert 50 < float(random) < 100
+
+
+def test_of_large_images_the_first_look_sees_fewer(monkeypatch):
+    settings, images = resolve(Settings(preset="smoke"))
+    for name, value in (("SMALL", 28 * 28 // 10), ("LEAST", 150)):
+        monkeypatch.setattr(first_look_module, name, value)
+    said = first_look(settings, images)
+    assert "with 150 labels" in said
+    assert "of 198 validation images" in said  # a tenth of 2,000, as of the pixels
 
 
 def test_without_labels_the_first_look_says_why_there_is_none():

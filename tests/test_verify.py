@@ -226,6 +226,15 @@ def test_the_report_itself_is_not_replaced(tmp_path, fresh_runs, capsys):
     assert (tmp_path / "results.json").read_bytes() == before
 
 
+def test_digits_get_the_views_that_the_report_had():
+    given = {"preset": "quick", "dataset": "digits"}
+    for size, asked in ((None, {"view_size": 28}), (24, {})):
+        words, resolved = verify._with_its_views({"settings": {"view_size": size}}, given, {})
+        assert (words, resolved.views.view_size) == ({**given, **asked}, size)
+    words, _ = verify._with_its_views({"settings": {"view_size": None}}, {**given, "view_size": 24}, {"view_size": 24})
+    assert words["view_size"] == 24
+
+
 def test_verdicts():
     old = results({"a_accuracy@100": metric(90.0), "alignment": metric(1.0), "b": metric(50.0)})
     new = results({"a_accuracy@100": metric(92.0), "alignment": metric(1.2)})

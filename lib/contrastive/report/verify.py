@@ -50,10 +50,7 @@ def make_again(report: Path, changes: dict[str, Any], out: str | None = None, ti
     if out and os.path.realpath(os.path.expanduser(out)) == os.path.realpath(path.parent):
         raise UserError(f"--out {out} is the report that is verified, and would be replaced. Choose another folder.")
     given, notebooks = _request(path, old, changes)
-    resolved, images = resolve(Settings(**given))
-    if old["settings"].get("view_size") is None and resolved.views.view_size and "view_size" not in changes:
-        given["view_size"] = images.format.shape[1]  # as large as the images, which was the default of digits, too
-        resolved, _ = resolve(Settings(**given))
+    given, resolved = _with_its_views(old, given, changes)
     given = _in_its_words(old, given, changes, resolved)
     if said := _other_machine(old["settings"], resolved.flat()):
         tell(printable(said))
@@ -103,6 +100,18 @@ def _request(path: Path, old: Mapping[str, Any], changes: Mapping[str, Any]) -> 
     given = {"preset": preset, **given, **changes}
     Settings(**given)
     return given, notebooks
+
+
+def _with_its_views(
+    old: Mapping[str, Any], given: dict[str, Any], changes: Mapping[str, Any]
+) -> tuple[dict[str, Any], Settings]:
+    """The parameters, and what they mean: with views as large as the images where the report had such, which once was
+    the default of digits, too."""
+    resolved, images = resolve(Settings(**given))
+    if old["settings"].get("view_size") is None and resolved.views.view_size and "view_size" not in changes:
+        given = {**given, "view_size": images.format.shape[1]}
+        resolved, _ = resolve(Settings(**given))
+    return given, resolved
 
 
 def _in_its_words(

@@ -17,7 +17,8 @@ LOOK_EVERY = 5  # iterations: only then it is asked whether all are done, for wh
 TOLERANCE_GRADIENT = 1e-5  # the largest entry of a gradient that counts as none
 LEAST_DECREASE = 1e-7  # of the loss, that one more step has to promise
 FORGET = 0.3  # how much of an earlier decrease counts: one direction may be bad by chance
-SEARCHES = 2  # Newton steps along each direction
+MAX_ITER = 500  # against going on for ever: features of networks and pixels take 15 to 65
+NEWTON_STEPS = 2  # along each direction
 
 
 @dataclass
@@ -54,7 +55,7 @@ def fit_logistic(
     spread: Tensor,
     n_classes: int,
     start: Tensor | None = None,
-    max_iter: int = 200,
+    max_iter: int = MAX_ITER,
     least_decrease: float = LEAST_DECREASE,
 ) -> Tensor:
     """Minimise, for each of B sets of images and Q penalties, mean cross entropy + l2/2 * |weight|^2.
@@ -81,20 +82,20 @@ def fit_logistic(
     Returns:
         Weights, float B x Q x C x K; the last of the K are the biases.
     """
-    at, given, on = _begin(x, labels, share, l2, n_classes, start)
-    found, places = at.weight.clone(), torch.arange(l2.shape[1], device=x.device)
+    search, target, share = _begin(x, labels, share, l2, n_classes, start)
+    found, places = search.weight.clone(), torch.arange(l2.shape[1], device=x.device)
     for iteration in range(max_iter):
         if iteration and iteration % LOOK_EVERY == 0:
-            going = at.active.any(0)
+            going = search.active.any(0)
             n_going = int(going.sum())
             if n_going < len(places):
-                found[:, places] = at.weight
+                found[:, places] = search.weight
                 places = places[going]
-                at.keep(going)
+                search.keep(going)
             if n_going == 0:
                 break
-        _iterate(at, x, given, on, spread, least_decrease)
-    found[:, places] = at.weight
+        _iterate(search, x, target, share, spread, least_decrease)
+    found[:, places] = search.weight
     return found
 
 
@@ -103,16 +104,16 @@ def _begin(
 ) -> tuple[_Search, Tensor, Tensor]:
     """Where regressions start; the shares of rows at the class of each, B x 1 x C x N, and at all, B x 1 x 1 x N."""
     of_class = labels[:, None, :] == torch.arange(n_classes, device=x.device)[:, None]
-    on = share[:, None, None, :]
-    given = of_class[:, None] * on
+    share = share[:, None, None, :]
+    target = of_class[:, None] * share
     penalty = l2[:, :, None, None].expand(*l2.shape, 1, x.shape[2]).clone()
     penalty[..., -1] = 0
     weight = x.new_zeros(*l2.shape, n_classes, x.shape[2]) if start is None else start
     logits = _product(weight, x.mT)
     p = logits.softmax(2)
-    gradient = _product(p * on - given, x) + penalty * weight
+    gradient = _product(p * share - target, x) + penalty * weight
     active, decrease = torch.ones_like(l2, dtype=torch.bool), torch.zeros_like(l2)
-    return _Search(weight, gradient, logits, p, active, decrease, penalty, []), given, on
+    return _Search(weight, gradient, logits, p, active, decrease, penalty, []), target, share
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -125,58 +126,61 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum((2, 3))
 
 
-def _iterate(at: _Search, x: Tensor, given: Tensor, on: Tensor, spread: Tensor, least_decrease: float) -> None:
+def _iterate(search: _Search, x: Tensor, target: Tensor, share: Tensor, spread: Tensor, least_decrease: float) -> None:
     """One iteration of all regressions that are active: a direction, how far to go, and the gradient there."""
-    direction = _direction(at, on, spread)
+    direction = _direction(search, share, spread)
     along = _product(direction, x.mT)
-    distance, decrease = _distance(at, direction, along, given, on)
-    at.decrease = torch.maximum(decrease, FORGET * at.decrease)
-    at.active = at.active & (at.decrease > least_decrease)
-    distance = torch.where(at.active, distance, 0)[..., None, None]
+    distance, decrease = _distance(search, direction, along, target, share)
+    search.decrease = torch.maximum(decrease, FORGET * search.decrease)
+    search.active = search.active & (search.decrease > least_decrease)
+    distance = torch.where(search.active, distance, 0)[..., None, None]
     step = distance * direction
-    at.weight = at.weight + step
-    at.logits = at.logits + distance * along
-    at.p = at.logits.softmax(2)
-    gradient = _product(at.p * on - given, x) + at.penalty * at.weight
-    change, at.gradient = gradient - at.gradient, gradient
-    bent = _dot(step, change)  # positive but for rounding, as the loss is convex
-    counts = bent > 1e-6 * _dot(step, step) * at.penalty[..., 0, 0]
-    at.past = [*at.past[-MEMORY + 1 :], (step, change, torch.where(counts, 1 / bent, 0))]
-    at.active = at.active & (gradient.abs().amax((2, 3)) > TOLERANCE_GRADIENT)
+    search.weight = search.weight + step
+    search.logits = search.logits + distance * along
+    search.p = search.logits.softmax(2)
+    gradient = _product(search.p * share - target, x) + search.penalty * search.weight
+    change, search.gradient = gradient - search.gradient, gradient
+    curvature = _dot(step, change)  # positive but for rounding, as the loss is convex
+    counts = curvature > 1e-6 * _dot(step, step) * search.penalty[..., 0, 0]
+    search.past = [*search.past[-MEMORY + 1 :], (step, change, torch.where(counts, 1 / curvature, 0))]
+    search.active = search.active & (gradient.abs().amax((2, 3)) > TOLERANCE_GRADIENT)
 
 
-def _direction(at: _Search, on: Tensor, spread: Tensor) -> Tensor:
+def _direction(search: _Search, share: Tensor, spread: Tensor) -> Tensor:
     """Where to go from here, B x Q x C x K: the two loops of L-BFGS."""
-    q, factors = at.gradient, []
-    for step, change, rho in reversed(at.past):
+    q, factors = search.gradient, []
+    for step, change, rho in reversed(search.past):
         factors.append((rho * _dot(step, q))[..., None, None])
         q = torch.addcmul(q, factors[-1], change, value=-1)
-    unsure = (at.p * (1 - at.p) * on).sum(3, keepdim=True).clamp_min(1e-8)
-    q = q / (unsure * spread[:, None, None, :] + at.penalty).clamp_min(1e-12)
-    for step, change, rho in at.past:
+    curvature = (search.p * (1 - search.p) * share).sum(3, keepdim=True).clamp_min(1e-8)
+    q = q / (curvature * spread[:, None, None, :] + search.penalty).clamp_min(1e-12)
+    for step, change, rho in search.past:
         factor = factors.pop() - (rho * _dot(change, q))[..., None, None]
         q = torch.addcmul(q, factor, step)
     return -q
 
 
-def _distance(at: _Search, direction: Tensor, along: Tensor, given: Tensor, on: Tensor) -> tuple[Tensor, Tensor]:
+def _distance(
+    search: _Search, direction: Tensor, along: Tensor, target: Tensor, share: Tensor
+) -> tuple[Tensor, Tensor]:
     """How far to go along a direction, and by how much the loss is about to fall, both B x Q.
 
     With the slope f' and the curvature f'' at a place, and M the range of the logits' change, the loss t further is at
     most f + f' t + f'' (exp(M |t|) - M |t| - 1) / M^2, which is least at |t| = log(1 + M |f'| / f'') / M.
     """
-    fixed = _dot(at.penalty * direction, direction)
+    penalty_slope = _dot(search.penalty * search.weight, direction)
+    penalty_curvature = _dot(search.penalty * direction, direction)
     reach = (along.amax(2) - along.amin(2)).amax(2).clamp_min(1e-12)
-    slope = slope_here = _dot(at.gradient, direction)
-    p, distance, decrease = at.p, torch.zeros_like(slope), torch.zeros_like(slope)
-    weighed = on * along
-    for search in range(SEARCHES):
-        if search:
-            p = torch.addcmul(at.logits, distance[..., None, None], along).softmax(2)
-            slope = _dot(p, weighed) - _dot(given, along) + _dot(at.penalty * at.weight, direction) + distance * fixed
+    slope = _dot(search.gradient, direction)
+    p, distance, decrease = search.p, torch.zeros_like(slope), torch.zeros_like(slope)
+    weighed = share * along
+    for newton_step in range(NEWTON_STEPS):
+        if newton_step:
+            p = torch.addcmul(search.logits, distance[..., None, None], along).softmax(2)
+            slope = _dot(p, weighed) - _dot(target, along) + penalty_slope + distance * penalty_curvature
         mean = (p * along).sum(2, keepdim=True)
-        curvature = (_dot(p * along, weighed) - _dot(mean, mean * on) + fixed).clamp_min(1e-30)
-        if not search:
-            decrease = slope_here.square() / curvature / 2
+        curvature = (_dot(p * along, weighed) - _dot(mean, mean * share) + penalty_curvature).clamp_min(1e-30)
+        if not newton_step:
+            decrease = slope.square() / curvature / 2
         distance = distance - slope.sign() * torch.log1p(reach * slope.abs() / curvature) / reach
     return distance, decrease

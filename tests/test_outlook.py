@@ -16,8 +16,7 @@ from contrastive.evaluation import labelled
 from contrastive.evaluation.first_look import first_look
 from contrastive.report import outlook
 from contrastive.report.outlook import FIXED, Outlook
-from contrastive.report.progress import Progress
-from contrastive.training import run_folder
+from contrastive.report.progress import Progress, about
 
 NAMES = ["01_pretrain", "02_linear_eval", "03_ablations"]
 SMALL = dict(preset="smoke", base_channels=4, epochs=3, n_images=256, batch_size=64, general="none")
@@ -41,14 +40,18 @@ def test_the_work_of_a_report_is_that_of_its_trainings(small, monkeypatch):
     for n, augmented in ((100, True), (600, True), (100, False), (600, False), (100, True), (600, True)):
         with pytest.raises(StopIteration):
             labelled.classifier(settings, images, images.labelled[:n], augmented=augmented)
-    planned = Outlook(settings, images, NAMES).views
-    assert planned["01_pretrain"] == 3 * 2 * 256
-    assert planned["02_linear_eval"] == sum(trained)  # from scratch, with augmentations and without; fine-tuned
-    # six policies, one seed, an epoch each, as wide as the report's encoder
-    assert planned["03_ablations"] == 6 * 2 * 256
-    assert Outlook(settings, images, ["03_ablations"]).views["03_ablations"] == (6 + 3) * 2 * 256
+
+    def views(notebooks):
+        planned = Outlook(settings, images, notebooks).work
+        return {name: sum(work.left(1.0) for work in planned[name].values()) for name in notebooks}
+
+    # From scratch, with augmentations and without, and fine-tuned; six policies, one seed, an epoch each, as wide as
+    # the report's encoder
+    expected = {"01_pretrain": 3 * 2 * 256, "02_linear_eval": sum(trained), "03_ablations": 6 * 2 * 256}
+    assert views(NAMES) == expected
+    assert views(["03_ablations"]) == {"03_ablations": (6 + 3) * 2 * 256}
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # several at once
-    assert Outlook(settings, images, NAMES).views["03_ablations"] == pytest.approx(0.8 * 6 * 2 * 256)
+    assert views(NAMES) == expected | {"03_ablations": pytest.approx(0.8 * 6 * 2 * 256)}
 
 
 def test_looking_through_another_network_counts_by_its_operations(monkeypatch):
@@ -58,42 +61,91 @@ def test_looking_through_another_network_counts_by_its_operations(monkeypatch):
     with FlopCounterMode(display=False) as counter:
         encoder(torch.zeros(1, *images.format.shape))
     expected = (len(images.test) + 600) * outlook.FORWARD * outlook.OPERATIONS / (3 * counter.get_total_flops())
-    assert outlook._general(settings, images) == pytest.approx(expected)
-    assert outlook._general(settings.replace(general_size=224), images) == pytest.approx(4 * expected)
-    assert outlook._general(settings.replace(general="none"), images) == 0
+
+    def views(**given):
+        return outlook._general(settings.replace(**given), images).left(1.0)
+
+    assert views() == pytest.approx(expected)
+    assert views(general_size=224) == pytest.approx(4 * expected)
+    assert views(general="none") == 0
+
+
+def bar(step, done, total, rate):
+    return f"\r{step}:  40%|####      | {done}/{total} [00:12<00:18,  {rate}]"
 
 
 def test_what_is_left_is_known_once_an_epoch_was_seen_and_falls(small):
     settings, images = small
     report = Outlook(settings, images, NAMES)
-    assert report.left("01_pretrain", 5.0) is None
-    report.learn("grid temperature", 2, 10.0)
-    assert report.left("01_pretrain", 5.0) is None
-    report.learn("seed 0", 2, 10.0)  # epochs that are left, and seconds
-    view = 10 / 2 / (2 * 256)
-    work = [FIXED + views * view for views in report.views.values()]
-    assert report.left("01_pretrain", 0.0) == pytest.approx(sum(work))
-    assert report.left("01_pretrain", 7.0) == pytest.approx(sum(work) - 7)
-    assert report.left("02_linear_eval", 1e9) == pytest.approx(work[2])
-    assert report.left("02_linear_eval", 1e9, of_step=33) == pytest.approx(work[2] + 33)
-    assert report.left("03_ablations", 1e9) == 0
+    assert report.left("01_pretrain", 5.0, 0.0) is None
+    report.learn("01_pretrain", 5.0, "probe on raw pixels", 2, 10.0)  # of which nothing was planned
+    report.learn("01_pretrain", 5.0, "seed 0", 0, 0.0)
+    assert report.left("01_pretrain", 5.0, 0.0) is None
+    report.learn("01_pretrain", 6.0, "seed 0", 1, 8.0)
+    view = 8 / (2 * 256)
+    later = [sum(work.left(view) for work in report.work[name].values()) for name in NAMES[1:]]
+    assert report.left("01_pretrain", 6.0, 0.25) == pytest.approx(2 * 8 + sum(later) + 2.75 * FIXED)
+    assert report.left("01_pretrain", 9.0, 0.25) == pytest.approx(2 * 8 - 3 + sum(later) + 2.75 * FIXED)
+    report.learn("01_pretrain", 30.0, "seed 0", 3, 8.0)
+    assert report.left("01_pretrain", 31.0, 0.5) == pytest.approx(sum(later) + 2.5 * FIXED)
+    assert report.left("02_linear_eval", 1.0, 0.0) == pytest.approx(sum(later) - 1 + 2 * FIXED)
+    assert report.left("03_ablations", 0.0, 1.0) == pytest.approx(later[1])
+
+
+def test_what_is_left_follows_the_networks_and_the_grids_that_it_sees(small):
+    """The machine may be busier by then, or other work cheaper than was thought."""
+    settings, images = small
+    report = Outlook(settings, images, NAMES)
+    line = Progress("01_pretrain", 10, report)
+    line.write(bar("seed 0", 3, 3, "2.0epoch/s"))
+    view = 0.5 / (2 * 256)
+    assert report.seconds_of_view == pytest.approx(view)
     line = Progress("02_linear_eval", 30, report)
-    assert re.search(r"cell 0 of 30  about \d+ (s|min) left of the report$", line.line())
+    networks, whom = report.work["02_linear_eval"]["network"], "the fine-tuned network"
+    assert networks.parts == 6
+    line.write(bar(whom, 1, 2, "100it/s"))  # read, as it was trained before
+    assert (networks.done, report.seconds_of_view) == (1, pytest.approx(view))
+    line.write(bar(whom, 2, 2, "30s/it"))
+    line.write(bar("the same network from scratch, augmented", 0, 2, "?it/s"))
+    line.write(bar("the same network from scratch, augmented", 1, 2, "40s/it"))
+    assert networks.done == 3
+    view = 40 / networks.views
+    grid = sum(work.left(view) for work in report.work["03_ablations"].values())
+    left = report.left("02_linear_eval", line.elapsed, 0.5)
+    assert left == pytest.approx(3 * 40 + grid + 1.5 * FIXED, abs=1)
+    assert re.search(rf"  about {about(left + FIXED / 2)} left of the report$", line.line())
+    line = Progress("03_ablations", 10, report)
+    (name, grid), *others = report.work["03_ablations"].items()
+    assert not others
+    line.write(bar(name, 2, 6, "11s/it"))
+    assert report.left("03_ablations", line.elapsed, 1.0) == pytest.approx(4 * 11, abs=1)
+    assert report.left("03_ablations", 1e9, 1.0) == pytest.approx(4 * 11 / 2)
+
+
+def test_each_seed_has_networks_of_its_own(small):
+    settings, images = small
+    report = Outlook(settings.replace(n_seeds=2), images, NAMES)
+    networks = report.work["02_linear_eval"]["network"]
+    assert networks.parts == 12
+    for _ in range(2):
+        for whom in outlook.NETWORKS:
+            for done in range(3):
+                report.learn("02_linear_eval", 1.0, whom, done, 1.0)
+    assert networks.done == 12
 
 
 def test_of_a_run_that_was_begun_the_epochs_that_are_left_count(small):
-    settings, images = small
-    folder = run_folder(settings)
-    folder.mkdir(parents=True)
-    (folder / "history.jsonl").write_text("{}\n{}\n")
-    assert Outlook(settings, images, NAMES).views["01_pretrain"] == 1 * 2 * 256
+    report = Outlook(*small, NAMES[:1])
+    line = Progress("01_pretrain", 10, report)
+    line.write(bar("seed 0", 2, 3, "?epoch/s"))  # as it shows at once when a run is resumed
+    assert report.work["01_pretrain"]["seed "].left(1.0) == 2 * 256
 
 
 def test_of_a_run_that_is_done_only_the_rest_is_left(small):
     settings, images = small
     run = pretrain(settings, progress=False)
     report = Outlook(settings, images, NAMES)
-    assert report.views["01_pretrain"] == 0
+    assert report.work["01_pretrain"]["seed "].left(1.0) == 0
     assert report.seconds_of_view == pytest.approx(run.seconds / (3 * 2 * 256))
 
 

@@ -12,8 +12,8 @@ from ..evaluation.first_look import PREFIX
 from ..storage.files import printable, tell
 from .outlook import Outlook
 
-# What tqdm writes: name, percent, done/total, [elapsed<remaining, ...
-STEP = re.compile(r"^(.{0,60}?):? {1,4}\d+%\|[^|]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
+# What tqdm writes: name, percent, done/total, [elapsed<remaining, and parts a second or seconds a part
+STEP = re.compile(r"^(.{0,60}?):? {1,4}\d+%\|[^|]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+), *([\d.?]+)(s/)?")
 LONGEST = 500  # characters of what a cell prints at once that are looked at
 PLAIN_EVERY = 60.0  # seconds between two lines where there is no terminal
 
@@ -58,7 +58,7 @@ class Progress:
     def line(self) -> str:
         """The line as it is now."""
         parts = [f"{self.name:16}", f"{clock(self.elapsed):>5}", f"cell {self.cell} of {self.cells}", self.step]
-        left = self.outlook.left(self.name, self.elapsed, self.of_step) if self.outlook else None
+        left = self.outlook.left(self.name, self.elapsed, self.cell / self.cells) if self.outlook else None
         if left is not None:
             parts.append(f"about {about(left)} left of the report")
         elif self.of_step:
@@ -82,11 +82,12 @@ class Progress:
         for line in re.split(r"[\r\n]", text[-LONGEST:]):
             if "%|" not in line or not (found := STEP.match(line)):
                 continue
-            name, done, total, left = found.groups()
+            name, done, total, left, rate, seconds_each = found.groups()
             self.step = "" if done == total else printable(f"{name.strip()} {done} of {total}")
             self.of_step = 0.0 if done == total or "?" in left else seconds(left)
             if self.outlook is not None:
-                self.outlook.learn(name.strip(), int(total) - int(done), self.of_step)
+                each = 0.0 if "?" in rate or not float(rate) else float(rate) if seconds_each else 1 / float(rate)
+                self.outlook.learn(self.name, self.elapsed, name.strip(), int(done), each)
 
     def flush(self) -> None:
         """Nothing is held back."""

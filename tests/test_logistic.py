@@ -1,5 +1,6 @@
 """Many logistic regressions at once: each against scikit-learn's, and independent of the others."""
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -10,9 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from contrastive import processor
 from contrastive.evaluation import fitting, logistic
-from contrastive.evaluation.fitting import L2_PENALTIES, USUAL_L2, fit_parts
+from contrastive.evaluation.fitting import L2_PENALTIES, USUAL_L2, fit_parts, split_at
 from contrastive.evaluation.logistic import fit_logistic
-from contrastive.evaluation.probe_features import prepare, span, unit_length
+from contrastive.evaluation.probe_features import centre, prepare, span, unit_length
+from contrastive.settings import RunError
 
 PENALTIES = torch.tensor([L2_PENALTIES])
 
@@ -174,11 +176,42 @@ def test_features_made_ready_say_the_same():
     a, b, index = images(50, 8, 3)[0], images(50, 5, 3)[0], torch.arange(50).flip(0)[:40]
     ready = prepare([a, b], index)
     x = torch.cat([unit_length(a), unit_length(b)], 1)[index]
-    torch.testing.assert_close(ready.x[:, :-1] + ready.mean, x, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(ready.x[:, :-1].mean(0), torch.zeros(13), atol=1e-5, rtol=0)
-    torch.testing.assert_close(ready.x.square().mean(0), ready.spread, atol=1e-5, rtol=1e-4)
-    assert (ready.x[:, -1] == 1).all()
-    assert ready.widths == [8, 5]
+    torch.testing.assert_close(ready[:, :-1], x, atol=1e-6, rtol=1e-6)
+    assert (ready[:, -1] == 1).all()
+    sets, here = torch.stack([ready, ready]), torch.ones(2, 40, dtype=torch.bool)
+    here[1, 25:] = False
+    mean = centre(sets, here)
+    for own, of_set, n in zip(sets, mean, (40, 25), strict=True):
+        torch.testing.assert_close(of_set, x[:n].mean(0), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(own[:n, :-1] + of_set, x[:n], atol=1e-5, rtol=1e-5)
+        assert (own[:n, -1] == 1).all()
+        assert not own[n:].any()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_features_that_are_no_numbers_are_refused(bad):
+    a = images(50, 8, 3)[0]
+    a[3, 2] = bad
+    assert prepare([a], torch.arange(4, 50)).isfinite().all()
+    with pytest.raises(RunError, match=r"the features of 1 of 50 images are no finite numbers"):
+        prepare([a], torch.arange(50))
+
+
+def test_a_probe_does_not_depend_on_the_images_of_others():
+    """Features that go together, as a network's do: of these, weak penalties are found slowly."""
+    draws = torch.Generator().manual_seed(9)
+    labels = torch.randint(4, (2500,), generator=draws)
+    shared, classes = torch.randn(8, 60, generator=draws), torch.randn(4, 60, generator=draws)
+    noise = torch.randn(2500, 60, generator=draws)
+    x = (torch.randn(2500, 8, generator=draws) @ shared + 0.3 * noise + 0.6 * classes[labels]).relu()
+    x[200:, ::2] += 3  # the images of the largest part are of another kind
+    parts = [split_at(80, 100), split_at(160, 200), (torch.arange(200, 2000), torch.arange(2000, 2500))]
+    for part, found in zip(parts, fit_parts([x], labels, parts, 4, [[1.0]]), strict=True):
+        (alone,) = fit_parts([x], labels, [part], 4, [[1.0]])
+        u = unit_length(x[torch.cat(part)])
+        ours, theirs = ((u @ own.weight.T + own.bias) / own.temperature for own in (found, alone))
+        assert (found.l2, found.temperature) == (alone.l2, pytest.approx(alone.temperature, rel=1e-3))
+        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=1e-3)
 
 
 PARTS = {  # how many images to fit on, and to choose with

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from .. import processor
 from .calibration import fit_temperature
 from .logistic import LEAST_DECREASE, fit_logistic
-from .probe_features import Prepared, prepare, span
+from .probe_features import centre, prepare, span
 
 L2_PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # L2 penalties on the mean loss, tried from the strongest
 USUAL_L2 = 1e-2
@@ -67,6 +67,8 @@ def fit_parts(
         return []
     device, widths = blocks[0].device, [block.shape[1] for block in blocks]
     width = sum(widths)
+    factors = torch.tensor(scales, device=device).repeat_interleave(torch.tensor(widths, device=device), 1)
+    factors = F.pad(factors, (0, 1), value=1.0)
     used, parts = _used([(fit.to(device), choose.to(device)) for fit, choose in parts])
     gpu = processor.on_gpu(blocks[0])
     # A processor is faster in the span of a part's images where these are few. A GPU would have to wait for the axes.
@@ -76,7 +78,7 @@ def fit_parts(
     numbers = len(scales) * (width + 8 * n_classes * len(L2_PENALTIES))  # kept for each image
     for group in _groups(parts, few, (GPU_BYTES if gpu else CPU_BYTES) // (4 * numbers), math.inf if gpu else ALIKE):
         own = [parts[i] for i in group]
-        tried = scales if len(own[0][1]) else scales[:1]
+        tried = factors if len(own[0][1]) else factors[:1]
         found |= zip(group, _fit_group(features, labels, own, n_classes, tried, few[group[0]]), strict=True)
     return [found[i] for i in range(len(parts))]
 
@@ -115,10 +117,12 @@ class _Group:
 
     x: float32 B x N x (K + 1), as `fit_logistic` takes it. spread: float32 B x (K + 1). labels: int64 B x N. here: bool
     B x N, False in rows that only fill up. n_training, n_choosing: the first rows of N, and those after them. axes:
-    float32 B x K x D, with which weights of x become weights of features; none where they are the same.
+    float32 B x K x D, with which weights of x become weights of features; none where they are the same. mean: float32
+    B x D, of the features, which was taken off.
     """
 
     x: Tensor
+    mean: Tensor
     spread: Tensor
     labels: Tensor
     here: Tensor
@@ -135,46 +139,41 @@ class _Group:
         return fit_logistic(x[:, :n], labels[:, :n], share, l2, spread, n_classes, **how)
 
 
-def _gather(features: Prepared, labels: Tensor, parts: list[Part], factors: Tensor, few: bool) -> _Group:
+def _gather(features: Tensor, labels: Tensor, parts: list[Part], factors: Tensor, few: bool) -> _Group:
     """The images of these parts. factors: float32 scales x (D + 1), that the columns are multiplied by."""
     of_each = [(fit[:CHOOSE_WITH], choose, fit[CHOOSE_WITH:]) for fit, choose in parts]
     rows = [pad_sequence(list(own), batch_first=True, padding_value=-1) for own in zip(*of_each, strict=True)]
     index, n_scales = torch.cat(rows, 1), len(factors)
     here, index = index >= 0, index.clamp_min(0)
-    x = features.x[index]
-    if not here.all():
-        x *= here[..., None]
-    if len(features.widths) > 1:
-        x = (x[:, None] * factors[:, None]).flatten(0, 1)
-    spread, axes = (features.spread * factors.square()).repeat(len(parts), 1), None
+    x = features[index]
+    mean = centre(x, here)[:, None] * factors[:, :-1]
+    x = x.mul_(factors) if n_scales == 1 else (x[:, None] * factors[:, None]).flatten(0, 1)
     here, y = here.repeat_interleave(n_scales, 0), labels[index].repeat_interleave(n_scales, 0)
     if few:
         x, spread, axes = span(x, here.sum(1))
-    return _Group(x, spread, y, here, rows[0].shape[1], rows[1].shape[1], axes)
+    else:
+        spread, axes = torch.linalg.vector_norm(x, dim=1).square() / here.sum(1, keepdim=True), None
+    return _Group(x, mean.flatten(0, 1), spread, y, here, rows[0].shape[1], rows[1].shape[1], axes)
 
 
 def _fit_group(
-    features: Prepared, labels: Tensor, parts: list[Part], n_classes: int, scales: Sequence[Sequence[float]], few: bool
+    features: Tensor, labels: Tensor, parts: list[Part], n_classes: int, factors: Tensor, few: bool
 ) -> list[Fitted]:
     """Fit a probe to each of these parts: first with all scales and penalties, then with what was chosen."""
-    device = labels.device
-    factors = torch.tensor(scales, device=device).repeat_interleave(torch.tensor(features.widths, device=device), 1)
-    group = _gather(features, labels, parts, F.pad(factors, (0, 1), value=1.0), few)
+    device, n_scales = labels.device, len(factors)
+    group = _gather(features, labels, parts, factors, few)
     chosen, start = [_Choice(0, 0, USUAL_L2, 1.0)] * len(parts), None
     if group.n_choosing:
-        tried, chosen = _choose(group, parts, labels, n_classes, len(scales))
+        tried, chosen = _choose(group, parts, labels, n_classes, n_scales)
         start = torch.stack([w[own.scale, own.penalty] for w, own in zip(tried, chosen, strict=True)])[:, None]
-    places = torch.tensor([i * len(scales) + own.scale for i, own in enumerate(chosen)], device=device)
+    places = torch.tensor([i * n_scales + own.scale for i, own in enumerate(chosen)], device=device)
     l2 = torch.tensor([[own.l2] for own in chosen], device=device)
     weight = group.fit(places, group.x.shape[1], l2, n_classes, start=start)[:, 0]
     weight, bias = weight[..., :-1], weight[..., -1]
     if group.axes is not None:
         weight = weight @ group.axes[places]
-    found = []
-    for w, b, own in zip(weight, bias, chosen, strict=True):
-        moved = b - w @ (features.mean * factors[own.scale])
-        found.append(Fitted(w, moved, own.l2, own.scale, own.temperature))
-    return found
+    bias = bias - (weight @ group.mean[places, :, None])[..., 0]
+    return [Fitted(w, b, own.l2, own.scale, own.temperature) for w, b, own in zip(weight, bias, chosen, strict=True)]
 
 
 @dataclass(frozen=True)

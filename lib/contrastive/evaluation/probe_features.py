@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..settings import RunError
 
 AT_ONCE = 4096  # images
 NOTHING = 1e-7  # of the largest mean square, below which an axis only holds rounding
@@ -23,33 +24,45 @@ def unit_length(features: Tensor) -> Tensor:
     return F.normalize(features, dim=1) * features.shape[1] ** 0.5
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Blocks of features side by side, D columns in all, each of unit length, less their mean.
+def prepare(blocks: Sequence[Tensor], index: Tensor) -> Tensor:
+    """Blocks of features side by side, each of unit length, and a last column of ones.
 
-    Without their mean, a regression on them is solved sooner, and has the same optimum: biases are not penalised.
+    Args:
+        blocks: float32, images x their width.
+        index: int64 N, which images.
 
-    x: float32 N x (D + 1), with a last column of ones. spread: float32 D + 1, mean squares of its columns. mean:
-    float32 D. widths: of the blocks.
+    Returns:
+        float32 N x (D + 1).
+    Raises:
+        RunError: when features are no finite numbers.
     """
-
-    x: Tensor
-    spread: Tensor
-    mean: Tensor
-    widths: list[int]
-
-
-def prepare(blocks: Sequence[Tensor], index: Tensor) -> Prepared:
-    """Make features ready. blocks: float32, images x their width. index: int64 N, which images."""
-    widths = [block.shape[1] for block in blocks]
-    x = torch.ones(len(index), sum(widths) + 1, device=index.device)
-    for into, block in zip(x[:, :-1].split(widths, 1), blocks, strict=True):
+    x = torch.ones(len(index), sum(block.shape[1] for block in blocks) + 1, device=index.device)
+    for into, block in zip(x[:, :-1].split([block.shape[1] for block in blocks], 1), blocks, strict=True):
         for rows, own in zip(into.split(AT_ONCE), index.split(AT_ONCE), strict=True):
             rows.copy_(unit_length(block[own]))
-    mean = x[:, :-1].mean(0)
-    x[:, :-1] -= mean
-    spread = torch.stack([rows.square().sum(0) for rows in x.split(AT_ONCE)]).sum(0) / len(x)
-    return Prepared(x, spread, mean, widths)
+    if bad := len(x) - int(x.sum(1).isfinite().sum()):
+        raise RunError(
+            f"the features of {bad:,} of {len(x):,} images are no finite numbers: the network that gives them is "
+            "broken. Train it again, with a smaller learning rate (lr)."
+        )
+    return x
+
+
+def centre(x: Tensor, here: Tensor) -> Tensor:
+    """Take the mean of each set of images off its features, in place: a regression on them is solved sooner, and has
+    the same optimum, as biases are not penalised. Of other sets' images it must not know, or they would change it.
+
+    Args:
+        x: float32 B x N x (D + 1); the last column is kept as it is.
+        here: bool B x N, False in rows that only fill up, which become zero.
+
+    Returns: what was taken off, float32 B x D.
+    """
+    x *= here[..., None]
+    mean = x[..., :-1].sum(1) / here.sum(1, keepdim=True)
+    x[..., :-1] -= mean[:, None]
+    x *= here[..., None]
+    return mean
 
 
 def span(x: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -61,7 +61,7 @@ def asked(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure and publish. Returns the code: 0; 1 when a part of scope gpu failed; 2 when the request was wrong."""
+    """Measure and publish. Returns the code: 0; 1 if a part failed; 2 if the request was wrong; 130 if stopped."""
     args = asked(argv)
     if args.scope == "gpu":
         from . import gpu
@@ -92,6 +92,12 @@ def main(argv: list[str] | None = None) -> int:
         measure_all(args.scope, without, versions, args.out)
     except UserError as mistake:
         return complain(str(mistake))
+    except RuntimeError as failure:
+        complain(str(failure))
+        return 1
+    except KeyboardInterrupt:
+        complain("stopped. The same command goes on with the next part.")
+        return 130
     return 0
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -113,7 +114,9 @@ def test_what_is_left_follows_the_networks_and_the_grids_that_it_sees(small):
     grid = sum(work.left(view) for work in report.work["03_ablations"].values())
     left = report.left("02_linear_eval", line.elapsed, 0.5)
     assert left == pytest.approx(3 * 40 + grid + 1.5 * FIXED, abs=1)
-    assert re.search(rf"  about {about(left + FIXED / 2)} left of the report$", line.line())
+    assert re.search(
+        rf"  0:0\d  about {about(left + FIXED / 2)} left of the report  cell 0 of 30  the same", line.line()
+    )
     line = Progress("03_ablations", 10, report)
     (name, grid), *others = report.work["03_ablations"].items()
     assert not others
@@ -152,10 +155,10 @@ def test_of_a_run_that_is_done_only_the_rest_is_left(small):
 def test_the_first_look_is_what_a_linear_classifier_gets():
     settings, images = resolve(Settings(preset="smoke"))
     said = first_look(settings, images)
-    n, pixels, n_judged, random = re.fullmatch(
+    n, pixels, n_judged, random, guessed = re.fullmatch(
         r"First look: with ([\d,]+) labels, a linear classifier gets ([\d.]+) % of ([\d,]+) validation images right "
-        r"from raw pixels, and ([\d.]+) % from a network that has learnt nothing yet \(random weights\)\. Pretraining "
-        r"has to beat both\.",
+        r"from raw pixels, and ([\d.]+) % from a network that has learnt nothing yet \(random weights\); always "
+        r"guessing the most frequent class gets ([\d.]+) %\. Pretraining has to beat all of these\.",
         said,
     ).groups()
     splits = split(images, settings.data.n_images, settings.runtime.seed)
@@ -165,6 +168,8 @@ def test_the_first_look_is_what_a_linear_classifier_gets():
     theirs = LogisticRegression(max_iter=1000).fit(x, images.train_labels[fit])
     assert float(pixels) == pytest.approx(100 * theirs.score(x_judged, images.train_labels[judged]), abs=3)
     assert 50 < float(random) < 100
+    usual = np.bincount(images.train_labels[fit]).argmax()
+    assert float(guessed) == pytest.approx(100 * (images.train_labels[judged] == usual).float().mean().item(), abs=0.05)
 
 
 def test_of_large_images_the_first_look_sees_fewer(monkeypatch):

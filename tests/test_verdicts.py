@@ -130,7 +130,7 @@ def test_what_is_left_when_all_tries_are_counted():
     assert "; of 5 expectations of our own, " in answer
     clear = len(found) - expected.count("")
     left = expected.count("still")
-    assert f"Of the {clear} that are clear one by one, {left} are left at a false discovery rate of 5 %" in answer
+    assert f"Clear one by one: {clear}; still so at a false discovery rate of 5 % among all: {left}." in answer
     assert numbers[0][0].endswith(" of 5")
 
 
@@ -196,7 +196,7 @@ def test_one_seed_does_not_tell_noise():
     assert summary_sentence(result) == "Best of 2: temperature 2, 92.00 %; one seed does not tell noise."
     result.grid = result.grid.model_copy(update={"claims": (CLAIM,)})
     answer, numbers, _ = grid_section.grid_answer({"grid": result})
-    assert "1 are within noise or have one seed, which does not tell it." in answer
+    assert "1 is within noise or has one seed, which does not tell it." in answer
     assert numbers[-1][:2] == ("+42.00", "± ?")
     assert math.isnan(least_difference(result))
     assert "so there are no bars" in grid_section.picture(result).light.caption
@@ -237,13 +237,13 @@ def test_what_a_notebook_shows_of_a_grid(monkeypatch):
     assert failed.data == "- Failed: temperature 1, seed 0: `no luck\\x1b`"
     found = verdict(result, CLAIM)
     answer, numbers, figure = grid_section.grid_answer({"g": result})
-    assert answer.startswith("Of 1 findings of the paper, 1 hold on these images, 0 are the other way round")
+    assert answer.startswith("Of 1 finding of the paper, 1 holds on these images, 0 are the other way round")
     assert figure == "grid_g"
     assert [grid_section._small(text) for text in ("A head", "NT-Xent", "Blur")] == ["a head", "NT-Xent", "blur"]
     assert numbers[0][0] == "1 of 1"
     again = result.grid.model_copy(update={"claims": (CLAIM.model_copy(update={"say": "The same in other words"}),)})
     other = GridResult(again, result.points, result.n_validation, result.values)
-    assert grid_section.grid_answer({"g": result, "other": other})[0].startswith("Of 1 findings of the paper,")
+    assert grid_section.grid_answer({"g": result, "other": other})[0].startswith("Of 1 finding of the paper,")
     assert grid_section.findings_table({"g": result, "other": other}).splitlines()[2:] == [
         f"| Two is better | paper | **confirmed** | {found.points:+.2f} ± {found.shown} | {found.p:.2g} | still |"
     ]

@@ -158,7 +158,7 @@ class Command:
 
 SHARED: dict[str, dict[str, Any]] = {
     "--preset": dict(help=f"{', '.join(PRESETS)} (default: quick)"),
-    "--dataset": dict(metavar="NAME|PATH", help="auto, mnist, sklearn_digits, or a folder or .npz file"),
+    "--dataset": dict(metavar="NAME|PATH", help="auto, mnist, sklearn_digits, or a folder, archive or .npz file"),
     "-p": dict(metavar="NAME=VALUE", action="append", default=[], dest="parameters", help="set a parameter"),
     "--open": dict(action="store_true", help="open the page in the browser"),
     "--timeout": dict(metavar="SECONDS", type=seconds, help="longest time for one cell of a notebook"),

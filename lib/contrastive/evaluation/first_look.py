@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from torch import nn
 
 from ..data import Images, counted, split, why_no_validation
@@ -15,12 +13,6 @@ from .probes import embed, fit_probe
 LABELS, JUDGED, LEAST = 1000, 2000, 200  # at most, and of large images at least
 SMALL = 3 * 64**2  # values of an image, beyond which fewer images are looked at, or it would take long
 PREFIX = "First look: "  # of the sentence, by which a terminal knows it
-WIDTH = 76  # letters of a line
-
-
-def show_first_look(settings: Settings, images: Images) -> None:
-    """Print `first_look`, in lines that fit a page; a report shows it in the terminal as well."""
-    print(textwrap.fill(first_look(settings, images), WIDTH))
 
 
 def first_look(settings: Settings, images: Images) -> str:
@@ -46,8 +38,10 @@ def first_look(settings: Settings, images: Images) -> str:
         x = embed(encoder.to(device), images.train[fit])
         choose, rest = (x[:n_choose], labels[:n_choose]), (x[n_choose:], labels[n_choose:])
         found.append(fit_probe(rest, choose, len(images.classes)).accuracy(embed(encoder, images.train[judged]), truth))
+    guessed = 100 * (truth == labels.mode().values).double().mean().item()
     return (
         f"{PREFIX}with {counted(len(fit), 'label')}, a linear classifier gets {found[0]:.1f} % of "
         f"{counted(len(judged), 'validation image')} right from raw pixels, and {found[1]:.1f} % from a network that "
-        "has learnt nothing yet (random weights). Pretraining has to beat both."
+        f"has learnt nothing yet (random weights); always guessing the most frequent class gets {guessed:.1f} %. "
+        "Pretraining has to beat all of these."
     )

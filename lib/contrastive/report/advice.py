@@ -32,6 +32,7 @@ VERDICTS = {
 FROM_LABELS = "Take the encoder that was trained on labels"  # where it was, and is the way to take
 GAIN = 2.0  # points by each doubling of the labels, from which on more labels are worth their price
 NEAR = 5.0  # points from the best, within which longer pretraining might get there
+BRIEF = 15  # epochs, below which it might from anywhere
 LONG = 100  # epochs, beyond which nobody is advised to train longer
 
 
@@ -205,7 +206,7 @@ def _next(f: Findings, way: Way, settings: Settings, read_labels: bool) -> str:
         parts.append(f"label more {_what(f)}: four times as many halve the uncertainty")
     elif gain > GAIN:
         parts.append(f"label more: from {before:,} to {f.headline:,} labels, each doubling gained {gain:.1f} points")
-    near = f.percent("linear")["mean"] > best_way(f).value - NEAR
+    near = epochs < BRIEF or f.percent("linear")["mean"] > best_way(f).value - NEAR
     if epochs < LONG and near and way.name != "general" and not read_labels:
         parts.append(f"pretrain longer (-p epochs={4 * epochs}): it was {counted(epochs, 'epoch')} only")
     if parts:

@@ -7,7 +7,7 @@ from typing import Any
 from IPython.display import Markdown, display
 
 from ..augment import parse_policy
-from ..data import Images
+from ..data import Images, counted
 from ..evaluation import Key, check
 from ..evaluation.statistics import summary
 from ..settings import Settings, UserError, grid_names
@@ -201,14 +201,14 @@ def grid_answer(results: Mapping[str, GridResult]) -> tuple[str, list[tuple[str,
     if not found:
         return "No finding could be tried here.", [("0", "", "findings tried")], ""
     papers, ours = ([judged for _, judged, of_paper in found if of_paper == which] for which in (True, False))
-    sides = ((papers, "findings of the paper"), (ours, "expectations of our own"))
-    said = "; ".join(f"of {len(own)} {whose}, {_counts(own)}" for own, whose in sides if own)
+    sides = ((papers, "finding", "of the paper"), (ours, "expectation", "of our own"))
+    said = "; ".join(f"of {counted(len(own), what)} {whose}, {_counts(own)}" for own, what, whose in sides if own)
     surely = _surely(found)
     clear = sum(judged.word != "undecided" for _, judged, _ in found)
     claim, largest, _ = max((f for f in found if f[2] or not papers), key=lambda f: abs(f[1].points))
     answer = (
-        f"{said[0].upper()}{said[1:]}. Of the {clear} that are clear one by one, {sum(surely)} are left at a false "
-        f"discovery rate of 5 % among all. The largest difference{' that the paper speaks of' if papers else ''}: "
+        f"{said[0].upper()}{said[1:]}. Clear one by one: {clear}; still so at a false discovery rate of 5 % among all: "
+        f"{sum(surely)}. The largest difference{' that the paper speaks of' if papers else ''}: "
         f"{_small(claim.say)}, {largest.points:+.2f} ± {largest.shown} points (95 %)."
     )
     first, whose = (papers, "findings of the paper") if papers else (ours, "expectations")
@@ -216,7 +216,8 @@ def grid_answer(results: Mapping[str, GridResult]) -> tuple[str, list[tuple[str,
         (f"{sum(judged.word == 'confirmed' for judged in first)} of {len(first)}", "", f"{whose} that hold here"),
         (f"{sum(judged.word == 'refuted' for judged in first)} of {len(first)}", "",
          f"{whose} that are the other way round here"),
-        (f"{largest.points:+.2f}", f"± {largest.shown}", f"points, the largest: {_small(claim.say)}"),
+        (f"{largest.points:+.2f}", f"± {largest.shown}",
+         f"points, the largest difference; expected: {_small(claim.say)}"),
     ]  # fmt: skip
     shown = next(name for name, result in results.items() if claim in result.grid.claims)
     return answer, numbers, f"grid_{shown}"
@@ -224,8 +225,13 @@ def grid_answer(results: Mapping[str, GridResult]) -> tuple[str, list[tuple[str,
 
 def _counts(judged: Sequence[Verdict]) -> str:
     hold, not_so, open_ = (sum(v.word == word for v in judged) for word in ("confirmed", "refuted", "undecided"))
-    unknown = " or have one seed, which does not tell it" if any(math.isnan(v.interval) for v in judged) else ""
-    return f"{hold} hold on these images, {not_so} are the other way round, and {open_} are within noise{unknown}"
+    holds, is_not, is_open = "holds" if hold == 1 else "hold", *("is" if n == 1 else "are" for n in (not_so, open_))
+    one_seed = f" or {'has' if open_ == 1 else 'have'} one seed, which does not tell it"
+    unknown = one_seed if any(math.isnan(v.interval) for v in judged) else ""
+    return (
+        f"{hold} {holds} on these images, {not_so} {is_not} the other way round, and {open_} {is_open} within "
+        f"noise{unknown}"
+    )
 
 
 def _small(text: str) -> str:

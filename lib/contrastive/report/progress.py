@@ -57,11 +57,12 @@ class Progress:
 
     def line(self) -> str:
         """The line as it is now."""
-        parts = [f"{self.name:16}", f"{clock(self.elapsed):>5}", f"cell {self.cell} of {self.cells}", self.step]
+        parts = [f"{self.name:16}", f"{clock(self.elapsed):>5}"]
         left = self.outlook.left(self.name, self.elapsed, self.cell / self.cells) if self.outlook else None
-        if left is not None:
+        if left is not None:  # before what a narrow terminal may cut off
             parts.append(f"about {about(left)} left of the report")
-        elif self.of_step:
+        parts += [f"cell {self.cell} of {self.cells}", self.step]
+        if left is None and self.of_step:
             parts.append(f"{clock(self.of_step)} left in this step")
         return "  ".join(part for part in parts if part)
 

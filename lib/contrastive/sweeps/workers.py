@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
@@ -75,6 +78,23 @@ def in_own_process(function: Callable[..., Result], *args: Any) -> Result:
         return pool.submit(function, *args).result()
 
 
+_idle = threading.Event()  # in a worker: that it has nothing to do
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent has gone, be it by `kill -9`; a run first writes its checkpoint."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    _idle.wait()
+    os._exit(1)
+
+
+@cache
+def _watch_parent() -> None:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
 def _in_worker(
     i: int, function: Callable[..., Result], task: tuple[Any, ...], threads: int, where: dict[str, str]
 ) -> tuple[int, Result]:
@@ -86,8 +106,11 @@ def _in_worker(
     for number in taken:
         signal.signal(number, terminate)
     torch.set_num_threads(threads)
+    _idle.clear()
+    _watch_parent()
     try:
         return i, function(*task)
     finally:
+        _idle.set()
         for number in taken:
             signal.signal(number, signal.SIG_DFL)

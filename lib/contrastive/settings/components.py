@@ -216,7 +216,7 @@ class RuntimeSettings(Component):
 class EvaluationSettings(Component):
     """What is measured of a run."""
 
-    VERSION = 4
+    VERSION = 5
     CHOICE = "level"
     LOOSE = frozenset({"general", "weights", "general_size"})  # the network that they come to be counts
     budgets: tuple[Int, ...] | None = Field(

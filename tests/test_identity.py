@@ -57,7 +57,7 @@ COMPONENTS = {
     ),
     "SupervisedSettings": (1, {"name": "simclr"}),
     "EvaluationSettings": (
-        4,
+        5,
         {
             "budgets": None, "label_draws": 1, "budget_draw": "balanced", "level": "basic", "transfer": None,
             "general": "auto", "weights": None, "general_size": None, "supervised_steps": 600,

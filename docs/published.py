@@ -242,7 +242,8 @@ def speed(measured: Results) -> str:
     page, numbers = (link(path, PERFORMANCE) for path in (BENCHMARKS.with_suffix(".html"), BENCHMARKS))
     explained = f"""Unlabelled images per second of pretraining; seconds of pretraining until a linear probe with
     {measured["goal"]["n_labels"]:,} labels gets there; views per second of augmentation in colour by one thread (extra
-    memory, as a multiple of the views'); milliseconds (extra MiB) for NT-Xent and its gradient on N images.
+    memory, as a multiple of the views'); milliseconds (extra MiB) for NT-Xent and its gradient on N images. ResNet-18:
+    images of 32 pixels in colour, made up, in batches of {measured["resnet18"]["batch_size"]}.
     {conditions(measured)} {goal_conditions(measured["goal"])} All arms train the same layers; only ratios within one
     run mean anything. The report: [benchmarks]({page}); numbers: [benchmarks.json]({numbers})."""
     methods = ", ".join(f"{name} {rate['median']:,.0f}" for name, rate in measured["methods"].items())

@@ -17,6 +17,8 @@ from typing import Any
 from contrastive.settings import UserError, did_you_mean
 from contrastive.storage.files import atomic_write
 
+from . import PartError
+
 HERE = Path(__file__).parent
 PUBLISHED = HERE.parent / "reports" / "published"
 PEERS = ("lightly", "kornia", "pytorch-metric-learning")
@@ -34,7 +36,7 @@ def publish(results: dict[str, Any], folder: Path) -> Path:
     page = render_page("benchmarks", notebook, {}, [error] if error else [], [], results.get("note", ""))
     atomic_write(folder / "benchmarks.html", page.encode())
     if error:
-        raise RuntimeError(f"the report's notebook failed: {error}")
+        raise PartError(f"the report's notebook failed: {error}")
     return folder / "benchmarks.html"
 
 
@@ -92,11 +94,11 @@ def main(argv: list[str] | None = None) -> int:
         measure_all(args.scope, without, versions, args.out)
     except UserError as mistake:
         return complain(str(mistake))
-    except RuntimeError as failure:
+    except PartError as failure:
         complain(str(failure))
         return 1
     except KeyboardInterrupt:
-        complain("stopped. The same command goes on with the next part.")
+        complain("stopped. The same command measures what is left.")
         return 130
     return 0
 

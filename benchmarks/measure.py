@@ -23,7 +23,7 @@ from contrastive.settings import METHODS, Settings, decisive_parameters
 from contrastive.storage.files import atomic_write
 from contrastive.training import resolve
 
-from . import worker
+from . import PartError, worker
 from .arms import ARMS, WORKERS, n_images, simclr
 from .goal import ratio_to_goal, shortest, summary
 from .losses import LOSSES
@@ -237,7 +237,7 @@ class Bench:
                 started = time.perf_counter()
                 done, error, _ = execute_notebook(NOTEBOOK, {"preset": "smoke"})
                 if error:
-                    raise RuntimeError(f"a notebook failed: {error}")
+                    raise PartError(f"a notebook failed: {error}")
                 render_page("01_pretrain", done, {}, [], [])
                 cells = [c.metadata["papermill"]["duration"] for c in done.cells if c.cell_type == "code"]
                 beside.append(time.perf_counter() - started - sum(cells))

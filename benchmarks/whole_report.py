@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from . import PartError
 from .memory import Memory
 
 PROGRAM = [sys.executable, "-m", "contrastive"]
@@ -21,7 +22,7 @@ def time_report(words: tuple[str, ...]) -> dict[str, float]:
         words: of the command, after `contrastive report`.
 
     Returns: seconds from start to end, and the most memory in MiB that its processes took together.
-    Raises: RuntimeError when it fails.
+    Raises: PartError when it fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [*PROGRAM, "report", *words, "--out", str(Path(folder, "report"))]
@@ -36,5 +37,5 @@ def time_report(words: tuple[str, ...]) -> dict[str, float]:
             memory.ended.set()
             memory.join()
         if process.returncode:
-            raise RuntimeError(f"a report failed: {said.strip().splitlines()[-1:]}")
+            raise PartError(f"a report failed: {said.strip().splitlines()[-1:]}")
         return {"seconds": time.perf_counter() - started, "MiB": memory.most / 2**20}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import benchmarks
 import nbformat
 import pytest
 import torch
@@ -190,6 +191,22 @@ def test_wrong_requests_are_told_in_one_line(monkeypatch, capsys, tmp_path):
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: unknown library 'ours'")
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "answer"),
+    [
+        (benchmarks.PartError("a report failed: no room"), 1, "error: a report failed: no room\n"),
+        (KeyboardInterrupt(), 130, "error: stopped. The same command measures what is left.\n"),
+    ],
+)
+def test_what_ends_a_benchmark_is_told_in_one_line(monkeypatch, capsys, failure, code, answer):
+    def fails(*given):
+        raise failure
+
+    monkeypatch.setattr(command, "measure_all", fails)
+    assert command.main(["--scope", "smoke", "--without", PEERS]) == code
+    assert capsys.readouterr().err == answer
 
 
 def test_the_arms_train_the_same_network_with_the_same_loss():

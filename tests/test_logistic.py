@@ -1,6 +1,5 @@
 """Many logistic regressions at once: each against scikit-learn's, and independent of the others."""
 
-import math
 from collections import Counter
 
 import numpy as np
@@ -11,10 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from contrastive import processor
 from contrastive.evaluation import fitting, logistic
-from contrastive.evaluation.fitting import L2_PENALTIES, USUAL_L2, fit_parts, split_at
+from contrastive.evaluation.fitting import L2_PENALTIES, USUAL_L2, fit_parts
 from contrastive.evaluation.logistic import fit_logistic
-from contrastive.evaluation.probe_features import centre, prepare, span, unit_length
-from contrastive.settings import RunError
+from contrastive.evaluation.probe_features import unit_length
 
 PENALTIES = torch.tensor([L2_PENALTIES])
 
@@ -156,45 +154,7 @@ def test_nothing_is_read_from_the_device_between_looks(monkeypatch):
     assert seen.count("aten::_local_scalar_dense") <= looks + 1
 
 
-# --- Features made ready, and tasks together ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("n", "width"), [(12, 30), (40, 8)])
-def test_coordinates_in_the_span_are_as_good_as_the_features(n, width):
-    x, _ = images(n, width, 3)
-    x = torch.cat([x, torch.ones(n, 1)], 1)[None]
-    x = torch.cat([x, torch.zeros(1, 3, width + 1)], 1)  # rows that only fill up
-    z, spread, axes = span(x, torch.tensor([n]))
-    own = x[0, :, :-1].double()
-    torch.testing.assert_close(z[0, :, :-1].double() @ z[0, :, :-1].double().T, own @ own.T, atol=1e-3, rtol=1e-4)
-    torch.testing.assert_close(z[0, :, :-1] @ axes[0], x[0, :, :-1], atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(spread[0, :-1], z[0, :, :-1].square().sum(0) / n, atol=1e-4, rtol=1e-3)
-    assert torch.equal(z[0, :, -1], x[0, :, -1])
-
-
-def test_features_made_ready_say_the_same():
-    a, b, index = images(50, 8, 3)[0], images(50, 5, 3)[0], torch.arange(50).flip(0)[:40]
-    ready = prepare([a, b], index)
-    x = torch.cat([unit_length(a), unit_length(b)], 1)[index]
-    torch.testing.assert_close(ready[:, :-1], x, atol=1e-6, rtol=1e-6)
-    assert (ready[:, -1] == 1).all()
-    sets, here = torch.stack([ready, ready]), torch.ones(2, 40, dtype=torch.bool)
-    here[1, 25:] = False
-    mean = centre(sets, here)
-    for own, of_set, n in zip(sets, mean, (40, 25), strict=True):
-        torch.testing.assert_close(of_set, x[:n].mean(0), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(own[:n, :-1] + of_set, x[:n], atol=1e-5, rtol=1e-5)
-        assert (own[:n, -1] == 1).all()
-        assert not own[n:].any()
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_features_that_are_no_numbers_are_refused(bad):
-    a = images(50, 8, 3)[0]
-    a[3, 2] = bad
-    assert prepare([a], torch.arange(4, 50)).isfinite().all()
-    with pytest.raises(RunError, match=r"the features of 1 of 50 images are no finite numbers"):
-        prepare([a], torch.arange(50))
+# --- Tasks together ------------------------------------------------------------------------
 
 
 def test_a_probe_does_not_depend_on_the_images_of_others():
@@ -205,13 +165,26 @@ def test_a_probe_does_not_depend_on_the_images_of_others():
     noise = torch.randn(2500, 60, generator=draws)
     x = (torch.randn(2500, 8, generator=draws) @ shared + 0.3 * noise + 0.6 * classes[labels]).relu()
     x[200:, ::2] += 3  # the images of the largest part are of another kind
-    parts = [split_at(80, 100), split_at(160, 200), (torch.arange(200, 2000), torch.arange(2000, 2500))]
-    for part, found in zip(parts, fit_parts([x], labels, parts, 4, [[1.0]]), strict=True):
-        (alone,) = fit_parts([x], labels, [part], 4, [[1.0]])
-        u = unit_length(x[torch.cat(part)])
-        ours, theirs = ((u @ own.weight.T + own.bias) / own.temperature for own in (found, alone))
-        assert (found.l2, found.temperature) == (alone.l2, pytest.approx(alone.temperature, rel=1e-3))
-        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=1e-3)
+    ends = (
+        (0, 80, 100),
+        (0, 160, 200),
+        (200, 2000, 2500),
+        (100, 116, 120),
+        (120, 144, 150),
+    )  # two are few
+    parts = [(torch.arange(start, middle), torch.arange(middle, end)) for start, middle, end in ends]
+    blocks, scales = [x, x[:, :20].square()], [[1.0, 0.5], [0.7, 1.3]]
+
+    def probabilities_of(own, images):
+        scaled = [unit_length(block[images]) * scale for block, scale in zip(blocks, scales[own.scale], strict=True)]
+        return ((torch.cat(scaled, 1) @ own.weight.T + own.bias) / own.temperature).softmax(1)
+
+    for part, found in zip(parts, fit_parts(blocks, labels, parts, 4, scales), strict=True):
+        (alone,) = fit_parts(blocks, labels, [part], 4, scales)
+        chosen = [(own.scale, own.l2, pytest.approx(own.temperature, rel=1e-3)) for own in (found, alone)]
+        assert chosen[0] == chosen[1]
+        ours, theirs = (probabilities_of(own, torch.cat(part)) for own in (found, alone))
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
 
 
 PARTS = {  # how many images to fit on, and to choose with

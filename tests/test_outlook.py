@@ -14,6 +14,7 @@ from contrastive.data import split
 from contrastive.encoders import build_encoder
 from contrastive.evaluation import first_look as first_look_module
 from contrastive.evaluation import labelled
+from contrastive.evaluation.arms import ARMS
 from contrastive.evaluation.first_look import first_look
 from contrastive.report import outlook
 from contrastive.report.outlook import FIXED, Outlook
@@ -50,7 +51,8 @@ def test_the_work_of_a_report_is_that_of_its_trainings(small, monkeypatch):
     # the report's encoder
     expected = {"01_pretrain": 3 * 2 * 256, "02_linear_eval": sum(trained), "03_ablations": 6 * 2 * 256}
     assert views(NAMES) == expected
-    assert views(["03_ablations"]) == {"03_ablations": (6 + 3) * 2 * 256}
+    assert views(NAMES[1:]) == {"02_linear_eval": sum(trained) + 3 * 2 * 256, "03_ablations": 6 * 2 * 256}
+    assert views(NAMES[2:]) == {"03_ablations": 6 * 2 * 256}  # which does not pretrain
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # several at once
     assert views(NAMES) == expected | {"03_ablations": pytest.approx(0.8 * 6 * 2 * 256)}
 
@@ -64,83 +66,124 @@ def test_looking_through_another_network_counts_by_its_operations(monkeypatch):
     expected = (len(images.test) + 600) * outlook.FORWARD * outlook.OPERATIONS / (3 * counter.get_total_flops())
 
     def views(**given):
-        return outlook._general(settings.replace(**given), images).left(1.0)
+        return sum(outlook._general(settings.replace(**given), images))
 
     assert views() == pytest.approx(expected)
     assert views(general_size=224) == pytest.approx(4 * expected)
     assert views(general="none") == 0
 
 
-def bar(step, done, total, rate):
-    return f"\r{step}:  40%|####      | {done}/{total} [00:12<00:18,  {rate}]"
+def bar(step, done, total):
+    return f"\r{step}:  40%|####      | {done}/{total} [00:12<00:18,  2.0s/epoch]"
+
+
+class Clock:
+    """Shows steps to an outlook, with seconds between them."""
+
+    def __init__(self, report, notebook):
+        self.report, self.notebook, self.now = report, notebook, 0.0
+
+    def show(self, step, *seconds):
+        """That a step begins, and that one part more is done after so many seconds each."""
+        for done, took in enumerate((0.0, *seconds)):
+            self.now += took
+            self.report.learn(self.notebook, self.now, step, done)
+
+    def left(self, later=0.0):
+        """What is left of the report so many seconds later, but for what no training explains."""
+        rest = FIXED * (len(self.report.work) - list(self.report.work).index(self.notebook) - 1)
+        return self.report.left(self.notebook, self.now + later, 1.0) - rest
 
 
 def test_what_is_left_is_known_once_an_epoch_was_seen_and_falls(small):
-    settings, images = small
-    report = Outlook(settings, images, NAMES)
-    assert report.left("01_pretrain", 5.0, 0.0) is None
-    report.learn("01_pretrain", 5.0, "probe on raw pixels", 2, 10.0)  # of which nothing was planned
-    report.learn("01_pretrain", 5.0, "seed 0", 0, 0.0)
-    assert report.left("01_pretrain", 5.0, 0.0) is None
-    report.learn("01_pretrain", 6.0, "seed 0", 1, 8.0)
-    view = 8 / (2 * 256)
-    later = [sum(work.left(view) for work in report.work[name].values()) for name in NAMES[1:]]
-    assert report.left("01_pretrain", 6.0, 0.25) == pytest.approx(2 * 8 + sum(later) + 2.75 * FIXED)
-    assert report.left("01_pretrain", 9.0, 0.25) == pytest.approx(2 * 8 - 3 + sum(later) + 2.75 * FIXED)
-    report.learn("01_pretrain", 30.0, "seed 0", 3, 8.0)
-    assert report.left("01_pretrain", 31.0, 0.5) == pytest.approx(sum(later) + 2.5 * FIXED)
-    assert report.left("02_linear_eval", 1.0, 0.0) == pytest.approx(sum(later) - 1 + 2 * FIXED)
-    assert report.left("03_ablations", 0.0, 1.0) == pytest.approx(later[1])
+    report = Outlook(*small, NAMES)
+    clock = Clock(report, "01_pretrain")
+    clock.now = 5.0
+    clock.show("probe on raw pixels", 3.0)  # of which nothing was planned
+    clock.show("seed 0")
+    assert report.left("01_pretrain", 8.0, 0.0) is None
+    clock.show("seed 0", 8.0)
+    later = sum(work.left(8 / (2 * 256)) for name in NAMES[1:] for work in report.work[name].values())
+    assert clock.left() == pytest.approx(2 * 8 + later)
+    assert clock.left(later=3.0) == pytest.approx(2 * 8 - 3 + later)
+    assert clock.left(later=1e9) == pytest.approx(8 / 2 + later)  # one is on its way
+    assert report.left("01_pretrain", 16.0, 0.25) == pytest.approx(2 * 8 + later + 2.75 * FIXED)
+    clock.show("seed 0", 8.0, 8.0, 8.0)
+    assert clock.left(later=5.0) == pytest.approx(later)
+    assert report.left("02_linear_eval", 1.0, 1.0) == pytest.approx(later - 1 + FIXED)
 
 
-def test_what_is_left_follows_the_networks_and_the_grids_that_it_sees(small):
-    """The machine may be busier by then, or other work cheaper than was thought."""
-    settings, images = small
-    report = Outlook(settings, images, NAMES)
-    line = Progress("01_pretrain", 10, report)
-    line.write(bar("seed 0", 3, 3, "2.0epoch/s"))
-    view = 0.5 / (2 * 256)
-    assert report.seconds_of_view == pytest.approx(view)
-    line = Progress("02_linear_eval", 30, report)
-    networks, whom = report.work["02_linear_eval"]["network"], "the fine-tuned network"
-    assert networks.parts == 6
-    line.write(bar(whom, 1, 2, "100it/s"))  # read, as it was trained before
-    assert (networks.done, report.seconds_of_view) == (1, pytest.approx(view))
-    line.write(bar(whom, 2, 2, "30s/it"))
-    line.write(bar("the same network from scratch, augmented", 0, 2, "?it/s"))
-    line.write(bar("the same network from scratch, augmented", 1, 2, "40s/it"))
-    assert networks.done == 3
-    view = 40 / networks.views
-    grid = sum(work.left(view) for work in report.work["03_ablations"].values())
-    left = report.left("02_linear_eval", line.elapsed, 0.5)
-    assert left == pytest.approx(3 * 40 + grid + 1.5 * FIXED, abs=1)
-    assert re.search(
-        rf"  0:0\d  about {about(left + FIXED / 2)} left of the report  cell 0 of 30  the same", line.line()
-    )
-    line = Progress("03_ablations", 10, report)
-    (name, grid), *others = report.work["03_ablations"].items()
-    assert not others
-    line.write(bar(name, 2, 6, "11s/it"))
-    assert report.left("03_ablations", line.elapsed, 1.0) == pytest.approx(4 * 11, abs=1)
-    assert report.left("03_ablations", 1e9, 1.0) == pytest.approx(4 * 11 / 2)
-
-
-def test_each_seed_has_networks_of_its_own(small):
+@pytest.mark.parametrize("factor", [1, 7, 1 / 7])
+def test_where_the_pace_of_views_stays_what_is_left_is_what_it_takes(small, factor):
+    """However unlike the parts are, and also if another notebook is slower or faster than the first."""
     settings, images = small
     report = Outlook(settings.replace(n_seeds=2), images, NAMES)
+    first = Clock(report, "01_pretrain")
+    first.show("seed 0", 5.0, 5.0, 5.0)
+    first.show("seed 1", 5.0, 5.0, 5.0)
+    view = factor * 5 / (2 * 256)
+    clock = Clock(report, "02_linear_eval")
     networks = report.work["02_linear_eval"]["network"]
-    assert networks.parts == 12
+    assert len(networks.parts) == 12
+    assert len(set(networks.parts)) > 1
+    grid = sum(work.left(view) for work in report.work["03_ablations"].values())
     for _ in range(2):
-        for whom in outlook.NETWORKS:
-            for done in range(3):
-                report.learn("02_linear_eval", 1.0, whom, done, 1.0)
+        for whom in (arm.whom for arm in ARMS.values() if arm.whom in outlook.NETWORKS):
+            clock.show(whom, *(views * view for views in networks.parts[networks.done : networks.done + 2]))
+            if factor > 1 / outlook.READ:  # or it looks as if it was read
+                assert clock.left() == pytest.approx(sum(networks.parts[networks.done :]) * view + grid)
     assert networks.done == 12
+
+
+def test_what_was_computed_before_and_is_only_read_does_not_count(small):
+    report = Outlook(*small, NAMES)
+    Clock(report, "01_pretrain").show("seed 0", 5.0, 5.0, 5.0)
+    clock = Clock(report, "02_linear_eval")
+    networks = report.work["02_linear_eval"]["network"]
+    clock.show("the fine-tuned network", 0.01, 0.01)
+    assert (networks.done, networks.pace, report.pace) == (2, 0, pytest.approx(5 / (2 * 256)))
+    clock.show("the same network from scratch, augmented", 0.01, 60.0)
+    assert networks.pace == pytest.approx(60 / networks.parts[3])
+
+
+def test_looking_through_another_network_tells_nothing_of_others(small):
+    report = Outlook(*small, NAMES)
+    Clock(report, "01_pretrain").show("seed 0", 5.0)
+    looking = report.work["02_linear_eval"]["features by "] = outlook.Work([7.0] * 100)
+    clock = Clock(report, "02_linear_eval")
+    clock.show("features by mobilenetv3", *[0.5] * 40)
+    assert (looking.done, looking.pace, report.pace) == (40, pytest.approx(0.5 / 7), pytest.approx(5 / (2 * 256)))
+    clock.show("the fine-tuned network")
+    assert looking.done == 100
+
+
+def test_grids_are_learnt_from_while_several_runs_end_at_once(small):
+    report = Outlook(*small, NAMES)
+    Clock(report, "01_pretrain").show("seed 0", 5.0)
+    ((name, grid),) = report.work["03_ablations"].items()
+    clock = Clock(report, "03_ablations")
+    clock.show(name, 20.0, 0.001, 20.0, 0.001)
+    assert grid.done == 4
+    assert clock.left() == pytest.approx(2 * 10, rel=1e-3)
+
+
+def test_a_notebooks_line_tells_what_is_left(small):
+    report = Outlook(*small, NAMES)
+    line = Progress("01_pretrain", 10, report)
+    line.write(bar("seed 0", 0, 3))
+    line.started -= 30  # seconds later
+    line.write("x" * 2000 + bar("seed 0", 1, 3) + bar("seed 0", 2, 3) + "\nand so on" + " " * 2000)
+    assert report.pace == pytest.approx(15 / (2 * 256), rel=0.01)
+    left = about(report.left("01_pretrain", line.elapsed, 0.0))
+    assert re.fullmatch(
+        rf"01_pretrain +0:30  about {left} left of the report  cell 0 of 10  seed 0 2 of 3", line.line()
+    )
 
 
 def test_of_a_run_that_was_begun_the_epochs_that_are_left_count(small):
     report = Outlook(*small, NAMES[:1])
     line = Progress("01_pretrain", 10, report)
-    line.write(bar("seed 0", 2, 3, "?epoch/s"))  # as it shows at once when a run is resumed
+    line.write(bar("seed 0", 2, 3))  # as it shows at once when a run is resumed
     assert report.work["01_pretrain"]["seed "].left(1.0) == 2 * 256
 
 
@@ -149,7 +192,7 @@ def test_of_a_run_that_is_done_only_the_rest_is_left(small):
     run = pretrain(settings, progress=False)
     report = Outlook(settings, images, NAMES)
     assert report.work["01_pretrain"]["seed "].left(1.0) == 0
-    assert report.seconds_of_view == pytest.approx(run.seconds / (3 * 2 * 256))
+    assert report.pace == pytest.approx(run.seconds / (3 * 2 * 256))
 
 
 def test_the_first_look_is_what_a_linear_classifier_gets():

@@ -130,7 +130,8 @@ def test_what_is_left_when_all_tries_are_counted():
     assert "; of 5 expectations of our own, " in answer
     clear = len(found) - expected.count("")
     left = expected.count("still")
-    assert f"Clear one by one: {clear}; still so at a false discovery rate of 5 % among all: {left}." in answer
+    assert f"Clear when looked at alone: {clear}; when all are looked at together" in answer
+    assert f"at a false discovery rate of 5 %: {left}." in answer
     assert numbers[0][0].endswith(" of 5")
 
 

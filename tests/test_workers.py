@@ -6,60 +6,81 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
+
+from contrastive.sweeps import workers
 
 PROGRAM = """
     import os, time
     from contrastive.storage.signals import Terminated
-    from contrastive.sweeps.workers import in_workers
+    from contrastive.sweeps import workers
+
+    def write(folder, name):
+        open(os.path.join(folder, name), "x").close()
 
     def work(folder):
-        open(os.path.join(folder, str(os.getpid())), "x").close()
+        write(folder, str(os.getpid()))
         try:
             while True:
                 time.sleep(0.05)
         except Terminated:
             time.sleep(0.5)  # a checkpoint is written
-            open(os.path.join(folder, f"{os.getpid()}.kept"), "x").close()
+            write(folder, f"{os.getpid()}.kept")
             raise
 
-    def start(folder):
-        list(in_workers(work, [(folder,)] * 2, 2))
+    def busy(folder):
+        list(workers.in_workers(work, [(folder,)] * 2, 2))
+
+    def own(folder):
+        workers.in_own_process(work, folder)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there a process does not learn that its parent has gone")
-def test_workers_keep_what_they_have_and_end_when_their_parent_is_killed(tmp_path, wait_for):
+@pytest.mark.parametrize(("start", "n", "kept"), [("busy", 2, 2), ("own", 1, 0)])
+def test_no_process_is_left_when_its_parent_is_killed(tmp_path, start, n, kept):
     (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
-    (tmp_path / "said").mkdir()
-    command = [sys.executable, "-c", f"import program; program.start({str(tmp_path / 'said')!r})"]
-    with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}) as parent:
-        wait_for(lambda: len(list((tmp_path / "said").iterdir())) == 2)
-        workers = [int(path.name) for path in (tmp_path / "said").iterdir()]
-        parent.send_signal(signal.SIGKILL)
+    (said := tmp_path / "said").mkdir()
+    command = [sys.executable, "-c", f"import program; program.{start}({str(said)!r})"]
+    parent = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     try:
-        wait_for(lambda: not any(_lives(worker) for worker in workers))
+        wait_for(lambda: len(list(said.iterdir())) == n)
     finally:
-        for worker in filter(_lives, workers):
+        parent.kill()
+        parent.wait()
+    workers = [int(path.name) for path in said.iterdir()]
+    try:
+        wait_for(lambda: not any(lives(worker) for worker in workers))
+    finally:
+        for worker in filter(lives, workers):
             os.kill(worker, signal.SIGKILL)
-    assert {path.name for path in (tmp_path / "said").glob("*.kept")} == {f"{worker}.kept" for worker in workers}
+    assert len(list(said.glob("*.kept"))) == kept
 
 
-def _lives(process):
+def test_a_worker_whose_parent_had_gone_before_its_first_task_ends(monkeypatch):
+    ended = []
+    monkeypatch.setattr(workers.os, "getppid", lambda: 1)
+    monkeypatch.setattr(workers.os, "kill", lambda process, number: ended.append((process, number)))
+    monkeypatch.setattr(workers.os, "_exit", ended.append)
+    workers._end_with(parent=4321)
+    assert ended == [(os.getpid(), signal.SIGTERM), 1]
+
+
+def lives(process):
+    """Whether there is such a process, and it has not ended."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    return True
+    status = Path(f"/proc/{process}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-@pytest.fixture
-def wait_for():
-    def wait(done, most=60.0):
-        started = time.perf_counter()
-        while not done():
-            assert time.perf_counter() - started < most
-            time.sleep(0.1)
-
-    return wait
+def wait_for(done, most=60.0):
+    """Wait until something is so; not for ever."""
+    started = time.perf_counter()
+    while not done():
+        assert time.perf_counter() - started < most
+        time.sleep(0.1)

@@ -38,7 +38,8 @@ def first_look(settings: Settings, images: Images) -> str:
         x = embed(encoder.to(device), images.train[fit])
         choose, rest = (x[:n_choose], labels[:n_choose]), (x[n_choose:], labels[n_choose:])
         found.append(fit_probe(rest, choose, len(images.classes)).accuracy(embed(encoder, images.train[judged]), truth))
-    guessed = 100 * (truth == labels.mode().values).double().mean().item()
+    usual = images.train_labels[fit].mode().values
+    guessed = 100 * int((images.train_labels[judged] == usual).sum()) / len(judged)
     return (
         f"{PREFIX}with {counted(len(fit), 'label')}, a linear classifier gets {found[0]:.1f} % of "
         f"{counted(len(judged), 'validation image')} right from raw pixels, and {found[1]:.1f} % from a network that "

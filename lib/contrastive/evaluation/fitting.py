@@ -78,8 +78,8 @@ def fit_parts(
     numbers = len(scales) * (width + 8 * n_classes * len(L2_PENALTIES))  # kept for each image
     for group in _groups(parts, few, (GPU_BYTES if gpu else CPU_BYTES) // (4 * numbers), math.inf if gpu else ALIKE):
         own = [parts[i] for i in group]
-        tried = factors if len(own[0][1]) else factors[:1]
-        found |= zip(group, _fit_group(features, labels, own, n_classes, tried, few[group[0]]), strict=True)
+        of_scales = factors if len(own[0][1]) else factors[:1]
+        found |= zip(group, _fit_group(features, labels, own, n_classes, of_scales, few[group[0]]), strict=True)
     return [found[i] for i in range(len(parts))]
 
 
@@ -118,7 +118,7 @@ class _Group:
     x: float32 B x N x (K + 1), as `fit_logistic` takes it. spread: float32 B x (K + 1). labels: int64 B x N. here: bool
     B x N, False in rows that only fill up. n_training, n_choosing: the first rows of N, and those after them. axes:
     float32 B x K x D, with which weights of x become weights of features; none where they are the same. mean: float32
-    B x D, of the features, which was taken off.
+    B x D, what was taken off the features, times their scale.
     """
 
     x: Tensor

@@ -42,15 +42,15 @@ def prepare(blocks: Sequence[Tensor], index: Tensor) -> Tensor:
             rows.copy_(unit_length(block[own]))
     if bad := len(x) - int(x.sum(1).isfinite().sum()):
         raise RunError(
-            f"the features of {bad:,} of {len(x):,} images are no finite numbers: the network that gives them is "
-            "broken. Train it again, with a smaller learning rate (lr)."
+            f"the features of {bad:,} of {len(x):,} images are no finite numbers, so no classifier can be fitted to "
+            "them. Where your own pretraining gives them, train again with a smaller learning rate (lr)."
         )
     return x
 
 
 def centre(x: Tensor, here: Tensor) -> Tensor:
     """Take the mean of each set of images off its features, in place: a regression on them is solved sooner, and has
-    the same optimum, as biases are not penalised. Of other sets' images it must not know, or they would change it.
+    the same optimum, as biases are not penalised. By its own mean, or other sets' images would change the result.
 
     Args:
         x: float32 B x N x (D + 1); the last column is kept as it is.

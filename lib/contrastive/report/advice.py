@@ -32,7 +32,7 @@ VERDICTS = {
 FROM_LABELS = "Take the encoder that was trained on labels"  # where it was, and is the way to take
 GAIN = 2.0  # points by each doubling of the labels, from which on more labels are worth their price
 NEAR = 5.0  # points from the best, within which longer pretraining might get there
-BRIEF = 15  # epochs, below which it might from anywhere
+BRIEF = 15  # epochs, below which it is advised however far from the best it is
 LONG = 100  # epochs, beyond which nobody is advised to train longer
 
 

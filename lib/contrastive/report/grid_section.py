@@ -207,9 +207,10 @@ def grid_answer(results: Mapping[str, GridResult]) -> tuple[str, list[tuple[str,
     clear = sum(judged.word != "undecided" for _, judged, _ in found)
     claim, largest, _ = max((f for f in found if f[2] or not papers), key=lambda f: abs(f[1].points))
     answer = (
-        f"{said[0].upper()}{said[1:]}. Clear one by one: {clear}; still so at a false discovery rate of 5 % among all: "
-        f"{sum(surely)}. The largest difference{' that the paper speaks of' if papers else ''}: "
-        f"{_small(claim.say)}, {largest.points:+.2f} ± {largest.shown} points (95 %)."
+        f"{said[0].upper()}{said[1:]}. Clear when looked at alone: {clear}; when all are looked at together, at a "
+        f"false discovery rate of 5 %: {sum(surely)}. The largest difference"
+        f"{' that the paper speaks of' if papers else ''}: {_small(claim.say)}, {largest.points:+.2f} ± "
+        f"{largest.shown} points (95 %)."
     )
     first, whose = (papers, "findings of the paper") if papers else (ours, "expectations")
     numbers = [
@@ -217,7 +218,7 @@ def grid_answer(results: Mapping[str, GridResult]) -> tuple[str, list[tuple[str,
         (f"{sum(judged.word == 'refuted' for judged in first)} of {len(first)}", "",
          f"{whose} that are the other way round here"),
         (f"{largest.points:+.2f}", f"± {largest.shown}",
-         f"points, the largest difference; expected: {_small(claim.say)}"),
+         f"points, the largest difference, of: {_small(claim.say)}"),
     ]  # fmt: skip
     shown = next(name for name, result in results.items() if claim in result.grid.claims)
     return answer, numbers, f"grid_{shown}"

@@ -1,4 +1,4 @@
-"""How long a report will still take: the work that is planned, at the speed at which the pretraining went."""
+"""How long a report will still take: the work that is planned, at the pace of what was done last."""
 
 from __future__ import annotations
 
@@ -23,26 +23,30 @@ FIXED = 20.0  # seconds of a notebook that no training explains: its kernel, imp
 # What the usual network that others trained computes for an image of 112 pixels; and what such an operation costs
 # beside one of the training of a small network, since its depthwise convolutions wait for memory (seen on two cores).
 OPERATIONS, FORWARD = 0.2e9, 2.5
-EPOCH, NETWORK, GENERAL = "seed ", "network", "features by "  # kinds of work; of the first and last, steps begin so
+EPOCH, NETWORK, GENERAL = "seed ", "network", "features by "  # kinds of work; a step of the first or last begins so
 NETWORKS = {arm.whom for arm in ARMS.values() if arm.labels is not None and "general" not in arm.roles}
-READ = 5  # how many times as fast as before a part is that was not computed, but read
+READ = 5  # a part that is so many times faster than expected was computed before, and is only read
+PRETRAINING = ("01_pretrain", "02_linear_eval")  # notebooks that pretrain what is not there yet
 AT_ONCE = 0.8  # of the time that runs take one after the other, where several share the cores
 THINNER = 0.75  # a network of half the channels takes 0.5 ** THINNER of the time
 
 
 @dataclass
 class Work:
-    """Parts of the same kind, such as epochs: what each is worth, in views, how many of them are done, and the seconds
-    that one takes, once that was seen."""
+    """Work of one kind: what each of its parts is worth, in views, in their order; how many are done; and the seconds
+    of a view, once parts of this kind were seen."""
 
-    parts: float
-    views: float
-    done: float = 0.0
-    seconds: float = 0.0
+    parts: Sequence[float]
+    done: int = 0
+    pace: float = 0.0
 
-    def left(self, seconds_of_view: float) -> float:
-        """The seconds that are left."""
-        return max(self.parts - self.done, 0.0) * (self.seconds or self.views * seconds_of_view)
+    def left(self, pace: float) -> float:
+        """The seconds that are left, at so many a view where this kind's own pace is not known."""
+        return sum(self.parts[self.done :]) * (self.pace or pace)
+
+    def half_a_part(self, pace: float) -> float:
+        """Half of the seconds of the part that is next."""
+        return sum(self.parts[self.done : self.done + 1]) / 2 * (self.pace or pace)
 
 
 class Outlook:
@@ -62,17 +66,19 @@ class Outlook:
         epochs = settings.optimiser.epochs * sum(not _is_done(own) for own in seeds)
         self.work: dict[str, dict[str, Work]] = {name: {} for name in notebooks}
         if "02_linear_eval" in notebooks:
-            networks, general = _networks(settings, images), _general(settings, images)
-            self.work["02_linear_eval"] = {
-                NETWORK: Work(len(seeds) * len(networks), sum(networks) / max(len(networks), 1)),
-                GENERAL: Work(len(seeds) * general.parts, general.views),
-            }
+            networks = _networks(settings, images) * len(seeds)
+            self.work["02_linear_eval"] = {NETWORK: Work(networks), GENERAL: Work(_general(settings, images))}
         if "03_ablations" in notebooks:
             self.work["03_ablations"] = _grids(settings)
-        self.work[notebooks[0]] = {EPOCH: Work(epochs, epoch), **self.work[notebooks[0]]}
-        self.seconds_of_view: float | None = None
-        self._shown = ("", 0)  # the step that was seen last, and its parts that were done
-        self._since = dict.fromkeys(notebooks, 0.0)  # when one more was, in seconds since a notebook began
+        for name in [name for name in notebooks if name in PRETRAINING][:1]:
+            self.work[name][EPOCH] = Work([epoch] * epochs)
+        self.pace: float | None = None  # seconds of a view
+        self._step, self._shown = "", 0  # that was seen last, and how many of its parts were done
+        self._began, self._views = (
+            0.0,
+            0.0,
+        )  # since when its pace is taken, in seconds of the notebook; and the views since
+        self._since = dict.fromkeys(notebooks, 0.0)  # when a part was done last
         for own in seeds:
             if _is_done(own):
                 self._learn_from(own, epoch)
@@ -82,40 +88,48 @@ class Outlook:
             history = read_lines(run_folder(settings) / "history.jsonl", settings.optimiser.epochs)
         except (OSError, DamagedError):
             return
-        self.seconds_of_view = sum(epoch["seconds"] for epoch in history) / len(history) / views
+        self.pace = sum(epoch["seconds"] for epoch in history) / len(history) / views
 
-    def learn(self, notebook: str, elapsed: float, step: str, done: int, seconds: float) -> None:
-        """Learn from what a step shows.
-
-        Args:
-            notebook, elapsed: that shows it, and the seconds since that began.
-            step, done: its name, and how many of its parts are done.
-            seconds: that a part takes; 0 where it is not known yet.
-        """
-        work = self.work[notebook].get(_kind(step))
+    def learn(self, notebook: str, elapsed: float, step: str, done: int) -> None:
+        """Learn from a step that a notebook shows, so many seconds after it began: so many of its parts are done."""
+        kind = _kind(step)
+        work = self.work[notebook].get(kind)
         if work is None:
             return
-        before = self._shown[1] if self._shown[0] == step and self._shown[1] <= done else 0
-        if done > before:
-            work.done, self._since[notebook] = work.done + done - before, elapsed
-        self._shown = (step, done)
-        if step in NETWORKS:  # of few images there is no step that shows how long looking at them takes
-            self.work[notebook][GENERAL].done = self.work[notebook][GENERAL].parts
-        # What was computed before and is only read again shows nothing of how long the rest will take.
-        if seconds > work.views * (self.seconds_of_view or 0.0) / READ:
-            work.seconds = seconds
-            if not step.startswith(GENERAL):  # another network, of which little is known
-                self.seconds_of_view = seconds / work.views
+        if step in NETWORKS:  # they come after looking at the images with another network
+            self.work[notebook][GENERAL].done = len(self.work[notebook][GENERAL].parts)
+        begins = step != self._step or done < self._shown
+        new = done - (0 if begins else self._shown)
+        self._step, self._shown = step, done
+        parts = work.parts[work.done : work.done + new]
+        work.done += new
+        if begins:  # what is done by now was so before
+            self._began, self._views, self._since[notebook] = elapsed, 0.0, elapsed
+        elif parts:
+            self._since[notebook] = elapsed
+            self._learn_pace(work, kind, elapsed, sum(parts))
+
+    def _learn_pace(self, work: Work, kind: str, elapsed: float, views: float) -> None:
+        """Learn from views that have been done since the step began, or since the last that was only read."""
+        pace = (elapsed - self._began) / (self._views + views)
+        if kind not in (EPOCH, GENERAL) and (self.pace is None or pace < self.pace / READ):
+            self._began, self._views = elapsed, 0.0
+            return
+        self._views += views
+        work.pace = pace
+        if kind != GENERAL:  # which is of another network, and tells nothing of others
+            self.pace = pace
 
     def left(self, notebook: str, elapsed: float, cells: float) -> float | None:
         """Seconds until the whole report is done, after `elapsed` in this notebook, of whose cells so large a share has
-        been run; None before the speed is known."""
-        if self.seconds_of_view is None:
+        been run; None before the pace is known."""
+        if self.pace is None:
             return None
         names = list(self.work)
-        seconds = [sum(work.left(self.seconds_of_view) for work in self.work[name].values()) for name in names]
+        seconds = [sum(work.left(self.pace) for work in self.work[name].values()) for name in names]
         now = names.index(notebook)
-        here = max(seconds[now] - (elapsed - self._since[notebook]), seconds[now] / 2)  # a part is on its way
+        least = max((work.half_a_part(self.pace) for work in self.work[notebook].values()), default=0.0)
+        here = max(seconds[now] - (elapsed - self._since[notebook]), least)
         return here + FIXED * (1 - cells) + sum(FIXED + later for later in seconds[now + 1 :])
 
 
@@ -146,15 +160,16 @@ def _networks(settings: Settings, images: Images) -> list[float]:
     return views
 
 
-def _general(settings: Settings, images: Images) -> Work:
-    """Looking at the images with a network that others trained, if there is one."""
+def _general(settings: Settings, images: Images) -> list[float]:
+    """Views that looking at each image with a network that others trained is worth, if there is one. Other seeds look
+    at the same images again, which are kept."""
     own = settings.evaluation
     if own.general == "none" or (own.general == "auto" and why_no_general(weights=own.weights or "")):
-        return Work(0, 0)
+        return []
     judged = images.n_labels if images.cross_validated else len(images.test)
     n = judged + min(max(own.budgets or (0,)), MOST_GENERAL) * (not images.cross_validated)
     there = OPERATIONS * ((own.general_size or 112) / 112) ** 2
-    return Work(n, FORWARD * there / (3 * _operations(settings, images)))  # there and back is three times there
+    return [FORWARD * there / (3 * _operations(settings, images))] * n  # there and back is three times there
 
 
 def _operations(settings: Settings, images: Images) -> float:
@@ -179,5 +194,5 @@ def _grids(settings: Settings) -> dict[str, Work]:
             run = {**own, **overrides, **point}
             width = run.get("base_channels", 1) / own.get("base_channels", 1)
             views.append(2.0 * run["n_images"] * run["epochs"] * width**THINNER * share)
-        work[f"grid {name}"] = Work(overrides["seeds"] * len(views), sum(views) / len(views))
+        work[f"grid {name}"] = Work(views * overrides["seeds"])
     return work

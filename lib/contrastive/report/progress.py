@@ -12,9 +12,9 @@ from ..evaluation.first_look import PREFIX
 from ..storage.files import printable, tell
 from .outlook import Outlook
 
-# What tqdm writes: name, percent, done/total, [elapsed<remaining, and parts a second or seconds a part
-STEP = re.compile(r"^(.{0,60}?):? {1,4}\d+%\|[^|]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+), *([\d.?]+)(s/)?")
-LONGEST = 500  # characters of what a cell prints at once that are looked at
+# What tqdm writes: name, percent, done/total, [elapsed<remaining, ...
+STEP = re.compile(r"^(.{0,60}?):? {1,4}\d+%\|[^|]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
+LONGEST = 500  # characters of a line that are looked at
 PLAIN_EVERY = 60.0  # seconds between two lines where there is no terminal
 
 
@@ -80,15 +80,14 @@ class Progress:
         if text.startswith(PREFIX):
             self.clear()
             tell(printable(" ".join(text[:LONGEST].split())))
-        for line in re.split(r"[\r\n]", text[-LONGEST:]):
-            if "%|" not in line or not (found := STEP.match(line)):
+        for line in re.split(r"[\r\n]", text):
+            if "%|" not in line or not (found := STEP.match(line[:LONGEST])):
                 continue
-            name, done, total, left, rate, seconds_each = found.groups()
+            name, done, total, left = found.groups()
             self.step = "" if done == total else printable(f"{name.strip()} {done} of {total}")
             self.of_step = 0.0 if done == total or "?" in left else seconds(left)
             if self.outlook is not None:
-                each = 0.0 if "?" in rate or not float(rate) else float(rate) if seconds_each else 1 / float(rate)
-                self.outlook.learn(self.name, self.elapsed, name.strip(), int(done), each)
+                self.outlook.learn(self.name, self.elapsed, name.strip(), int(done))
 
     def flush(self) -> None:
         """Nothing is held back."""

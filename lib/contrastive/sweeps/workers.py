@@ -57,7 +57,7 @@ def in_workers(
     threads = max(1, torch.get_num_threads() // jobs)
     where = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=2 * jobs)
-    calls = [delayed(_in_worker)(i, function, task, threads, where) for i, task in enumerate(tasks)]
+    calls = [delayed(_in_worker)(i, function, task, threads, where, os.getpid()) for i, task in enumerate(tasks)]
     left = set(range(len(tasks)))
     try:
         for i, result in parallel(calls):
@@ -74,15 +74,17 @@ def in_workers(
 
 def in_own_process(function: Callable[..., Result], *args: Any) -> Result:
     """The result of a function of a module, run in a process that ends with it: a GPU's memory is given back."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), _watch, (os.getpid(),)) as pool:
         return pool.submit(function, *args).result()
 
 
-_idle = threading.Event()  # in a worker: that it has nothing to do
+_idle = threading.Event()  # in a worker: that it has no task
+_idle.set()
 
 
 def _end_with(parent: int) -> None:
-    """End this process once its parent has gone, be it by `kill -9`; a run first writes its checkpoint."""
+    """End this process once its parent has gone, be it by `kill -9`; a run first writes its checkpoint. Does nothing on
+    Windows, where a process keeps its parent's number."""
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -91,12 +93,12 @@ def _end_with(parent: int) -> None:
 
 
 @cache
-def _watch_parent() -> None:
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+def _watch(parent: int) -> None:
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _in_worker(
-    i: int, function: Callable[..., Result], task: tuple[Any, ...], threads: int, where: dict[str, str]
+    i: int, function: Callable[..., Result], task: tuple[Any, ...], threads: int, where: dict[str, str], parent: int
 ) -> tuple[int, Result]:
     for name in [name for name in os.environ if name.startswith(PREFIX)]:  # it may have been started for another one
         del os.environ[name]
@@ -105,10 +107,10 @@ def _in_worker(
     taken = [number for number in Stop.SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
     for number in taken:
         signal.signal(number, terminate)
-    torch.set_num_threads(threads)
-    _idle.clear()
-    _watch_parent()
     try:
+        _idle.clear()
+        _watch(parent)
+        torch.set_num_threads(threads)
         return i, function(*task)
     finally:
         _idle.set()

@@ -21,6 +21,7 @@ from contrastive.report.outlook import FIXED, Outlook
 from contrastive.report.progress import Progress, about
 
 NAMES = ["01_pretrain", "02_linear_eval", "03_ablations"]
+COMMON = 7  # a class that is made the most frequent one
 SMALL = dict(preset="smoke", base_channels=4, epochs=3, n_images=256, batch_size=64, general="none")
 
 
@@ -53,6 +54,8 @@ def test_the_work_of_a_report_is_that_of_its_trainings(small, monkeypatch):
     assert views(NAMES) == expected
     assert views(NAMES[1:]) == {"02_linear_eval": sum(trained) + 3 * 2 * 256, "03_ablations": 6 * 2 * 256}
     assert views(NAMES[2:]) == {"03_ablations": 6 * 2 * 256}  # which does not pretrain
+    twice = Outlook(settings.replace(ablation_seeds=2), images, NAMES).work["03_ablations"]
+    assert [len(grid.parts) for grid in twice.values()] == [2 * 6]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # several at once
     assert views(NAMES) == expected | {"03_ablations": pytest.approx(0.8 * 6 * 2 * 256)}
 
@@ -151,7 +154,8 @@ def test_looking_through_another_network_tells_nothing_of_others(small):
     Clock(report, "01_pretrain").show("seed 0", 5.0)
     looking = report.work["02_linear_eval"]["features by "] = outlook.Work([7.0] * 100)
     clock = Clock(report, "02_linear_eval")
-    clock.show("features by mobilenetv3", *[0.5] * 40)
+    clock.show("features by mobilenetv3", *[0.5] * 30)  # of images to learn from; then of others to be judged
+    clock.show("features by mobilenetv3", *[0.5] * 10)
     assert (looking.done, looking.pace, report.pace) == (40, pytest.approx(0.5 / 7), pytest.approx(5 / (2 * 256)))
     clock.show("the fine-tuned network")
     assert looking.done == 100
@@ -162,6 +166,9 @@ def test_grids_are_learnt_from_while_several_runs_end_at_once(small):
     Clock(report, "01_pretrain").show("seed 0", 5.0)
     ((name, grid),) = report.work["03_ablations"].items()
     clock = Clock(report, "03_ablations")
+    clock.now = 100.0
+    clock.show(name)
+    assert clock.left() == pytest.approx(grid.left(5 / (2 * 256)))  # what went before it takes nothing off
     clock.show(name, 20.0, 0.001, 20.0, 0.001)
     assert grid.done == 4
     assert clock.left() == pytest.approx(2 * 10, rel=1e-3)
@@ -197,6 +204,7 @@ def test_of_a_run_that_is_done_only_the_rest_is_left(small):
 
 def test_the_first_look_is_what_a_linear_classifier_gets():
     settings, images = resolve(Settings(preset="smoke"))
+    images = dataclasses.replace(images, train_labels=images.train_labels.clamp(max=COMMON))
     said = first_look(settings, images)
     n, pixels, n_judged, random, guessed = re.fullmatch(
         r"First look: with ([\d,]+) labels, a linear classifier gets ([\d.]+) % of ([\d,]+) validation images right "
@@ -212,6 +220,7 @@ def test_the_first_look_is_what_a_linear_classifier_gets():
     assert float(pixels) == pytest.approx(100 * theirs.score(x_judged, images.train_labels[judged]), abs=3)
     assert 50 < float(random) < 100
     usual = np.bincount(images.train_labels[fit]).argmax()
+    assert usual == COMMON != images.train_labels[fit[0]]
     assert float(guessed) == pytest.approx(100 * (images.train_labels[judged] == usual).float().mean().item(), abs=0.05)
 
 

@@ -44,7 +44,8 @@ def test_no_process_is_left_when_its_parent_is_killed(tmp_path, start, n, kept):
     (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
     (said := tmp_path / "said").mkdir()
     command = [sys.executable, "-c", f"import program; program.{start}({str(said)!r})"]
-    parent = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    places = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])  # the code that is tested here, too
+    parent = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": places})
     try:
         wait_for(lambda: len(list(said.iterdir())) == n)
     finally:

@@ -74,10 +74,8 @@ class Outlook:
             self.work[name][EPOCH] = Work([epoch] * epochs)
         self.pace: float | None = None  # seconds of a view
         self._step, self._shown = "", 0  # that was seen last, and how many of its parts were done
-        self._began, self._views = (
-            0.0,
-            0.0,
-        )  # since when its pace is taken, in seconds of the notebook; and the views since
+        self._began = 0.0  # since when its pace is taken, in seconds of the notebook
+        self._views = 0.0  # that have been done since
         self._since = dict.fromkeys(notebooks, 0.0)  # when a part was done last
         for own in seeds:
             if _is_done(own):

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from contrastive import Settings, UserError, load_encoder, load_images, pretrain, resolve
+from contrastive.settings import METHODS
 from contrastive.storage.files import DamagedError
 from contrastive.training import load_method, loop, run_folder
 from contrastive.training.checkpoint import PREVIOUS, STATE, STATE_FORMAT, Pause, load_state, save_state, seal, unseal
@@ -27,10 +28,18 @@ KILLED = {  # the run -> after how many steps
     "smoke": (SMOKE, 7),
     "simclr, adam": (Settings(method="simclr", base_channels=2, **FEW), 5),
     "byol, adamw": (Settings(method="byol", optimiser="adamw", weight_decay=0.1, base_channels=2, **FEW), 6),
-    "mocov2, sgd": (Settings(method="mocov2", optimiser="sgd", lr=0.05, queue_size=40, base_channels=2, **FEW), 7),
+    "mocov2, sgd": (Settings(method="mocov2", optimiser="sgd", lr=0.05, queue_size=48, base_channels=2, **FEW), 7),
+    "mocov3, adamw": (Settings(method="mocov3", optimiser="adamw", base_channels=2, **FEW), 6),
+    "simsiam, sgd": (Settings(method="simsiam", optimiser="sgd", lr=0.05, base_channels=2, **FEW), 7),
+    "barlow_twins, adam": (Settings(method="barlow_twins", hidden_dim=64, base_channels=2, **FEW), 5),
+    "vicreg, adam": (Settings(method="vicreg", hidden_dim=64, base_channels=2, **FEW), 6),
+    "swav, adam": (Settings(method="swav", local_views=2, base_channels=2, **FEW), 3),  # while prototypes are frozen
+    "dino, lars": (Settings(method="dino", optimiser="lars", local_views=2, base_channels=2, **FEW), 6),
+    "supcon, adam": (Settings(method="supcon", base_channels=2, **FEW), 7),
     "supervised, adam": (Settings(method="supervised", base_channels=2, **FEW), 9),
+    "vit_tiny, mocov3, adam": (Settings(method="mocov3", encoder="vit_tiny", depth=1, **FEW), 5),  # frozen patches
     "resnet18, byol, sgd": (Settings(method="byol", optimiser="sgd", lr=0.05, **SMALL), 3),
-    "resnet18, mocov2, adam": (Settings(method="mocov2", queue_size=40, precision="float32", **SMALL), 2),
+    "resnet18, mocov2, adam": (Settings(method="mocov2", queue_size=32, precision="float32", **SMALL), 2),
     "resnet18, simclr, adamw": (Settings(method="simclr", optimiser="adamw", **SMALL), 3),
     "resnet18, supervised, sgd": (Settings(method="supervised", optimiser="sgd", **SMALL), 2),
 }
@@ -102,6 +111,10 @@ def damage(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def test_runs_of_every_method_were_killed():
+    assert {settings.method.name for settings, _ in KILLED.values()} == set(METHODS)
 
 
 @pytest.mark.parametrize("name", KILLED)

@@ -9,6 +9,7 @@ import torch
 
 from contrastive import processor
 from contrastive.augment import OPERATIONS
+from contrastive.settings import METHODS
 from contrastive.training import begin_epoch, graph, loop, train
 from contrastive.training.optimisers import rates_on_device
 
@@ -56,11 +57,15 @@ def weights(training):
     return torch.cat([x.flatten().float() for x in training.method.state_dict().values()])
 
 
-METHODS = ("simclr", "byol", "mocov2", "supervised")
-CASES = [(method, {}) for method in METHODS] + [
+# Within the steps the momentum and the temperature of a teacher rise, and frozen prototypes come to be trained
+OWN = {
+    "barlow_twins": dict(hidden_dim=64, projection_dim=64), "vicreg": dict(hidden_dim=64, projection_dim=64),
+    "swav": dict(local_views=2), "dino": dict(local_views=2),
+}  # fmt: skip
+CASES = [(method, OWN.get(method, {})) for method in METHODS] + [
     ("simclr", dict(augment="+".join(OPERATIONS), second_augment="grey")),
     ("byol", dict(optimiser="sgd", schedule="constant", precision="bfloat16")),
-    ("mocov2", dict(optimiser="adamw", augment="simclr", queue_size=40)),
+    ("mocov2", dict(optimiser="adamw", augment="simclr", queue_size=48)),
 ]
 RESNET = dict(encoder="resnet18", n_images=160, batch_size=4, view_size=8, epochs=8)
 

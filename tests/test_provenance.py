@@ -33,7 +33,7 @@ def _all_notebooks(monkeypatch):
     [
         {},
         {"method": "byol", "momentum": 0.5, "encoder": "resnet18", "stem": "imagenet"},
-        {"method": "mocov2", "queue_size": 64, "lr": 2e-3, "budgets": "50,200", "grids": ("left_out", "temperature")},
+        {"method": "mocov2", "queue_size": 256, "lr": 2e-3, "budgets": "50,200", "grids": ("left_out", "temperature")},
         {"augment": "simclr-blur+rotate:15", "second_augment": "none", "precision": "float32", "device": "cpu"},
         {"n_images": 300, "seed": 3, "l2_normalize": False, "evaluation": "full", "transfer": "digits"},
     ],

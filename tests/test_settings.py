@@ -21,11 +21,12 @@ from contrastive.settings import ENCODERS, METHODS, OPTIMISERS, PRESETS, paramet
         ({"temprature": 1}, "unknown parameter 'temprature'. Did you mean 'temperature'?"),
         ({"preset": "quik"}, "Did you mean 'quick'?"),
         ({"preset": None}, "unknown preset 'None'"),
-        ({"encoder": "cn"}, "Did you mean 'cnn'? Choose one of: cnn, resnet18."),
-        ({"encoder": "resnet"}, "Did you mean 'resnet18'?"),
-        ({"method": "moco"}, "Did you mean 'mocov2'?"),
+        ({"encoder": "cn"}, "Did you mean 'cnn'? Choose one of: cnn, "),
+        ({"encoder": "vit_teeny"}, "Did you mean 'vit_tiny'?"),
+        ({"encoder": "resnet81"}, "Did you mean 'resnet18'?"),
+        ({"method": "moco2"}, "Did you mean 'mocov2'?"),
         ({"method": None}, "unknown method 'None'"),
-        ({"optimiser": "adm"}, "unknown optimiser 'adm'. Did you mean 'adam'? Choose one of: adam, adamw, sgd."),
+        ({"optimiser": "adm"}, "unknown optimiser 'adm'. Did you mean 'adam'? Choose one of: adam, adamw, sgd, lars."),
         ({"augment": "simcl"}, "Did you mean 'simclr'?"),
         ({"augment": "simclr-flip"}, "Did you mean 'hflip'?"),
         ({"augment": "handwriting-hflip"}, "'hflip'. Choose one of: crop, rotate, shear, stroke, jitter."),
@@ -42,7 +43,7 @@ from contrastive.settings import ENCODERS, METHODS, OPTIMISERS, PRESETS, paramet
         ({"loss": "ntxent"}, "unknown loss 'ntxent'. Did you mean 'nt_xent'?"),
         ({"head": "mpl"}, "Did you mean 'mlp'?"),
         ({"pool": "mean"}, "unknown pool 'mean'. Choose one of: none, avg."),
-        ({"encoder": "resnet18", "stem": "large"}, "Choose one of: auto, small, imagenet."),
+        ({"encoder": "resnet18", "stem": "large"}, "Choose one of: auto, small, pooled, imagenet."),
         ({"temperature": 0}, "parameter temperature=0: input should be greater than 0"),
         ({"temperature": "warm"}, "temperature='warm'"),
         ({"temperature": math.nan}, "temperature=nan"),
@@ -76,7 +77,7 @@ def test_a_mistake_is_one_line_that_names_the_parameter(given, said):
     [
         (
             {"method": "byol", "temperature": 0.2},
-            "parameter temperature=0.2 belongs to method simclr or mocov2, and byol was chosen. Leave it out, or "
+            "parameter temperature=0.2 belongs to method simclr, mocov2, mocov3, supcon or swav, and byol was chosen. Leave it out, or "
             "choose method=simclr.",
         ),
         (
@@ -84,11 +85,11 @@ def test_a_mistake_is_one_line_that_names_the_parameter(given, said):
             "parameter queue_size=64 belongs to method mocov2, and simclr was chosen. Leave it out, or choose "
             "method=mocov2.",
         ),
-        ({"method": "supervised", "head": "mlp"}, "head=mlp belongs to method simclr or mocov2, and supervised was"),
-        ({"stem": "small"}, "parameter stem=small belongs to encoder resnet18, and cnn was chosen."),
+        ({"method": "supervised", "head": "mlp"}, "head=mlp belongs to method simclr, mocov2 or supcon, and supervised was"),
+        ({"stem": "small"}, "parameter stem=small belongs to encoder resnet18, resnet34 or resnet50, and cnn was chosen."),
         (
             {"encoder": "resnet18", "base_channels": 8},
-            "base_channels=8 belongs to encoder cnn, and resnet18 was chosen",
+            "base_channels=8 belongs to encoder cnn or resnet9, and resnet18 was chosen",
         ),
     ],
 )
@@ -160,8 +161,8 @@ def test_presets_are_valid_and_count_where_their_parameters_do(preset, method):
 
 
 def test_a_presets_values_for_what_was_not_chosen_are_dropped():
-    assert "queue_size" not in Settings(preset="smoke").flat()
-    assert Settings(preset="smoke", method="mocov2").method.queue_size == 512
+    assert "momentum" not in Settings(preset="smoke").flat()
+    assert Settings(preset="smoke", method="mocov2").method.momentum == 0.9
     assert Settings(preset="full").method.temperature == 0.5
     assert Settings(preset="full", method="mocov2").method.temperature == 0.2  # its own, not that of SimCLR
     assert "base_channels" not in Settings(preset="smoke", encoder="resnet18").flat()

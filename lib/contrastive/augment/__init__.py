@@ -12,4 +12,5 @@ from .policies import (
     describe_policy,
     parse_policy,
     spell_policy,
+    with_smaller_crops,
 )

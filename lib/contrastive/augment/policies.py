@@ -43,6 +43,7 @@ POLICIES = {
     "none": "",
 }
 AUTO = "auto"
+LOCAL_CROP = (0.05, 0.4)  # shares of the area (DINO: 2104.14294, section 3.1)
 
 
 def parse_policy(text: str) -> dict[str, tuple[float, ...]]:
@@ -89,13 +90,22 @@ def spell_policy(text: str) -> str:
     return "+".join(":".join([op, *(f"{value:g}" for value in values)]) for op, values in ranges.items()) or "none"
 
 
+def with_smaller_crops(text: str) -> str:
+    """The policy of multi-crop's small views: crops of 5 to 40 % of the area; where a policy's own crops never get so
+    small, of half of its least share up to that share, since there the whole matters."""
+    chosen = parse_policy(text)
+    least = chosen.get("crop", (0.0, 1.0))[0]
+    low, high = max(LOCAL_CROP[0], least / 2), max(LOCAL_CROP[1], least)
+    return spell_policy(f"{text}+crop:{low:g}:{high:g}")
+
+
 def automatic_policy(images: Images) -> tuple[str, str]:
     """The policy that `auto` stands for with these images, and why."""
-    if images.handwriting:
-        return "handwriting", "these are digits"
-    if images.train.shape[1] == 1:
-        return "grey", "these images are grey"
-    return "natural", "these images have colours"
+    return {
+        "digits": ("handwriting", "these are digits"),
+        "grey": ("grey", "these images are grey"),
+        "photos": ("natural", "these images have colours"),
+    }[images.kind]
 
 
 def describe_policy(policy: str, images: Images) -> str:

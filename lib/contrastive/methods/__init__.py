@@ -1,7 +1,8 @@
-"""Methods of pretraining, one file each: SimCLR, BYOL, MoCo v2, and learning from labels.
+"""Methods of pretraining, one file each: nine that need no labels, and two that learn from labels, to compare with.
 
 `build_method(encoder, settings)` makes the one that was chosen; a new one is a `Method` that registers itself.
 """
 
-from . import byol, moco, simclr, supervised  # which register themselves
+# They register themselves
+from . import barlow_twins, byol, dino, moco, mocov3, simclr, simsiam, supcon, supervised, swav, vicreg
 from .base import Batch, Logged, Method, Output, Progress, build_method, decay_groups

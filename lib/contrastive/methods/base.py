@@ -2,16 +2,28 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from itertools import groupby
+from typing import Annotated, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from ..augment import View
-from ..encoders import Encoder
-from ..settings import METHODS, MethodSettings, Settings, UserError
+from ..encoders import HEADS, Encoder
+from ..settings import METHODS, MethodSettings, Settings, UserError, one_of
+
+MOMENTUM_EPOCHS = 0.8  # as in BYOL: 0.996 at 312 steps an epoch (2006.07733, section 3.3)
+
+# A parameter: the name of a projection head
+Head = Annotated[
+    str,
+    AfterValidator(lambda name: one_of(name, HEADS, "head")),
+    Field(description=f"the projection head, used in pretraining only: {', '.join(HEADS)}"),
+]
 
 # What the loop itself puts into an epoch of the history
 RESERVED = {"epoch", "loss", "chance_loss", "lowest_loss", "gradient_norm", "lr", "images", "seconds"}
@@ -57,11 +69,13 @@ class Output:
 @dataclass(frozen=True)
 class Logged:
     """What a key of the log is. label: in words. unit: a share is logged from 0 to 1, and its unit starts with %, as in
-    "% of anchors". chance: of a share, what chance would give for batches of N images."""
+    "% of anchors". chance: of a share, what chance would give for batches of N images. least: below which a training
+    has collapsed."""
 
     label: str
     unit: str = ""
     chance: Callable[[int], float] | None = None
+    least: float | None = None
 
     @property
     def is_share(self) -> bool:
@@ -81,7 +95,7 @@ class Method(nn.Module):
 
     Args:
         encoder: the network whose features are kept.
-        settings: all parameters; `settings.method` are the method's own, of its class `Parameters`.
+        settings: all parameters. The method's own, of its class `Parameters`, are `self.own`, none of them None.
         n_classes: of the labels, for methods that need them.
     """
 
@@ -90,17 +104,35 @@ class Method(nn.Module):
     TEXT: ClassVar[str] = ""  # how it learns, for a notebook: Markdown with formulas
     LOG: ClassVar[dict[str, Logged]] = {}  # what `forward` logs; the first is drawn beside the loss
     NEEDS_LABELS: ClassVar[bool] = False
+    MULTI_CROP: ClassVar[bool] = False  # whether `forward` takes small views after the two large ones
+    LOCAL_VIEWS: ClassVar[int] = 0  # how many small views there are, if nobody asks for a number
 
     def __init__(self, encoder: Encoder, settings: Settings, n_classes: int = 0) -> None:
         super().__init__()
         self.encoder, self.settings, self.n_classes = encoder, settings, n_classes
+        rules = {name: v for name, v in self.fitted(settings).items() if getattr(settings.method, name) is None}
+        self.own: Any = settings.method.model_copy(update=rules)  # the method's own parameters
+
+    @classmethod
+    def fitted(cls, settings: Settings) -> dict[str, Any]:
+        """Values, by the names of the method's own parameters, of those that are None, by a rule from how many images
+        there are, how large batches are and how long training takes: `settings` are resolved but for them."""
+        return {}
+
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        """Look at resolved settings that only together make sense. Raises: UserError."""
 
     def views(self) -> list[View]:
-        """The views of each image that `forward` gets: by default two by the settings' policies."""
+        """The views of each image that `forward` gets: by default two by the settings' policies, then the small ones
+        of multi-crop (2006.09882, section 3.2), if there are any."""
         own = self.settings.views
-        if own.second_augment is None:
-            return [View(own.augment, own.view_size, 2)]
-        return [View(own.augment, own.view_size), View(own.second_augment, own.view_size)]
+        found = [View(own.augment, own.view_size, 2)]
+        if own.second_augment is not None:
+            found = [View(own.augment, own.view_size), View(own.second_augment, own.view_size)]
+        if own.local_views:
+            found.append(View(own.local_augment or own.augment, own.local_view_size, own.local_views))
+        return found
 
     def forward(self, batch: Batch, progress: Progress) -> Output:
         """The loss of a batch. Where a gradient is to stop, it is stopped here."""
@@ -151,6 +183,71 @@ def build_method(encoder: Encoder, settings: Settings, n_classes: int = 0) -> Me
     return method.to(memory_format=torch.channels_last)
 
 
+# --- Views --------------------------------------------------------------------------------------------------------
+
+
+def each_size_at_once(network: Callable[[Tensor], Tensor], views: Sequence[Tensor]) -> list[Tensor]:
+    """What a network makes of each view. Neighbouring views of one size go in one batch, so that BatchNorm sees them
+    together."""
+    found: list[Tensor] = []
+    for _, same in groupby(views, key=lambda view: view.shape[-2:]):
+        part = list(same)
+        found += network(torch.cat(part)).chunk(len(part))
+    return found
+
+
+def pairs(views: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """What is made of views, in pairs that are to agree: the two large ones, and each small one with each of these."""
+    first, second, *small = views
+    return [(first, second), *((large, one) for one in small for large in (first, second))]
+
+
+def across(views: Sequence[Tensor], targets: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """What is made of all views, each with the targets, which are made of the large ones, of other views than it."""
+    return [(one, target) for i, one in enumerate(views) for j, target in enumerate(targets) if i != j]
+
+
+def mean_of(losses: Iterable[Tensor]) -> Tensor:
+    """Their mean, a scalar."""
+    return torch.stack(list(losses)).mean()
+
+
+@torch.no_grad()
+def spread(x: Tensor) -> Tensor:
+    """The standard deviation of the directions of N x D rows, by dimension, on average, times the root of D: 0 when all
+    are alike, 1 when they lie evenly over the sphere (2011.10566, section 4.1)."""
+    return F.normalize(x.float(), dim=1).std(0).mean() * x.shape[1] ** 0.5
+
+
+# --- Prototypes ---------------------------------------------------------------------------------------------------
+
+
+IN_USE = 0.1  # share of prototypes: where fewer are used, training has collapsed
+
+
+def cosines(z: Tensor, prototypes: Tensor) -> Tensor:
+    """float32 N x K, of N x D projections and K x D prototypes of unit length."""
+    with torch.autocast(z.device.type, enabled=False):
+        return F.normalize(z.float(), dim=1) @ prototypes.T
+
+
+def prototype_groups(method: nn.Module, prototypes: nn.Parameter) -> list[dict[str, Any]]:
+    """The groups of a method with prototypes, of which only the directions count: so weight decay would do nothing but
+    move those that are frozen. LARS adapts their steps, as those of all weights."""
+    others = (p for p in method.parameters() if p is not prototypes)
+    return [*decay_groups(others), {"params": [prototypes], "lr_share": 1.0, "decay_share": 0.0, "adapted": True}]
+
+
+def thawed(epochs: float, settings: Settings, progress: Progress) -> Tensor:
+    """Whether so many epochs are over, in which something was frozen: a bool scalar."""
+    return torch.as_tensor(progress.step >= round(epochs * progress.steps / settings.optimiser.epochs))
+
+
+def scaled_gradient(x: Tensor, factor: Tensor) -> Tensor:
+    """x itself, its gradient times a factor: 0 freezes it without a branch, as a captured step needs it."""
+    return x.detach() + factor * (x - x.detach())
+
+
 # --- Networks that follow others ----------------------------------------------------------------------------------
 
 
@@ -169,6 +266,13 @@ def follow(target: nn.Module, online: nn.Module, momentum: float | Tensor) -> No
             torch._foreach_lerp_(slow, list(online.parameters()), [weight] * len(slow))
         else:
             torch._foreach_lerp_(slow, list(online.parameters()), weight)
+
+
+def momentum_by_epochs(settings: Settings) -> dict[str, float]:
+    """The momentum with which a target averages over the steps of the last MOMENTUM_EPOCHS epochs. By name, as `fitted`
+    returns it. Settings are resolved but for it."""
+    steps = (settings.data.n_images or 0) // settings.optimiser.batch_size
+    return {"momentum": round(max(1 - 1 / max(MOMENTUM_EPOCHS * steps, 1), 0.9), 4)}
 
 
 def rising_momentum(start: float, progress: Progress) -> Tensor:

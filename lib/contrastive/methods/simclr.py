@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from ..encoders import HEADS, Encoder, projection_head
+from ..encoders import Encoder, projection_head
 from ..losses import LOSSES, chance_loss, lowest_loss, whole_matrix
 from ..settings import METHODS, Float, Int, MethodSettings, Settings, one_of
-from .base import Batch, Logged, Method, Output, Progress
+from .base import Batch, Head, Logged, Method, Output, Progress, each_size_at_once, mean_of, pairs
 
 
 class SimCLRSettings(MethodSettings):
@@ -19,18 +18,13 @@ class SimCLRSettings(MethodSettings):
     loss: str = Field("nt_xent", description=f"what makes views of one image agree: {', '.join(LOSSES)}")
     l2_normalize: bool = Field(True, description="whether the loss compares directions only, by cosine")
     temperature: Float = Field(1.0, gt=0, le=100, description="of NT-Xent and NT-Logistic; a triplet loss's margin")
-    head: str = Field("mlp", description=f"the projection head, used in pretraining only: {', '.join(HEADS)}")
+    head: Head = "mlp"
     projection_dim: Int = Field(128, ge=2, le=8192, description="width of what the head puts out")
 
     @field_validator("loss")
     @classmethod
     def _known_loss(cls, value: str) -> str:
         return one_of(value, tuple(LOSSES), "loss")
-
-    @field_validator("head")
-    @classmethod
-    def _known_head(cls, value: str) -> str:
-        return one_of(value, HEADS, "head")
 
 
 @METHODS.register("simclr")
@@ -49,18 +43,18 @@ $$\ell_i = -\log \frac{\exp(\cos(z_i, z_j)/\tau)}{\sum_{k \neq i} \exp(\cos(z_i,
 A positive is found when it is nearer than all other views. A network that tells nothing apart has a loss of
 $\ln(2N-1)$. (With another `loss`, or without `l2_normalize`, it is another formula and another level: see
 `contrastive.losses`.)"""
+    MULTI_CROP = True
     LOG = {"top1": Logged("positives found", "% of anchors", lambda n: 1 / (2 * n - 1))}
 
     def __init__(self, encoder: Encoder, settings: Settings, n_classes: int = 0) -> None:
         super().__init__(encoder, settings, n_classes)
-        self.own: SimCLRSettings = settings.method  # type: ignore[assignment]
         self.head = projection_head(self.own.head, encoder.out_dim, self.own.projection_dim)
 
     def forward(self, batch: Batch, progress: Progress) -> Output:
-        """The loss of two views of each image, in one batch so that BatchNorm sees both."""
-        z1, z2 = self.head(self.encoder(torch.cat(batch.views))).chunk(2)
-        loss, top1 = self.loss(z1, z2)
-        return Output(loss, {"top1": top1})
+        """The loss of two views of each image, and of each small view with both of these."""
+        projections = each_size_at_once(lambda x: self.head(self.encoder(x)), batch.views)
+        losses, found = zip(*(self.loss(z1, z2) for z1, z2 in pairs(projections)), strict=True)
+        return Output(mean_of(losses), {"top1": found[0]})
 
     def loss(self, z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
         """The loss that was chosen, and how often the positive is the nearest view."""

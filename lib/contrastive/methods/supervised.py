@@ -45,9 +45,9 @@ This method reads the labels of the images that it trains on. It is here to be c
         accuracy = (logits.detach().argmax(1) == labels).float().mean()
         return Output(F.cross_entropy(logits, labels), {"accuracy": accuracy})
 
-    def loss_range(self, n: int) -> tuple[float, float]:
-        """When all classes are equally likely; and when all labels are right."""
-        return torch.tensor(float(self.n_classes)).log().item(), 0.0
+    def loss_range(self, n: int) -> tuple[float, float] | None:
+        """When all classes are equally likely; and when all labels are right. Of one class there is nothing to tell."""
+        return None if self.n_classes < 2 else (torch.tensor(float(self.n_classes)).log().item(), 0.0)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from .components import (
     Component,
     DataSettings,
     EncoderSettings,
-    EvaluationSettings,
     Float,
     Int,
     MethodSettings,
@@ -18,6 +17,7 @@ from .components import (
 from .errors import RunError, UserError, did_you_mean, one_of
 from .model import Settings, as_text, decisive_parameters, notebook_settings, parameters, rebased
 from .paths import absolute, checkout, data_root, grid_names, grids_folder, runs_root
-from .presets import PRESETS
+from .presets import PRESETS, recipe_names, recipe_values
 from .registry import ENCODERS, METHODS, OPTIMISERS, SPELLERS, plugins
+from .reporting import EvaluationSettings
 from .run_names import digest, identity

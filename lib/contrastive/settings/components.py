@@ -1,4 +1,7 @@
-"""Parameters by component. What a component's parameters decide, it names; how, `model` and `identity` say."""
+"""Parameters by component: those that decide a run's weights. The others are in `reporting`.
+
+What a component's parameters decide, it names; how, `model` and `run_names` say.
+"""
 
 import math
 import re
@@ -7,7 +10,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from .errors import did_you_mean
-from .paths import grid_names
 from .registry import SPELLERS
 
 
@@ -18,11 +20,13 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _split(value: Any) -> Any:
+def split_words(value: Any) -> Any:
+    """The words of a text that lists them; anything else as it is."""
     return [part for part in value.replace(" ", "").split(",") if part] if isinstance(value, str) else value
 
 
-def _data_set(value: str) -> str:
+def data_set(value: str) -> str:
+    """A data set's long name. Raises: ValueError for a path that no page could show."""
     try:
         value.encode()
     except UnicodeEncodeError:  # as file names can be; a page could not show it
@@ -108,7 +112,7 @@ class DataSettings(Component):
     @field_validator("dataset")
     @classmethod
     def _long_name(cls, value: str) -> str:
-        return _data_set(value)
+        return data_set(value)
 
     @field_validator("window")
     @classmethod
@@ -144,8 +148,17 @@ class ViewSettings(Component):
         le=1024,
         description="height of the views (default: that of the images; in preset quick a seventh less for digits)",
     )
+    local_views: Int | None = Field(
+        None, ge=0, le=16, description="small views of each image beside the two, multi-crop (default: by the method)"
+    )
+    local_view_size: Int | None = Field(
+        None, ge=8, le=1024, description="height of the small views (default: half of the others', if the encoder can)"
+    )
+    local_augment: str | None = Field(
+        None, description="policy of the small views (default: that of the first views, with smaller crops)"
+    )
 
-    @field_validator("augment", "second_augment")
+    @field_validator("augment", "second_augment", "local_augment")
     @classmethod
     def _known_operations(cls, value: str | None) -> str | None:
         if value is not None:
@@ -155,15 +168,25 @@ class ViewSettings(Component):
     def decisive(self) -> dict[str, Any]:
         """Policies spelled out: equal ones give equal names. Views that are smaller than the images have a version of
         their own: they were not smoothed once."""
-        spelled = {n: SPELLERS["policy"](v) for n in ("augment", "second_augment") if (v := getattr(self, n))}
-        return super().decisive() | spelled | ({} if self.view_size is None else {"shrunk": 2})
+        policies = ("augment", "second_augment", "local_augment")
+        spelled = {name: SPELLERS["policy"](value) for name in policies if (value := getattr(self, name))}
+        found = super().decisive() | spelled | ({} if self.view_size is None else {"shrunk": 2})
+        return found if self.local_views else {k: v for k, v in found.items() if not k.startswith("local_")}
 
 
 class EncoderSettings(Component):
     """What every encoder has; each adds its own."""
 
     CHOICE = "name"
+    LOOSE = frozenset({"initial_weights"})  # their checksum counts, wherever they lie
     name: str = Field("cnn", description="the network whose features are kept")
+    initial_weights: str = Field(
+        "random",
+        description="where pretraining starts: random, imagenet (where such weights are on the disk), or a file",
+    )
+    initial_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="checksum of these weights (default: what their file has)"
+    )
 
 
 class MethodSettings(Component):
@@ -177,10 +200,10 @@ class OptimiserSettings(Component):
     """How long, in which steps, and by what the weights are changed."""
 
     CHOICE = "name"
-    name: str = Field("adam", description="adam, adamw or sgd")
+    name: str = Field("adam", description="adam, adamw, sgd or lars")
     batch_size: Int = Field(128, ge=2, description="images per step")
     epochs: Int = Field(15, ge=1, description="passes over the unlabelled images")
-    lr: Float = Field(5e-3, gt=0, le=10, description="peak learning rate")
+    lr: Float = Field(5e-3, gt=0, le=10, description="peak learning rate (lars needs about 0.2 for 256 images a batch)")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="the learning rate after the warm-up")
     warmup_epochs: Float = Field(1, ge=0, description="epochs over which the learning rate rises from 0")
     weight_decay: Float = Field(1e-6, ge=0, le=1, description="L2 penalty on weight matrices (not on biases and norms)")
@@ -211,94 +234,3 @@ class RuntimeSettings(Component):
     def decisive(self) -> dict[str, Any]:
         """Which kind of device, for each draws and rounds in its own way, but not which one of several."""
         return super().decisive() | {"device": self.device.partition(":")[0]}
-
-
-class EvaluationSettings(Component):
-    """What is measured of a run."""
-
-    VERSION = 5
-    CHOICE = "level"
-    LOOSE = frozenset({"general", "weights", "general_size"})  # the network that they come to be counts
-    budgets: tuple[Int, ...] | None = Field(
-        None, description="numbers of labels to evaluate with (default: from the data; more if evaluation=full)"
-    )
-    label_draws: Int = Field(1, ge=1, le=20, description="draws of the labels of each budget up to a tenth of all")
-    budget_draw: Literal["balanced", "random"] = Field(
-        "balanced", description="balanced: as many labels of each class; random: as they come, which needs no label"
-    )
-    level: Literal["basic", "full"] = Field(
-        "basic", description="full: also more controls, corrupted images, the ImageNet network fine-tuned"
-    )
-    transfer: str | None = Field(None, description="another data set to try the frozen encoder on")
-    general: str = Field(
-        "auto",
-        description="frozen network pretrained on other images, to compare with: auto (EfficientNet-Lite0, if it is "
-        "installed), none, efficientnet_lite0, torchvision:NAME or timm:NAME",
-    )
-    weights: str | None = Field(None, description="file with the weights of that network (default: what is installed)")
-    general_size: Int | None = Field(
-        None, ge=32, le=1024, description="pixels to which images are enlarged for it (default: the network's; 112)"
-    )
-    supervised_steps: Int = Field(
-        600, ge=1, description="least training steps of each network that is trained on labels"
-    )
-
-    @field_validator("budgets", mode="before")
-    @classmethod
-    def _read_budgets(cls, value: Any) -> Any:
-        return [value] if isinstance(value, int) else _split(value)
-
-    @field_validator("budgets")
-    @classmethod
-    def _check_budgets(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if value is not None and (not value or min(value) < 2):
-            raise ValueError("each number of labels has to be at least 2")
-        return value and tuple(sorted(set(value)))
-
-    @field_validator("transfer")
-    @classmethod
-    def _long_name(cls, value: str | None) -> str | None:
-        return value and _data_set(value)
-
-
-class ReportSettings(Component):
-    """What a report is made of."""
-
-    n_seeds: Int = Field(1, ge=1, le=100, description="pretraining runs, with seeds seed, seed+1, ...")
-    label_first: Int = Field(50, ge=1, le=1000, description="images to propose for labelling, where some have no label")
-    map_images: Int = Field(2000, ge=8, le=10_000, description="images on the map of 02_linear_eval, at most")
-
-
-class AblationSettings(Component):
-    """The grids of 03_ablations, and the size of their runs."""
-
-    grids: tuple[str, ...] = Field(
-        ("left_out", "temperature"), description="what 03_ablations varies: names of notebooks/grids, or all"
-    )
-    ablation_epochs: Int = Field(4, ge=1, description="epochs of each point of 03_ablations, where they do not vary")
-    ablation_base_channels: Int = Field(
-        12, ge=1, le=1024, description="base_channels of each point of 03_ablations, where its encoder has them"
-    )
-    ablation_labels: Int = Field(
-        1000, ge=2, description="labels of each of the probes that judge a point of 03_ablations"
-    )
-    ablation_seeds: Int = Field(2, ge=1, le=100, description="seeds of each point of 03_ablations")
-    ablation_jobs: Int | None = Field(
-        None, ge=1, le=256, description="processes for the runs of 03_ablations (default: as many as pay, up to 4)"
-    )
-
-    @field_validator("grids", mode="before")
-    @classmethod
-    def _read_grids(cls, value: Any) -> Any:
-        return _split(value)
-
-    @field_validator("grids")
-    @classmethod
-    def _check_grids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        known = grid_names()
-        if not value:
-            raise ValueError("at least one grid is needed")
-        for name in value:
-            if name not in (*known, "all") and known:  # without a checkout none is known, and none can be run
-                raise ValueError(did_you_mean(name, [*known, "all"], "grid"))
-        return tuple(dict.fromkeys(value))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 
 from . import components as c
+from . import reporting as r
 from .components import Component, EncoderSettings, MethodSettings
 from .errors import UserError, did_you_mean
 from .presets import PRESETS, preset_values
@@ -18,9 +20,21 @@ from .run_names import DECISIVE, identity, run_name
 CHOICES: dict[str, Registry] = {"encoder": ENCODERS, "method": METHODS}
 FIXED: dict[str, type[Component]] = {
     "data": c.DataSettings, "views": c.ViewSettings, "optimiser": c.OptimiserSettings, "runtime": c.RuntimeSettings,
-    "evaluation": c.EvaluationSettings, "report": c.ReportSettings, "ablations": c.AblationSettings,
+    "evaluation": r.EvaluationSettings, "report": r.ReportSettings, "ablations": r.AblationSettings,
+    "comparison": r.ComparisonSettings,
 }  # fmt: skip
-ORDER = ("data", "views", "encoder", "method", "optimiser", "runtime", "evaluation", "report", "ablations")
+ORDER = (
+    "data",
+    "views",
+    "encoder",
+    "method",
+    "optimiser",
+    "runtime",
+    "evaluation",
+    "report",
+    "ablations",
+    "comparison",
+)
 RENAMED = {"width": "base_channels", "features": "pool", "ablation_width": "ablation_base_channels"}
 
 
@@ -47,9 +61,10 @@ class Settings(BaseModel):
     method: SerializeAsAny[MethodSettings]
     optimiser: c.OptimiserSettings
     runtime: c.RuntimeSettings
-    evaluation: c.EvaluationSettings
-    report: c.ReportSettings
-    ablations: c.AblationSettings
+    evaluation: r.EvaluationSettings
+    report: r.ReportSettings
+    ablations: r.AblationSettings
+    comparison: r.ComparisonSettings
     data_sha256: str = Field("", description="checksum of the images, once they are known")
     asked: frozenset[str] = Field(frozenset(), description="parameters that were given, rather than the preset's")
 
@@ -212,8 +227,9 @@ def _no_parameter(name: str, value: Any, classes: Mapping[str, type[Component]])
         owners.sort(key=lambda choice: choice != _usual(component))  # the usual one first
         if owners:
             chosen = next(c for c in registry if registry[c].Parameters is classes[component])
+            listed = " or ".join(filter(None, (", ".join(owners[:-1]), owners[-1])))
             return (
-                f"parameter {name}={value} belongs to {component} {' or '.join(owners)}, and {chosen} was chosen. "
+                f"parameter {name}={value} belongs to {component} {listed}, and {chosen} was chosen. "
                 f"Leave it out, or choose {component}={owners[0]}."
             )
     if name in RENAMED:
@@ -242,6 +258,7 @@ def notebook_settings(namespace: dict[str, Any]) -> Settings:
     """
     known = parameters()
     given = {name: namespace[name] for name in known if namespace.get(name) is not None}
+    given = {name: value for name, value in given.items() if not isinstance(value, ModuleType)}  # an import's name
     for cell in namespace.get("In", []):
         if cell.startswith("# Parameters\n"):  # papermill's first line of the cell that it injects
             lines = (line.partition(" = ") for line in cell.splitlines()[1:])

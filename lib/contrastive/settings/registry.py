@@ -16,6 +16,8 @@ class Registry(Generic[Entry]):
 
     >>> @ENCODERS.register("tiny")
     ... class Tiny(Encoder): ...
+
+    One that ends in `:NAME`, as in `timm:NAME`, stands for all names that start so.
     """
 
     def __init__(self, kind: str) -> None:
@@ -41,9 +43,11 @@ class Registry(Generic[Entry]):
     def __getitem__(self, name: str) -> Entry:
         """The class of that name. Raises: UserError, with the nearest spelling."""
         load_plugins()
-        if name not in self._entries:
+        family, colon, inner = name.partition(":")
+        known = f"{family}:NAME" if colon and inner else name
+        if known not in self._entries:
             raise UserError(did_you_mean(name, self._entries, self.kind))
-        return self._entries[name]
+        return self._entries[known]
 
     def __iter__(self) -> Iterator[str]:
         load_plugins()

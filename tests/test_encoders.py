@@ -1,19 +1,22 @@
-"""Encoders and projection heads, against their plain layers and torchvision's."""
+"""Encoders and projection heads, against their plain layers."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
-from torchvision.models import resnet18
 
 from contrastive import Settings, UserError, load_images, resolve
-from contrastive.encoders import Encoder, build_encoder, normalised_mlp, projection_head
+from contrastive.encoders import Encoder, build_encoder, check_view, normalised_mlp, projection_head
+from contrastive.encoders.squares import SquareEncoder
 from contrastive.settings import ENCODERS
-from contrastive.training.resolution import check_images
+from contrastive.training.requests import check_images
 
 MNIST = ((1, 28, 28), (0.1307,), (0.3081,))
 COLOUR = ((0.5,) * 3, (0.25,) * 3)
+FAMILIES = {"torchvision:NAME": "torchvision:mobilenet_v3_small", "timm:NAME": "timm:test_resnet"}  # one of each
 
 
 def built(shape=MNIST[0], mean=(0.0,), std=(1.0,), **parameters):
@@ -63,53 +66,20 @@ def test_the_last_map_can_be_averaged():
     torch.testing.assert_close(averaged(x), flat(x).view(5, 9, 16).mean(1))
 
 
-@pytest.mark.parametrize(
-    ("channels", "size", "stem", "stride", "kernel", "pooled"),
-    [
-        (1, 28, "auto", 1, 3, False),
-        (3, 63, "auto", 1, 3, False),
-        (3, 64, "auto", 2, 7, True),
-        (1, 64, "auto", 2, 7, True),
-        (3, 64, "small", 1, 3, False),
-        (3, 32, "imagenet", 2, 7, True),
-    ],
-)
-def test_resnet18_has_the_stem_that_fits_the_images(channels, size, stem, stride, kernel, pooled):
-    shape = (channels, size, size)
-    with torch.device("meta"):  # which has shapes and no numbers, so random ones need not be drawn
-        encoder = built(shape, (0.5,) * channels, (0.25,) * channels, encoder="resnet18", stem=stem)
-        assert encoder(torch.zeros(2, *shape)).shape == (2, encoder.out_dim) == (2, 512)
-    first = encoder.body.conv1
-    assert (first.in_channels, first.stride, first.kernel_size) == (channels, (stride,) * 2, (kernel,) * 2)
-    assert isinstance(encoder.body.maxpool, nn.MaxPool2d) is pooled
-    assert first.padding == (kernel // 2,) * 2
-    assert encoder.first_filters().shape == (64, channels, kernel, kernel)
-    # Of the 11,689,512 weights that torchvision tells of, the last layer's and the first one's are other ones.
-    others = 11_689_512 - (512 * 1000 + 1000) - 3 * 64 * 49
-    assert sum(p.numel() for p in encoder.parameters()) == others + channels * 64 * kernel**2
-
-
-def test_resnet18_is_torchvisions_up_to_its_last_layer():
-    torch.manual_seed(0)
-    encoder, theirs = built((3, 48, 48), *COLOUR, encoder="resnet18", stem="imagenet"), resnet18(weights=None)
-    theirs.fc = nn.Identity()
-    theirs.load_state_dict({k.removeprefix("body."): v for k, v in encoder.state_dict().items() if "body." in k})
-    x = torch.randn(2, 3, 48, 48).double()
-    torch.testing.assert_close(encoder.double().body(x), theirs.double()(x))
-
-
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_every_encoder_keeps_the_protocol(name):
+    name = FAMILIES.get(name, name)
     cls = ENCODERS[name]
     shape = (1, cls.SMALLEST, cls.SMALLEST + 3)
     assert cls.Parameters().decisive().keys() >= {"name"}
     encoder = built(shape, encoder=name)
     assert isinstance(encoder, Encoder)
+    cls.check(Settings(encoder=name).encoder, shape)
     images = torch.randint(0, 256, (4, *shape), dtype=torch.uint8)
     with torch.autocast("cpu", torch.bfloat16):
         features = encoder(encoder.prepare(images))
     assert (features.shape, features.dtype) == ((4, encoder.out_dim), torch.float32)
-    assert encoder.first_filters().shape[1] == 1
+    assert encoder.first_filters().shape[1] == (3 if isinstance(encoder, SquareEncoder) else 1)
     assert not encoder.first_filters().requires_grad
     assert encoder.prepare(images).is_contiguous(memory_format=torch.channels_last)
     assert {"mean", "std"} <= encoder.state_dict().keys()
@@ -117,6 +87,66 @@ def test_every_encoder_keeps_the_protocol(name):
 
 def test_an_encoder_without_convolutions_has_no_filters_to_show():
     assert Encoder(nn.Flatten(), 784, (0.0,), (1.0,)).first_filters() is None
+
+
+def refused(name, shape, view=None):
+    """What an encoder says of images, or of views of them, that it does not take."""
+    with pytest.raises(UserError) as caught:
+        ENCODERS[name].check(Settings(encoder=name).encoder, shape, view)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_encoder_says_which_images_and_views_it_does_not_take():
+    larger = " Larger ones are made of them by image_size=16."
+    assert refused("cnn", (1, 28, 12)) == f"the images have 28x12 pixels: encoder cnn needs at least 16x16.{larger}"
+    assert refused("cnn", (1, 15, 28)) == f"the images have 15x28 pixels: encoder cnn needs at least 16x16.{larger}"
+    assert refused("cnn", (1, 28, 28), (1, 15, 15)) == "encoder cnn needs at least 16 pixels."
+    assert refused("resnet9", (3, 7, 28)).startswith("the images have 7x28 pixels: encoder resnet9 needs at least 8x8.")
+    ENCODERS["cnn"].check(Settings().encoder, (1, 16, 16), (1, 16, 17))
+
+
+def test_views_are_as_wide_as_their_height_makes_them():
+    cnn = Settings(pool="avg").encoder
+    check_view(cnn, (1, 30, 45), 16, "a view")
+    check_view(cnn, (1, 32, 16), 32, "a view")
+    with pytest.raises(UserError, match=r"^a view=30: encoder cnn needs at least 16 pixels\.$"):
+        check_view(cnn, (1, 32, 16), 30, "a view")  # of 30x15 pixels
+
+
+@pytest.mark.parametrize("size", [(8, 11), (28, 28), (29, 45)])
+def test_resnet9_equals_its_plain_layers(size):
+    torch.manual_seed(0)
+    encoder, x = built((2, *size), (0.0,) * 2, (1.0,) * 2, encoder="resnet9", base_channels=4), torch.randn(5, 2, *size)
+    encoder, x = encoder.double(), x.double()
+    layers = [
+        (layer.weight, norm)
+        for layer, norm in itertools.pairwise(m for m in encoder.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d))
+        if isinstance(layer, nn.Conv2d)
+    ]
+    assert [weight.shape[0] for weight, _ in layers] == [4, 8, 8, 8, 16, 16, 16]
+
+    def layer(i, x, pooled=False):
+        weight, norm = layers[i]
+        x = F.conv2d(x, weight, padding=1)
+        x = F.max_pool2d(x, 2) if pooled else x
+        return F.relu(F.batch_norm(x, None, None, norm.weight, norm.bias, training=True))
+
+    h = layer(1, layer(0, x, pooled=True), pooled=True)
+    h = h + layer(3, layer(2, h))
+    h = layer(4, h, pooled=True)
+    h = h + layer(6, layer(5, h))
+    torch.testing.assert_close(encoder.body(x), h.mean((2, 3)))
+    assert encoder.out_dim == 16
+
+
+def test_resnet9_has_as_many_weights_as_it_says():
+    with torch.device("meta"):
+        encoder = built((3, 32, 32), *COLOUR, encoder="resnet9")
+    widths = [3, 64, 128, 128, 128, 256, 256, 256]
+    convolutions = sum(9 * a * b for a, b in itertools.pairwise(widths))
+    assert sum(p.numel() for p in encoder.parameters()) == convolutions + 2 * sum(widths[1:]) == 1_847_360
+    assert encoder.out_dim == 256
 
 
 def test_images_and_views_smaller_than_the_encoders_smallest_are_refused():

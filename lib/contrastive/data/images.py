@@ -86,6 +86,11 @@ class Images:
         """What a network has to know of them."""
         return ImageFormat(tuple(self.train.shape[1:]), self.mean, self.std, len(self.classes))
 
+    @property
+    def kind(self) -> str:
+        """What they are, as far as it decides what suits them: digits, photos (of colours) or grey."""
+        return "digits" if self.handwriting else "grey" if self.train.shape[1] == 1 else "photos"
+
     @cached_property
     def n_labels(self) -> int:
         """How many training images have a label."""

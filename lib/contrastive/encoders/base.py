@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +13,9 @@ from ..augment.operations import normalize
 from ..data.preparation import Preparation
 from ..settings import ENCODERS, EncoderSettings, UserError
 from .transform import array_batches, features_of, file_entries, file_names, picture_batches
+from .weight_files import fit_weights, read_weights
 
+RANDOM, IMAGENET = "random", "imagenet"  # values of initial_weights that are no files
 Name = str | PathLike[str]  # of a file
 
 
@@ -36,6 +39,8 @@ class Encoder(nn.Module):
 
     Parameters: ClassVar[type[EncoderSettings]] = EncoderSettings
     SMALLEST: ClassVar[int] = 8  # pixels on the shorter side of an image
+    CLASSIFIER: ClassVar[tuple[str, ...]] = ()  # how names of layers start that files of weights have beside those here
+    RESIZES: ClassVar[bool] = False  # whether views of any size have as many features, since it brings them to one size
 
     mean: Tensor
     std: Tensor
@@ -83,6 +88,55 @@ class Encoder(nn.Module):
             return features_of(self, array_batches(images, self.preparation))  # type: ignore[arg-type]
         return features_of(self, picture_batches(file_entries(names, self.preparation), self.preparation))
 
+    @classmethod
+    def check(cls, settings: EncoderSettings, shape: tuple[int, ...], view: tuple[int, ...] | None = None) -> None:
+        """Look at whether such an encoder can take images, or views of them.
+
+        Args:
+            settings: its own.
+            shape: of the images that it is made for: channels, height, width.
+            view: of views of them, if these are what is asked about.
+
+        Raises:
+            UserError: when it cannot. Of views, the text goes on after "view_size=8: ".
+        """
+        side, least = min((view or shape)[1:]), cls.SMALLEST
+        if side >= least:
+            return
+        if view:
+            raise UserError(f"encoder {settings.name} needs at least {least} pixels.")
+        raise UserError(
+            f"the images have {shape[1]}x{shape[2]} pixels: encoder {settings.name} needs at least {least}x{least}. "
+            f"Larger ones are made of them by image_size={least}."
+        )
+
+    @classmethod
+    def imagenet_file(cls, settings: EncoderSettings) -> Path:
+        """The file of weights that were trained on ImageNet. Raises: UserError when there are none."""
+        raise UserError(
+            f"parameter initial_weights={IMAGENET}: there are none for encoder {settings.name}. Choose resnet18, "
+            "resnet34, resnet50, efficientnet_lite0, torchvision:NAME or timm:NAME, or give a file."
+        )
+
+    @classmethod
+    def fitted(cls, settings: EncoderSettings, path: Path) -> dict[str, Any]:
+        """Values of its own parameters that are None, by name, where the first weights are those of a file."""
+        return {}
+
+    def adopt(self, settings: EncoderSettings, path: Path) -> None:
+        """Take over the weights of a file: of a run's encoder, with its normalisation, or of the same network by
+        another program. Raises: UserError when they do not fit, which names the first that does not."""
+        state = read_weights(path)
+        if {"mean", "std"} <= state.keys():
+            fit_weights(self, state, (), settings.name, path)
+        else:
+            self.adopt_network(settings, state, path)
+
+    def adopt_network(self, settings: EncoderSettings, state: dict[str, Tensor], path: Path) -> None:
+        """Take over the tensors of a network by another program, and, where it is known, the normalisation that they
+        were trained with. Raises: UserError."""
+        fit_weights(self.body, state, self.CLASSIFIER, settings.name, path)
+
     def first_filters(self) -> Tensor | None:
         """The kernels that see the image itself, out x in x h x w; None where there are none."""
         first = next((layer for layer in self.body.modules() if isinstance(layer, nn.Conv2d)), None)
@@ -102,19 +156,23 @@ def build_encoder(
 def check_view(settings: EncoderSettings, shape: tuple[int, ...], side: int | None, what: str) -> None:
     """Raises: UserError when an encoder for images of that shape cannot take views that are `side` pixels high. what:
     says whose views these are."""
-    smallest, (channels, height, width) = ENCODERS[settings.name].SMALLEST, shape
+    cls, (channels, height, width) = ENCODERS[settings.name], shape
     if side is None or side == height:
         return
 
-    def features(side: int) -> int:
-        view = channels, side, round(side * width / height)
-        with torch.device("meta"):  # without the memory that the network would take
-            return build_encoder(settings, view, (0.0,) * channels, (1.0,) * channels).out_dim
+    def view(side: int) -> tuple[int, ...]:
+        return channels, side, round(side * width / height)
 
-    if side * min(1.0, width / height) < smallest:
-        raise UserError(f"{what}={side}: encoder {settings.name} needs at least {smallest} pixels.")
-    if features(side) != features(height):
-        fit = [s for s in range(max(smallest, height // 2), 2 * height) if features(s) == features(height)]
+    def features(side: int) -> int:
+        with torch.device("meta"):  # without the memory that the network would take
+            return build_encoder(settings, view(side), (0.0,) * channels, (1.0,) * channels).out_dim
+
+    try:
+        cls.check(settings, shape, view(side))
+    except UserError as error:
+        raise UserError(f"{what}={side}: {error}") from None
+    if not cls.RESIZES and features(side) != features(height):
+        fit = [s for s in range(max(cls.SMALLEST, height // 2), 2 * height) if features(s) == features(height)]
         raise UserError(
             f"{what}={side}: the images have {height}x{width} pixels, and encoder {settings.name} has to give as many "
             f"features for views. Use {fit[0]} to {fit[-1]}, or average over places (pool=avg), where it can."

@@ -11,6 +11,7 @@ import pickle
 import re
 import warnings
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -54,11 +55,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return _unwrapped(found, path)
 
 
-def check_file(path: Path) -> None:
-    """Raises: UserError when there is no regular file at `path`."""
+def check_file(path: Path, parameter: str = "weights") -> None:
+    """Raises: UserError when there is no regular file at `path`, which a parameter of that name gave."""
     if not path.is_file():
         what = "is no regular file" if path.exists() else "does not exist"
-        raise UserError(f"weights={path} {what}. Give a file .pth, .pt or .safetensors.")
+        raise UserError(f"{parameter}={path} {what}. Give a file .pth, .pt or .safetensors.")
 
 
 def _unwrapped(found: object, path: Path) -> dict[str, Tensor]:
@@ -95,17 +96,31 @@ def fit_weights(body: nn.Module, state: dict[str, Tensor], dropped: tuple[str, .
     )
     fitting = [key for key in own if key in kept and kept[key].shape == own[key].shape]
     missing = [key for key in own if key not in fitting and not key.endswith(COUNTERS)]
+    wrong = [*missing, *(key for key in kept if key not in own)]
     mismatch = UserError(
-        f"{path} holds weights of another network than {name}: {len(fitting):,} of its {len(own):,} tensors fit. Give "
-        f"a file of {name}, or the name of the network that this file is of."
+        f"{path} holds weights of another network than {name}: {len(fitting):,} of its {len(own):,} tensors fit"
+        f"{_first_wrong(wrong, own, kept)}. Give a file of {name}, or the name of the network that this file is of."
     )
-    if missing or any(key not in own for key in kept):
+    if wrong:
         raise mismatch
     kept._metadata = getattr(state, "_metadata", OrderedDict())  # type: ignore[attr-defined]  # versions of layers
     try:
         body.load_state_dict(kept, strict=False)
     except (RuntimeError, ValueError):
         raise mismatch from None
+
+
+def _first_wrong(wrong: list[str], own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Which tensor is the first that does not fit, and how."""
+    if not wrong:
+        return ""
+    key = wrong[0]
+    if key not in given:
+        return f"; {key} is missing"
+    if key not in own:
+        return f"; {key} is not part of it"
+    there, needed = ("x".join(map(str, of[key].shape)) or "a number" for of in (given, own))
+    return f"; {key} is {there} and has to be {needed}"
 
 
 # --- Caches of other libraries ------------------------------------------------------------------------------------

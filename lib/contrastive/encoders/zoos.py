@@ -60,8 +60,57 @@ def absent(name: str, path: Path | str, command: str) -> UserError:
     """The error for weights that are not on this disk."""
     return UserError(
         f"the weights of {name} are not on this disk (looked for {path}), and nothing is downloaded unasked. Get them "
-        f'once, with a network: python -c "{command}"; or give them as weights=FILE.'
+        f'once, with a network: python -c "{command}"; or give a file of them.'
     )
+
+
+# --- All of them --------------------------------------------------------------------------------------------------
+
+
+def check_name(name: str) -> tuple[str, str]:
+    """Library, empty for EfficientNet-Lite0, and name within it. Raises: UserError for an unknown name, or a library
+    that is not installed."""
+    library, colon, inner = name.partition(":")
+    if name == LITE0:
+        need(LITE0_CODE, LITE0, "imagenet")
+        return "", name
+    if library == "torchvision" and colon:
+        if inner not in torchvision_names():
+            raise unknown(inner, torchvision_names(), "torchvision.models.list_models() lists those of torchvision.")
+        return library, inner
+    if library == "timm" and colon:
+        timm_config(inner)
+        return library, inner
+    options = [LITE0, *(f"torchvision:{known}" for known in torchvision_names())]
+    raise unknown(name, options, f"Choose {LITE0}, torchvision:NAME or timm:NAME.")
+
+
+def find(name: str, given: Path | None = None) -> Path:
+    """The file of a network's weights: the one given, or what its package brings or its library downloaded before.
+    Raises: UserError."""
+    library, inner = check_name(name)
+    if given is not None:
+        return given
+    return find_lite0() if not library else find_torchvision(inner) if library == "torchvision" else find_timm(inner)
+
+
+def build(name: str, path: Path | None, size: int | None) -> Network:
+    """A network without its classifier, with the weights of a file, or with random ones. Raises: UserError.
+
+    size: pixels of its images, if they are not as `usual_size` tells.
+    """
+    library, inner = check_name(name)
+    if not library:
+        return build_lite0(path, size)
+    return build_torchvision(inner, path) if library == "torchvision" else build_timm(inner, path, size)
+
+
+def usual_size(name: str, path: Path) -> int:
+    """Pixels of the images that these weights of a network were trained with, or do well with. Raises: UserError."""
+    library, inner = check_name(name)
+    if not library:
+        return LITE0_SIZE
+    return _preset(inner, path).crop_size[0] if library == "torchvision" else timm_config(inner).input_size[-1]
 
 
 # --- EfficientNet-Lite0 -------------------------------------------------------------------------------------------
@@ -80,15 +129,16 @@ def find_lite0() -> Path:
     return found[0]
 
 
-def build_lite0(path: Path, size: int | None) -> Network:
+def build_lite0(path: Path | None, size: int | None) -> Network:
     """EfficientNet-Lite0 (1905.11946, without squeeze-and-excitation and swish), 1,280 features. Raises: UserError."""
     need(LITE0_CODE, LITE0, "imagenet")
     from efficientnet_lite_pytorch import EfficientNet
 
-    state, size = read_weights(path), size or LITE0_SIZE
+    size = size or LITE0_SIZE
     body = EfficientNet.from_name("efficientnet-lite0", image_size=size)  # whose padding depends on it
     body._fc, body._dropout = nn.Identity(), nn.Identity()
-    fit_weights(body, state, ("_fc.",), LITE0, path)
+    if path is not None:
+        fit_weights(body, read_weights(path), ("_fc.",), LITE0, path)
     return Network(body, LITE0_SIZE, LITE0_MEAN, LITE0_STD)
 
 
@@ -102,13 +152,9 @@ def torchvision_names() -> list[str]:
     return models.list_models(module=models)
 
 
-def find_torchvision(name: str, weights: Path | None) -> Path:
-    """The weights' file: the one given, or of those that torchvision knows the usual ones, or others that are on the
-    disk. Raises: UserError."""
-    if name not in torchvision_names():
-        raise unknown(name, torchvision_names(), "torchvision.models.list_models() lists those of torchvision.")
-    if weights is not None:
-        return weights
+def find_torchvision(name: str) -> Path:
+    """The weights' file: of those that torchvision knows the usual ones, or others that are on the disk. Raises:
+    UserError."""
     found = [hub_file(known.url) for known in _torchvision_weights(name)]
     if (first := next((path for path in found if path.is_file()), None)) is None:
         command = f"import torchvision; torchvision.models.get_model('{name}', weights='DEFAULT')"
@@ -125,14 +171,19 @@ def _torchvision_weights(name: str) -> list[Any]:
     return [known.DEFAULT, *(other for other in known if other is not known.DEFAULT)]
 
 
-def build_torchvision(name: str, path: Path, size: int | None) -> Network:
+def _preset(name: str, path: Path | None) -> Any:
+    """What images have to be for the weights of that file: of those that torchvision knows, or else as for the usual
+    ones."""
+    weights = _torchvision_weights(name)
+    return next((known for known in weights if path and hub_file(known.url).name == path.name), weights[0]).transforms()
+
+
+def build_torchvision(name: str, path: Path | None) -> Network:
     """One of torchvision's classifiers without its last layer. Raises: UserError."""
     from torchvision import models
 
-    weights = _torchvision_weights(name)
-    preset = next((known for known in weights if hub_file(known.url).name == path.name), weights[0]).transforms()
+    preset, options = _preset(name, path), {}
     (own,) = preset.crop_size
-    state, options = read_weights(path), {}
     if name in ("googlenet", "inception_v3"):  # trained with another normalisation, which they do themselves
         options = {"transform_input": True, "aux_logits": False, "init_weights": False}
     elif name.startswith("vit_"):
@@ -142,7 +193,8 @@ def build_torchvision(name: str, path: Path, size: int | None) -> Network:
     classifier, _ = layers[-1]
     above, _, last = classifier.rpartition(".")
     setattr(body.get_submodule(above), last, nn.Identity())
-    fit_weights(body, state, (f"{classifier}.", *AUXILIARY), f"torchvision:{name}", path)
+    if path is not None:
+        fit_weights(body, read_weights(path), (f"{classifier}.", *AUXILIARY), f"torchvision:{name}", path)
     return Network(body, own, tuple(preset.mean), tuple(preset.std))
 
 
@@ -164,11 +216,9 @@ def timm_config(name: str) -> Any:
     return known
 
 
-def find_timm(name: str, weights: Path | None) -> Path:
-    """The weights' file: the one given, or what timm downloaded before. Raises: UserError."""
+def find_timm(name: str) -> Path:
+    """The weights' file that timm downloaded before. Raises: UserError."""
     known = timm_config(name)
-    if weights is not None:
-        return weights
     names = (known.hf_hub_filename,) if known.hf_hub_filename else HUB_FILES
     if known.hf_hub_id and (found := huggingface_file(known.hf_hub_id, names)) is not None:
         return found
@@ -179,14 +229,26 @@ def find_timm(name: str, weights: Path | None) -> Path:
     raise absent(f"timm:{name}", place, f"import timm; timm.create_model('{name}', pretrained=True)")
 
 
-def build_timm(name: str, path: Path, size: int | None) -> Network:
+def build_timm(name: str, path: Path | None, size: int | None) -> Network:
     """One of timm's networks without its classifier; DINOv2 (2304.07193) is among them. Raises: UserError.
 
     By timm's own loading, which also fits positions to another size; strictly, with as many classes as the file has.
     """
-    known, state = timm_config(name), read_weights(path)
+    known, state = timm_config(name), {} if path is None else read_weights(path)
     own, size = known.input_size[-1], size or known.input_size[-1]
     options: dict[str, Any] = {"img_size": size} if known.fixed_input_size and size != own else {}
+    if path is None:
+        import timm
+
+        try:
+            with offline():
+                network: Any = timm.create_model(name, pretrained=False, num_classes=0, **options)
+        except Exception as error:  # each network refuses a size in its own way
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(
+                f"timm:{name} does not take images of {size} pixels ({why}). Set input_size={own}."
+            ) from None
+        return Network(network, own, tuple(known.mean), tuple(known.std))
     first = known.classifier if isinstance(known.classifier, str) else next(iter(known.classifier or ()), "")
     head = state.get(f"{first}.weight")
     body = None

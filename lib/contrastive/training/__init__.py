@@ -4,13 +4,6 @@
 """
 
 from .loop import begin_epoch, check_fits, initial_method, parameter_count, start, train
-from .resolution import (
-    FITTED,
-    check_evaluation,
-    check_report,
-    check_validation,
-    n_labels_beside_validation,
-    resolve,
-    transfer_images,
-)
+from .requests import check_evaluation, check_report, check_validation, n_labels_beside_validation, transfer_images
+from .resolution import FITTED, SHRINKING, resolve
 from .runs import Run, load_encoder, load_method, pretrain, run_folder, untrained_method

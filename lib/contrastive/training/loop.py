@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from ..augment import ViewMaker
 from ..data import ImageFormat, read_images, split
-from ..encoders import build_encoder, check_view
+from ..encoders import build_encoder, check_view, load_initial_weights
 from ..encoders.general import GeneralEncoder
 from ..methods import Batch, Method, Output, Progress, build_method
 from ..processor import keep_freed_memory
@@ -222,7 +222,8 @@ def start(
     keep_freed_memory()
     device = torch.device(settings.runtime.device)
     check_images_fit(data, device)
-    method = initial_method(settings, image_format, encoder if isinstance(encoder, GeneralEncoder) else None)
+    general = encoder if isinstance(encoder, GeneralEncoder) else None
+    method = initial_method(settings, image_format, general, continued=encoder is None)
     if encoder is not None:
         method.encoder.load_state_dict(encoder.state_dict())
     for view in method.views():
@@ -256,15 +257,27 @@ def check_fits(settings: Settings) -> None:
             state.step = 0  # an epoch may have one only
 
 
-def initial_method(settings: Settings, image_format: ImageFormat, general: GeneralEncoder | None = None) -> Method:
-    """The method with the random weights that training starts from, on the CPU; or around a copy of a network that
-    others trained, all of whose weights can be trained."""
+def initial_method(
+    settings: Settings, image_format: ImageFormat, general: GeneralEncoder | None = None, continued: bool = False
+) -> Method:
+    """The method with random weights, which the seed decides, on the CPU.
+
+    Args:
+        settings: resolved ones.
+        image_format: of the images.
+        general: a network that others trained, of which a copy takes the encoder's place; all its weights can be
+            trained.
+        continued: whether the encoder has the first weights that the settings name, if these are not random.
+    """
     f = image_format
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.runtime.seed)
         if general is not None:
             return build_method(copy.deepcopy(general).cpu().requires_grad_(True), settings, f.n_classes)
-        return build_method(build_encoder(settings.encoder, f.shape, f.mean, f.std), settings, f.n_classes)
+        encoder = build_encoder(settings.encoder, f.shape, f.mean, f.std)
+        if continued:
+            load_initial_weights(encoder, settings.encoder)
+        return build_method(encoder, settings, f.n_classes)
 
 
 def parameter_count(module: Any) -> int:

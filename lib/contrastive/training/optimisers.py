@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..settings import OPTIMISERS, OptimiserSettings, UserError
 from ..settings.registry import Registry
+from .lars import LARS
 
 Groups = list[dict[str, Any]]
 
@@ -26,8 +27,16 @@ def adamw(groups: Groups, settings: OptimiserSettings, on_gpu: bool) -> torch.op
 
 @OPTIMISERS.register("sgd")
 def sgd(groups: Groups, settings: OptimiserSettings, on_gpu: bool) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with a momentum of 0.9."""
+    """Stochastic gradient descent with a momentum of 0.9. PyTorch's ways that are not fused read a learning rate that
+    is a tensor, for which they wait for the device."""
     return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, fused=True)
+
+
+@OPTIMISERS.register("lars")
+def lars(groups: Groups, settings: OptimiserSettings, on_gpu: bool) -> torch.optim.Optimizer:
+    """LARS (1708.03888) with a momentum of 0.9 and a trust coefficient of 0.001. Groups that no weight decay is for,
+    such as biases and norms, are not adapted, unless they say `adapted` themselves."""
+    return LARS([{"adapted": group["decay_share"] != 0, **group} for group in groups], lr=settings.lr)
 
 
 def build_optimiser(groups: Groups, settings: OptimiserSettings, device: torch.device) -> torch.optim.Optimizer:

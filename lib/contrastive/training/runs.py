@@ -13,6 +13,7 @@ from ..data import ImageFormat, Images, split
 from ..data.picture import BACKGROUNDS
 from ..data.preparation import FITS, Preparation
 from ..encoders import Encoder, build_encoder
+from ..encoders.initial import ENCODER
 from ..methods import Method
 from ..settings import ENCODERS, EncoderSettings, Settings, UserError, digest, runs_root
 from ..storage.cache import memo
@@ -23,7 +24,7 @@ from .loop import Epoch, Training, initial_method, start, train
 from .resolution import resolve
 from .state import LoopState
 
-ENCODER, HISTORY = "encoder.safetensors", "history.jsonl"
+HISTORY = "history.jsonl"
 FORMAT = 2  # of an encoder's metadata; 1 had a digest of the code
 BROKEN_ENCODER = (RuntimeError, LookupError, TypeError, ValueError, AttributeError)
 
@@ -203,7 +204,7 @@ def load_encoder(source: Run | Path | str) -> Encoder:
         source: the run, its folder, or its `encoder.safetensors`.
 
     Raises:
-        UserError: when there is no such file or it is damaged.
+        UserError: when there is no such file or it is damaged, or a package is missing that brings the network.
     """
     path = encoder_file(source)
     metadata, tensors = read_encoder(path)
@@ -216,14 +217,20 @@ def load_encoder(source: Run | Path | str) -> Encoder:
         if {k: t.dtype for k, t in encoder.state_dict().items()} != {k: t.dtype for k, t in tensors.items()}:
             raise TypeError("other tensors")
         encoder.load_state_dict(tensors, assign=True)
+        if any(buffer.is_meta for buffer in encoder.buffers()):  # which files do not hold: a network makes them
+            encoder = build_encoder(settings, shape, mean, std)
+            encoder.load_state_dict(tensors)
         encoder.preparation, encoder.run_identity = saved_preparation(metadata), metadata["identity"]
+    except UserError as error:  # a library or a plug-in is not there
+        raise UserError(f"{path} cannot be used here: {error}") from None
     except BROKEN_ENCODER as error:
         raise DamagedError(f"{path} does not hold the encoder that it tells of ({type(error).__name__}).") from None
     return encoder.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def untrained_method(run: Run) -> Method:
-    """The whole method of a run with the random weights that its training started from, on the CPU."""
+    """The whole method of a run with random weights, on the CPU: those that its training started from, unless the
+    encoder was given others."""
     metadata, tensors = read_encoder(run.folder / ENCODER)
     mean, std = (tuple(tensors[name].tolist()) for name in ("mean", "std"))
     return initial_method(run.settings, ImageFormat(tuple(metadata["shape"]), mean, std, metadata["n_classes"]))

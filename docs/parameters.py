@@ -11,7 +11,7 @@ from contrastive.settings.model import CHOICES, FIXED, ORDER
 from .markdown import table
 
 PACKAGE = "contrastive."  # plug-ins that happen to be installed are not of this project
-BASES = {"encoder": EncoderSettings, "method": MethodSettings}
+BASES: dict[str, type[Component]] = {"encoder": EncoderSettings, "method": MethodSettings}
 SUITS = {
     "simclr": "the recipe of the SimCLR paper, as written",
     "handwriting": "digits and letters: never mirrored, slightly turned and slanted, strokes of other widths",
@@ -30,10 +30,14 @@ def parameters() -> str:
         about = "" if component in BASES else " ".join((base.__doc__ or "").partition("\n\n")[0].split())
         names = ", ".join(f"`{name}`" for name in sorted(classes))
         parts += [f"### {component.capitalize()}", about or f"One of {names}.", _fields(base, component)]
-        for name, cls in sorted(classes.items()):
+        seen: list[type[Component]] = []
+        for cls in (classes[name] for name in sorted(classes) if name):
+            if cls in seen:
+                continue
+            seen.append(cls)
             own = _fields(cls, component, set(base.model_fields))
-            if component in BASES:
-                parts += [f"With `{component}={name}`:", own] if own else [f"`{component}={name}` has no others."]
+            named = " or ".join(f"`{component}={name}`" for name in sorted(classes) if classes[name] is cls)
+            parts += [f"With {named}:", own] if own else [f"{named} has no others."]
     return "\n\n".join(parts)
 
 

@@ -20,7 +20,8 @@ from .made_up import tiny_general
 SMOKE = Settings(
     preset="smoke", epochs=2, base_channels=4, budgets=(50, 200), supervised_steps=10, general="none"
 )  # fmt: skip
-GENERAL = {"general", "general_own", "general_finetuned"}  # arms of a network that others trained
+# Arms of a network that others trained, or of weights that a run goes on from
+GENERAL = {"general", "general_own", "general_finetuned", "initial_encoder"}
 
 
 def measured(settings):
@@ -120,7 +121,8 @@ def test_few_labels_and_one_class_of_test_images_are_measured_as_well(monkeypatc
 def test_a_full_evaluation_measures_every_arm(monkeypatch):
     monkeypatch.setattr(arms, "COMPONENTS", 20)
     monkeypatch.setattr(evaluator, "general_network", lambda *args: tiny_general())
-    settings = SMOKE.replace(evaluation="full", transfer="digits", budgets=(50, 200))
+    before = pretrain(SMOKE.replace(epochs=1), progress=False).folder
+    settings = SMOKE.replace(evaluation="full", transfer="digits", budgets=(50, 200), initial_weights=str(before))
     evaluation, metrics = measured(settings)
     for arm in ARMS.values():
         assert 10 < metrics[f"{arm.id}_accuracy@50"] <= 100, arm

@@ -15,7 +15,8 @@ from torch import nn
 
 from contrastive import UserError
 from contrastive.encoders import zoos
-from contrastive.encoders.general import general_encoder, locate, resized, why_no_general
+from contrastive.encoders.general import general_encoder, locate, why_no_general
+from contrastive.encoders.squares import resized
 from contrastive.encoders.weight_files import hub_file, read_weights
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -76,7 +77,7 @@ def test_efficientnet_sees_enlarged_images_with_its_authors_normalisation():
     assert (encoder.out_dim, encoder.size, encoder.training) == (1280, 64, False)
     assert not any(p.requires_grad for p in encoder.parameters())
     whole = EfficientNet.from_name("efficientnet-lite0", image_size=64).eval()
-    whole.load_state_dict(torch.load(locate("efficientnet_lite0").file, weights_only=True))
+    whole.load_state_dict(torch.load(locate("efficientnet_lite0"), weights_only=True))
     x = (F.interpolate(IMAGES.float(), (64, 64), mode="bicubic") - 127) / 128
     found = encoder(encoder.prepare(IMAGES))
     torch.testing.assert_close(found, whole.extract_features(x).mean((2, 3)), atol=2e-3, rtol=1e-3)
@@ -150,6 +151,8 @@ def test_a_network_of_timm_has_its_own_size_and_takes_others(tmp_path):
     small = general_encoder(f"timm:{name}", str(tmp_path / "net.safetensors"), 96)
     assert small.body.pos_embed.shape[1] == 1 + 6 * 6
     assert "size=8" in reason(f"timm:{name}", str(tmp_path / "net.safetensors"), 8)  # less than a patch
+    said = reason(f"timm:{name}", str(tmp_path / "net.safetensors"), 100)
+    assert said == f"timm:{name} cuts images into patches of 16 pixels, and 100 is no multiple. Leave the size out."
 
 
 def test_a_network_tells_another_from_itself_by_its_identity(weights, tmp_path):

@@ -62,7 +62,10 @@ def test_the_grid_in_the_documentation_is_whole(tmp_path):
             {"claims": [{"say": "x", "better": {"judged_on": "z"}, "worse": {"temperature": 1.0}}]},
             "a claim is judged on z, but features has h",
         ),
-        ({"base": {**TINY_RUN, "method": "byol"}}, "temperature=0.5 belongs to method simclr, mocov2, mocov3, supcon or"),
+        (
+            {"base": {**TINY_RUN, "method": "byol"}},
+            "temperature=0.5 belongs to method simclr, mocov2, mocov3, supcon or",
+        ),
         ({"base": {**TINY_RUN, "encoder": "resnet18"}}, "base_channels=2 belongs to encoder cnn or resnet9, and"),
         ({"vary": {"method": ["simclr", "byoll"]}}, "point method byoll: unknown method 'byoll'. Did you mean 'byol'?"),
         ({"vary": {"temperature": []}}, "vary.temperature: list should have at least 1 item"),
@@ -138,7 +141,9 @@ def test_a_base_loses_what_belongs_to_a_method_or_an_encoder_that_was_chosen_aga
     }
     # What the command line says of the new one stays
     assert load_grid(path, {"method": "mocov2", "temperature": "0.3"}).base["temperature"] == "0.3"
-    with pytest.raises(UserError, match="belongs to method simclr, mocov2, mocov3, supcon or swav, and byol was chosen"):
+    with pytest.raises(
+        UserError, match="belongs to method simclr, mocov2, mocov3, supcon or swav, and byol was chosen"
+    ):
         grid_points(load_grid(path, {"method": "byol", "temperature": "0.3"}))
     with pytest.raises(UserError, match="Did you mean 'byol'"):
         load_grid(path, {"method": "byoll"})
@@ -166,7 +171,10 @@ ABLATIONS = ("left_out", "temperature", "width", "batch_epochs", "n_images")
         ({}, {}),
         ({"method": "byol"}, {"temperature": "l2_normalize=True belongs to method simclr, and byol was chosen"}),
         ({"method": "mocov2"}, {"temperature": "l2_normalize=True belongs to method simclr, and mocov2 was chosen"}),
-        ({"encoder": "resnet18"}, {"width": "base_channels=4 belongs to encoder cnn or resnet9, and resnet18 was chosen"}),
+        (
+            {"encoder": "resnet18"},
+            {"width": "base_channels=4 belongs to encoder cnn or resnet9, and resnet18 was chosen"},
+        ),
     ],
     ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else "",
 )

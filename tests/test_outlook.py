@@ -152,7 +152,7 @@ def test_what_was_computed_before_and_is_only_read_does_not_count(small):
 def test_looking_through_another_network_tells_nothing_of_others(small):
     report = Outlook(*small, NAMES)
     Clock(report, "01_pretrain").show("seed 0", 5.0)
-    looking = report.work["02_linear_eval"]["features by "] = outlook.Work([7.0] * 100)
+    looking = report.work["02_linear_eval"]["features by "] = outlook.Work([7.0] * 100, apart=True)
     clock = Clock(report, "02_linear_eval")
     clock.show("features by mobilenetv3", *[0.5] * 30)  # of images to learn from; then of others to be judged
     clock.show("features by mobilenetv3", *[0.5] * 10)

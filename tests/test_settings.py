@@ -85,8 +85,14 @@ def test_a_mistake_is_one_line_that_names_the_parameter(given, said):
             "parameter queue_size=64 belongs to method mocov2, and simclr was chosen. Leave it out, or choose "
             "method=mocov2.",
         ),
-        ({"method": "supervised", "head": "mlp"}, "head=mlp belongs to method simclr, mocov2 or supcon, and supervised was"),
-        ({"stem": "small"}, "parameter stem=small belongs to encoder resnet18, resnet34 or resnet50, and cnn was chosen."),
+        (
+            {"method": "supervised", "head": "mlp"},
+            "head=mlp belongs to method simclr, mocov2 or supcon, and supervised was",
+        ),
+        (
+            {"stem": "small"},
+            "parameter stem=small belongs to encoder resnet18, resnet34 or resnet50, and cnn was chosen.",
+        ),
         (
             {"encoder": "resnet18", "base_channels": 8},
             "base_channels=8 belongs to encoder cnn or resnet9, and resnet18 was chosen",

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..data import Images
-from ..encoders import Encoder
+from ..encoders import RANDOM, Encoder
 from ..encoders.general import GeneralEncoder
 from ..methods import Method
-from ..settings import Settings
+from ..settings import Settings, UserError
+from ..storage.files import say
+from ..training import initial_method
 from .general import general_features
 from .probes import embed
 from .wavelets import SCATTERED_UP_TO, scattering
@@ -22,8 +25,8 @@ COMPONENTS = 100
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: a run's method and encoder, the encoder with the weights that training started from, a network
-    that was pretrained on other images, if there is one, the images, and which of them (int64) were pretrained on."""
+    """What is evaluated: a run's method and encoder, the encoder with random weights, a network that was pretrained on
+    other images, if there is one, the images, and which of them (int64) were pretrained on."""
 
     settings: Settings
     images: Images
@@ -37,6 +40,17 @@ class Subject:
     def device(self) -> str:
         """Where it is computed."""
         return self.settings.runtime.device
+
+    @cached_property
+    def initial_encoder(self) -> Encoder | None:
+        """The encoder with the weights that the run was given to start from; None if these were random, or are gone."""
+        if self.settings.encoder.initial_weights == RANDOM:
+            return None
+        try:
+            return initial_method(self.settings, self.images.format, continued=True).encoder.to(self.device)
+        except UserError as error:
+            say(f"the encoder before pretraining is not measured: {error}")
+            return None
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,12 @@ def _principal(subject: Subject) -> Features:
     return lambda x: torch.from_numpy(pca.transform(pixels(x).numpy())).float().to(subject.device)
 
 
+def _initial(subject: Subject) -> Features:
+    encoder = subject.initial_encoder
+    assert encoder is not None
+    return lambda x: embed(encoder, x)
+
+
 def _general(subject: Subject) -> Features:
     network = subject.general
     assert network is not None
@@ -114,6 +134,8 @@ _ALL = (
         labels=lambda s: {}, roles=("scratch", "corrupted", "index")),
     Arm("supervised_plain", "same network from scratch, not augmented", "the same network from scratch, not augmented",
         "orange", "v", dashed=True, labels=lambda s: {"augmented": False}, roles=("scratch",)),
+    Arm("initial_encoder", "before pretraining, frozen + linear", "the encoder before pretraining", "green", "s",
+        features=_initial, serves=lambda s: s.initial_encoder is not None, roles=("control",)),
     Arm("random_encoder", "random, frozen + linear", "the random encoder", "green", "D",
         features=lambda s: lambda x: embed(s.random_encoder, x),
         roles=("control", "corrupted", "transferred", "index")),

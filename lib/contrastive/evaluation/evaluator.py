@@ -1,6 +1,7 @@
 """What a run's features are worth: probes over label budgets, beside their controls."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -43,8 +44,11 @@ def measuring_version() -> list[int]:
     return [EvaluationSettings.VERSION, METHODS["supervised"].Parameters.VERSION]
 
 
-def evaluate(run: Run, images: Images, progress: bool = True) -> Evaluation:
-    """Measure a run's frozen encoder and its controls on the judged images; or load what was measured before."""
+def evaluate(run: Run, images: Images, progress: bool = True, only: Sequence[str] = ()) -> Evaluation:
+    """Measure a run's frozen encoder and its controls on the judged images; or load what was measured before.
+
+    only: arms, if not all are wanted, nor what is measured beside them, such as nearest neighbours.
+    """
     settings, encoder = run.settings.evaluation, load_encoder(run)
     runtime = run.settings.runtime
     general = general_network(settings, images, runtime.device, runtime.precision)
@@ -56,10 +60,11 @@ def evaluate(run: Run, images: Images, progress: bool = True) -> Evaluation:
         "general": None if general is None else general.identity,
         # other data may come to have that name
         "transfer": None if settings.transfer is None else transfer_images(run.settings).sha256,
+        **({"only": sorted(only)} if only else {}),
     }
 
     def compute() -> dict[str, object]:
-        found = _evaluate(run, images, general, progress)
+        found = _evaluate(run, images, general, progress, only)
         values = {f"values/{name}": tensor for name, tensor in found.values.items()}
         rows = [list(astuple(row)) for row in found.rows]
         facts = ("headline", "seconds", "encoder_unchanged", "probabilities", "costs")
@@ -70,21 +75,24 @@ def evaluate(run: Run, images: Images, progress: bool = True) -> Evaluation:
     return Evaluation(values=values, rows=[Row(*row) for row in kept.pop("rows")], **kept)
 
 
-def _evaluate(run: Run, images: Images, general: GeneralEncoder | None, progress: bool) -> Evaluation:
+def _evaluate(
+    run: Run, images: Images, general: GeneralEncoder | None, progress: bool, only: Sequence[str]
+) -> Evaluation:
     started = time.perf_counter()
     keep_freed_memory()
-    evaluator = Measurement(run, images, general, progress)
-    before = hash_tensors(evaluator.subject.encoder.state_dict())
-    evaluator.probe_arms()
-    evaluator.neighbours()
-    evaluator.labelled_arms()
-    evaluator.held_apart()
-    evaluator.majority()
-    if evaluator.full:
-        evaluator.corruptions()
-    if run.settings.evaluation.transfer is not None:
-        evaluator.transfer()
-    e = evaluator
+    e = Measurement(run, images, general, progress, only)
+    before = hash_tensors(e.subject.encoder.state_dict())
+    e.probe_arms()
+    if not only:
+        e.neighbours()
+    e.labelled_arms()
+    if not only:
+        e.held_apart()
+    e.majority()
+    if e.full and not only:
+        e.corruptions()
+    if run.settings.evaluation.transfer is not None and not only:
+        e.transfer()
     unchanged = hash_tensors(e.subject.encoder.state_dict()) == before
     spent = time.perf_counter() - started
     return Evaluation(e.rows, e.headline, e.probabilities, e.values, e.costs, spent, unchanged)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..data import Images
-from ..encoders import Encoder
+from ..encoders import RANDOM, Encoder
 from ..encoders.general import GeneralEncoder
 from ..methods.supervised import Supervised
 from ..settings import RunError, Settings
@@ -106,6 +106,7 @@ def recipe(settings: Settings, n: int, pretrained: Encoder | None, augmented: bo
         weight_decay=WEIGHT_DECAY, batch_size=batch, epochs=math.ceil(steps / (n // batch)), schedule="cosine",
         warmup_epochs=min(WARMUP_STEPS, steps // 5) / (n // batch), n_images=max(n, 2), view_size=None,
         augment=settings.views.augment if augmented else "none", second_augment=None,
+        local_views=None, local_view_size=None, local_augment=None, initial_weights=RANDOM, initial_sha256=None,
         precision="float32" if general and settings.runtime.device == "cpu" else settings.runtime.precision,
     )  # fmt: skip
     return own, steps

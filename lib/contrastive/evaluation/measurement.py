@@ -33,9 +33,11 @@ USUAL_K = 20  # neighbours
 
 
 class Measurement:
-    """One run's evaluation on its way: each method adds to `rows` and `values`."""
+    """One run's evaluation on its way: each method adds to `rows` and `values`. only: arms, if not all are wanted."""
 
-    def __init__(self, run: Run, images: Images, general: GeneralEncoder | None, progress: bool):
+    def __init__(
+        self, run: Run, images: Images, general: GeneralEncoder | None, progress: bool, only: Sequence[str] = ()
+    ):
         self.settings, self.images, self.progress = run.settings, images, progress
         self.seed, self.device = run.settings.runtime.seed, run.settings.runtime.device
         self.budgets, self.full = run.settings.evaluation.budgets or (), run.settings.evaluation.level == "full"
@@ -46,7 +48,8 @@ class Measurement:
             run.settings, images, self.judging.splits().pretrain, load_method(run).to(self.device),
             load_encoder(run).to(self.device), untrained_method(run).encoder.to(self.device), general,
         )  # fmt: skip
-        self.arms = [arm for arm in ARMS.values() if (self.full or not arm.full) and arm.serves(self.subject)]
+        wanted = [arm for arm in ARMS.values() if (arm.id in only if only else self.full or not arm.full)]
+        self.arms = [arm for arm in wanted if arm.serves(self.subject)]
         self.rows: list[Row] = []
         self.values: dict[str, Tensor] = {}
         self.costs: dict[str, float] = {}

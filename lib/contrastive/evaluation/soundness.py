@@ -61,6 +61,9 @@ def history_checks(method: Method, last: Epoch, batch_size: int) -> list[dict[st
             seen, expected = (f"{100 * x:.1f}" for x in (last[name], least))
             said = f"more than {expected} %; chance is {100 * chance:.1f} %"
             checks.append(check(logged.label, last[name] > least, f"{seen} {logged.unit}", said))
+        if logged.least is not None:
+            passed, expected = last[name] > logged.least, f"more than {logged.show(logged.least)}"
+            checks.append(check(logged.label, passed, logged.show(last[name]), expected))
     return checks
 
 

@@ -6,6 +6,8 @@ from . import (
     data_section,
     label_lists,
     map_section,
+    method_answer,
+    method_section,
     plots,
     pretraining,
     protocol,

@@ -13,6 +13,7 @@ from .ways import WAYS, Way, advised, best_way, clear, copies_explain, says_noth
 
 IN_WORDS = {
     "general": "ImageNet features",
+    "initial_encoder": "the encoder before your own pretraining",
     "linear": "your own pretraining",
     "finetuned": "fine-tuning after your own pretraining",
     "general_own": "ImageNet features joined with your own pretraining",
@@ -23,6 +24,7 @@ OWN = ("linear", "finetuned")  # by pretraining on one's own images alone
 ASKED_FOR = ("scratch", "general", "linear")  # what people want to see side by side
 VERDICTS = {
     "general": "Take ImageNet features",
+    "initial_encoder": "No: take the encoder as it was before pretraining",
     "linear": "Yes: pretrain on your own images",
     "finetuned": "Yes: pretrain on your own images, then fine-tune",
     "general_own": "Take ImageNet features and pretrain on your own images",

@@ -100,7 +100,7 @@ def sparkline(metrics: dict[str, Any]) -> dict[str, str]:
     """Label-budget curves as the `points` of SVG polylines, on the figure's logarithmic axes."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for arm in with_role("index")[::-1]:  # the first on top
-        keys = [key for name in metrics if (key := Key.parse(name)).arm == arm and key.metric == "accuracy"]
+        keys = [key for name in metrics if (key := Key.parse(name)) == Key("accuracy", arm, key.labels)]
         budgets = sorted(key.labels for key in keys if key.labels is not None)
         errors = [max(100 - metrics[str(Key("accuracy", arm, n))]["mean"], 0.01) for n in budgets]
         curves[arm] = [(math.log(n), math.log(error)) for n, error in zip(budgets, errors, strict=True)]

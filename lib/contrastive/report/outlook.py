@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +11,11 @@ from torch import nn
 from ..data import Images, headline_labels, n_folds
 from ..encoders import build_encoder
 from ..encoders.general import why_no_general
-from ..evaluation.arms import ARMS, MOST_GENERAL
+from ..evaluation.arms import ARMS, MOST_GENERAL, SCRATCH
 from ..evaluation.labelled import middle_and_headline, network_budgets, recipe
 from ..settings import Settings, grid_names
 from ..storage.files import DamagedError, read_lines
+from ..sweeps.comparison import ALONE, RUNS, entries
 from ..sweeps.grids import load_grid
 from ..sweeps.runner import ablation_overrides
 from ..training import run_folder
@@ -33,12 +34,13 @@ THINNER = 0.75  # a network of half the channels takes 0.5 ** THINNER of the tim
 
 @dataclass
 class Work:
-    """Work of one kind: what each of its parts is worth, in views, in their order; how many are done; and the seconds
-    of a view, once parts of this kind were seen."""
+    """Work of one kind: what each of its parts is worth, in views, in their order; how many are done; the seconds of a
+    view, once parts of this kind were seen; and whether that tells nothing of other kinds."""
 
     parts: Sequence[float]
     done: int = 0
     pace: float = 0.0
+    apart: bool = False
 
     def left(self, pace: float) -> float:
         """The seconds that are left, at so many a view where this kind's own pace is not known."""
@@ -67,9 +69,14 @@ class Outlook:
         self.work: dict[str, dict[str, Work]] = {name: {} for name in notebooks}
         if "02_linear_eval" in notebooks:
             networks = _networks(settings, images) * len(seeds)
-            self.work["02_linear_eval"] = {NETWORK: Work(networks), GENERAL: Work(_general(settings, images))}
+            self.work["02_linear_eval"] = {
+                NETWORK: Work(networks),
+                GENERAL: Work(_general(settings, images), apart=True),  # it is of another network
+            }
         if "03_ablations" in notebooks:
             self.work["03_ablations"] = _grids(settings)
+        if "04_methods" in notebooks:
+            self.work["04_methods"] = _methods(settings, images)
         for name in [name for name in notebooks if name in PRETRAINING][:1]:
             self.work[name][EPOCH] = Work([epoch] * epochs)
         self.pace: float | None = None  # seconds of a view
@@ -103,6 +110,8 @@ class Outlook:
         work.done += new
         if begins:  # what is done by now was so before
             self._began, self._views, self._since[notebook] = elapsed, 0.0, elapsed
+        elif parts and not any(parts):  # they had been done before
+            self._began, self._views = elapsed, 0.0
         elif parts:
             self._since[notebook] = elapsed
             self._learn_pace(work, kind, elapsed, sum(parts))
@@ -110,12 +119,12 @@ class Outlook:
     def _learn_pace(self, work: Work, kind: str, elapsed: float, views: float) -> None:
         """Learn from views that have been done since the step began, or since the last that was only read."""
         pace = (elapsed - self._began) / (self._views + views)
-        if kind not in (EPOCH, GENERAL) and (self.pace is None or pace < self.pace / READ):
+        if kind not in (EPOCH, GENERAL, RUNS) and (self.pace is None or pace < self.pace / READ):
             self._began, self._views = elapsed, 0.0
             return
         self._views += views
         work.pace = pace
-        if kind != GENERAL:  # which is of another network, and tells nothing of others
+        if not work.apart:
             self.pace = pace
 
     def left(self, notebook: str, elapsed: float, cells: float) -> float | None:
@@ -142,14 +151,14 @@ def _is_done(settings: Settings) -> bool:
     return (run_folder(settings) / "encoder.safetensors").exists()
 
 
-def _networks(settings: Settings, images: Images) -> list[float]:
-    """Views on which networks are trained with labels: for each number of them, the networks of all folds."""
+def _networks(settings: Settings, images: Images, whom: Collection[str] = NETWORKS) -> list[float]:
+    """Views on which these networks are trained with labels: for each number of them, the networks of all folds."""
     budgets, full, views = settings.evaluation.budgets or (), settings.evaluation.level == "full", list[float]()
     if not budgets:
         return views
     headline, folded = headline_labels(budgets, images), images.cross_validated
     for arm in ARMS.values():
-        if arm.whom not in NETWORKS or (arm.full and not full):
+        if arm.whom not in whom or (arm.full and not full):
             continue
         trained = network_budgets(budgets, headline, folded)
         for n in trained if arm.thorough or full else middle_and_headline(trained, headline):
@@ -181,11 +190,15 @@ def _operations(settings: Settings, images: Images) -> float:
     return float(sum(counts))
 
 
+def _at_once(settings: Settings, jobs: int | None) -> float:
+    """What runs in several processes take of the time that they take one after the other."""
+    return AT_ONCE if jobs != 1 and settings.runtime.device == "cpu" and torch.get_num_threads() > 1 else 1.0
+
+
 def _grids(settings: Settings) -> dict[str, Work]:
     """The runs of the grids."""
     chosen, own, work = settings.ablations.grids, settings.flat(), dict[str, Work]()
-    at_once = settings.ablations.ablation_jobs != 1 and settings.runtime.device == "cpu"
-    share = AT_ONCE if at_once and torch.get_num_threads() > 1 else 1.0
+    share = _at_once(settings, settings.ablations.ablation_jobs)
     for name in grid_names() if "all" in chosen else chosen:
         overrides, views = ablation_overrides(name, settings), list[float]()
         for point in load_grid(name, overrides).combinations:
@@ -194,3 +207,32 @@ def _grids(settings: Settings) -> dict[str, Work]:
             views.append(2.0 * run["n_images"] * run["epochs"] * width**THINNER * share)
         work[f"grid {name}"] = Work(views * overrides["seeds"])
     return work
+
+
+def _methods(settings: Settings, images: Images) -> dict[str, Work]:
+    """The runs of all methods, of which minutes are known where these were asked for; and the networks from labels,
+    once for each encoder and seed."""
+    own, found = settings.comparison, entries(settings, images)
+    share, seeds = _at_once(settings, own.method_jobs), range(own.method_seeds)
+    firsts = {entry.encoder: entry for entry in reversed(found)}
+    usual = _operations(settings, images)
+    heavier = {name: _operations(entry.settings, images) / usual for name, entry in firsts.items()}
+    if own.minutes is None:
+        runs = [_views(entry.of_seed(i), images) * heavier[entry.encoder] for i in seeds for entry in found]
+        work = Work([share * views for views in runs])
+    else:
+        work = Work([60 * share * own.minutes] * (len(found) * len(seeds)), pace=1.0, apart=True)
+    whom = {ARMS[arm].whom for arm in SCRATCH}
+    once = {name: sum(_networks(entry.settings, images, whom)) * heavier[name] for name, entry in firsts.items()}
+    alone = [share * once[name] for _ in seeds for name in dict.fromkeys(entry.encoder for entry in found)]
+    alone[0] += sum(_general(settings, images))
+    return {RUNS: work, ALONE: Work(alone)}
+
+
+def _views(settings: Settings, images: Images) -> float:
+    """Views of a run, small ones by their size; none, if it is done."""
+    if _is_done(settings):
+        return 0.0
+    views, height = settings.views, settings.views.view_size or images.format.shape[1]
+    small = (views.local_views or 0) * ((views.local_view_size or height) / height) ** 2
+    return (2 + small) * (settings.data.n_images or 0) * settings.optimiser.epochs

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from ..data import Images, counted
+from ..encoders import IMAGENET, RANDOM
 from ..evaluation.diagnostics import paired_share
 from ..evaluation.statistics import standard_error, summary
 from ..methods import Logged, Method
+from ..settings import Settings
 from ..training import Run, load_method, untrained_method
 
 Conclusion = tuple[str, list[tuple[str, str, str]], str]  # answer, key numbers, what the spreads are
@@ -19,6 +21,26 @@ Conclusion = tuple[str, list[tuple[str, str, str]], str]  # answer, key numbers,
 def logged(method: Method) -> tuple[str, Logged] | None:
     """What the method logs beside the loss, first of all; None if it logs nothing."""
     return next(iter(method.LOG.items()), None)
+
+
+def first_weights(settings: Settings) -> str:
+    """The weights that pretraining went on from, in words; empty if they were random."""
+    own = settings.encoder
+    if own.initial_weights == RANDOM:
+        return ""
+    return "weights that others trained" if own.initial_weights == IMAGENET else f"those of {own.initial_weights}"
+
+
+def first_weights_sentence(settings: Settings) -> str:
+    """Which weights pretraining went on from, and what that means for a reader; empty if they were random."""
+    if not (whose := first_weights(settings)):
+        return ""
+    return (
+        f"Pretraining does not start from random weights. It goes on from {whose} (checksum "
+        f"{(settings.encoder.initial_sha256 or '')[:8]}). So where the trained encoder does better than one with "
+        "random weights, these images are not the only reason; 02_linear_eval also measures the encoder as it was "
+        "before."
+    )
 
 
 def training_sentence(method: Method, run: Run) -> str:
@@ -83,7 +105,8 @@ def conclusion(
     settings, several = runs[0].settings, len(runs) > 1
     before, after = (shares or {name: fmean(values) for name, values in paired.items()}).values()
     said = f"{method.TITLE or settings.method.name} trained on {settings.data.n_images:,} images of {images.name} for "
-    said += f"{counted(settings.optimiser.epochs, 'epoch')}. "
+    start = f", going on from {whose}" if (whose := first_weights(settings)) else ""
+    said += f"{counted(settings.optimiser.epochs, 'epoch')}{start}. "
     if shares:
         what, spread = "neighbours of the same class", "of neighbours"
         said += (

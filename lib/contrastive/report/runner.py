@@ -19,6 +19,7 @@ from ..data import NAMES, Images, forget_images, why_no_evaluation, why_no_valid
 from ..settings import RunError, Settings, UserError, checkout, data_root, did_you_mean, runs_root
 from ..storage.files import atomic_write, locked, printable, say, tell, write_json
 from ..storage.signals import Stop
+from ..sweeps.comparison import check_methods
 from ..sweeps.workers import in_own_process
 from ..training import check_evaluation, check_fits, check_report, check_validation, resolve, run_folder
 from .execute import execute_notebook
@@ -32,12 +33,15 @@ from .render import render_page
 FORMAT = 2  # of results.json; 1 had other names of parameters
 # In the metadata of a notebook: what the data have to have. For each, why they have not, and what is checked then
 NEEDS = "needs"
+ON_REQUEST = "on_request"  # in the metadata of a notebook that runs only if it is named
 NEEDED: dict[str, tuple[Callable[[Images], str], Callable[[Settings, Images], None]]] = {
     "labels": (why_no_evaluation, check_evaluation),
     "validation": (why_no_validation, check_validation),
+    "methods": (lambda images: "", check_methods),
 }
-PATHS = ("dataset", "transfer", "weights")  # parameters that may be paths
-LISTS = ("label_first", "label_next", "label_errors")  # figures whose tables are files of their own
+PATHS = ("dataset", "transfer", "weights", "initial_weights")  # parameters that may be paths
+# Figures whose tables are files of their own, and what these are
+LISTS = {"label_first": "Images to label first", "label_next": "Images to label next", "label_errors": "Label errors"}
 RESERVE, RESERVE_BYTES = ".reserve", 16_000_000  # three pages with figures and their notebooks take about 5 MB
 
 
@@ -55,7 +59,8 @@ def all_notebooks(folder: Path) -> list[Path]:
 
 
 def choose_notebooks(folder: Path, only: Sequence[str]) -> list[Path]:
-    """The report's notebooks, or those of them that are named. Raises: UserError, also for a broken one."""
+    """The report's notebooks but those that are run on request only; or those that are named. Raises: UserError, also
+    for a broken one."""
     notebooks = all_notebooks(folder)
     if only:
         names = [path.stem for path in notebooks]
@@ -74,7 +79,11 @@ def choose_notebooks(folder: Path, only: Sequence[str]) -> list[Path]:
         tagged = sum("parameters" in cell.metadata.get("tags", []) for cell in cells)
         if tagged != 1:
             raise UserError(f"{path} has {tagged} cells tagged 'parameters': tag exactly one.")
-    return notebooks
+    return [path for path in notebooks if only or not _metadata(path).get(ON_REQUEST)]
+
+
+def _metadata(path: Path) -> Any:
+    return nbformat.read(path, as_version=4).metadata
 
 
 def run_report(
@@ -109,7 +118,9 @@ def run_report(
     for name in PATHS:
         if given.get(name) is not None and given[name] not in NAMES:
             given = {**given, name: settings.flat()[name]}  # an absolute path, wherever the kernel starts
-    folder = writable_folder(Path(out) if out else reports_root() / settings.run_name, keep=False)
+    # What is run on request goes to a folder of its own: the whole report is not to be replaced by it
+    name = "-".join([settings.run_name, *(path.stem for path in notebooks if _metadata(path).get(ON_REQUEST))])
+    folder = writable_folder(Path(out) if out else reports_root() / name, keep=False)
     writable_folder(runs_root(), "Set CONTRASTIVE_RUNS to another one.")
     writable_folder(folder)
     # The index is of what lies in reports/, and of nothing else
@@ -145,7 +156,7 @@ def with_what_they_need(
     kept, left_out = list[Path](), dict[str, list[str]]()  # why -> the notebooks
     for path in notebooks:
         lacking = ""
-        for what in nbformat.read(path, as_version=4).metadata.get(NEEDS, ()):
+        for what in _metadata(path).get(NEEDS, ()):
             why, check = NEEDED[what]
             lacking = lacking or why(images)
             if only or not lacking:
@@ -302,13 +313,8 @@ def _print_end(results: dict[str, Any], folder: Path, index: Path | None, run: P
     tell(printable(f"Report: {folder / main}.html"))
     if (run / "encoder.safetensors").is_file():
         tell(printable(f"Encoder, for `contrastive embed IMAGES --run`: {run}"))
-    titles = {
-        "label_first": "Images to label first",
-        "label_next": "Images to label next",
-        "label_errors": "Label errors",
-    }
-    for name in LISTS:
+    for name, what in LISTS.items():
         if (folder / f"{name}.csv").is_file():
-            tell(printable(f"{titles[name]}: {folder / name}.csv"))
+            tell(printable(f"{what}: {folder / name}.csv"))
     if index:
         tell(printable(f"Index:  {index}"))

@@ -187,7 +187,7 @@ def linear_checks(f: Findings, images: Images) -> list[dict[str, Any]]:
     frozen, noise = sum(e.encoder_unchanged for e in f.evaluations), "not worse by more than noise"
     seen = f"{frozen} of {len(f.evaluations)}"
     checks = [check("the encoder stayed frozen", frozen == len(f.evaluations), seen, "unchanged weights in all runs")]
-    for control in with_role("control"):
+    for control in filter(f.has, with_role("control")):
         d = against(f.compared, f.headline, control, f.metric)
         name = f"pretrained against {control.replace('_', ' ')}"
         checks.append(check(name, d["high"] >= 0, f"{d['points']:+.2f} points", noise))

@@ -7,7 +7,7 @@ from ..evaluation.alike import APART
 from ..evaluation.statistics import Difference
 
 # Ways that one could take, the one with less to do first: of equals the first is advised
-WAYS = ("scratch", "general", "linear", "finetuned", "general_own", "general_finetuned")
+WAYS = ("scratch", "general", "initial_encoder", "linear", "finetuned", "general_own", "general_finetuned")
 WIDE = 10.0  # points on each side, from which on an interval says little
 LEFT = 0.5  # of what the probe gains over guessing, below which hardly anything is left
 

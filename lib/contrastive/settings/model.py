@@ -201,7 +201,7 @@ def _by_component(given: dict[str, Any]) -> dict[str, Any]:
     leaves = _leaves(classes)
     for name in given:
         if name not in leaves and name != "preset":
-            raise UserError(_no_parameter(name, given[name], classes))
+            raise UserError(_no_parameter(name, given, classes))
     values: dict[str, dict[str, Any]] = {component: {} for component in ORDER}
     chosen = [str(given.get(component, _usual(component))) for component in CHOICES]
     for name, value in {**preset_values(preset, chosen), **given}.items():
@@ -220,16 +220,16 @@ def _by_component(given: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _no_parameter(name: str, value: Any, classes: Mapping[str, type[Component]]) -> str:
+def _no_parameter(name: str, given: Mapping[str, Any], classes: Mapping[str, type[Component]]) -> str:
     """Why that is no parameter here: it is another method's or encoder's, or it is called otherwise, or unknown."""
     for component, registry in CHOICES.items():
         owners = [choice for choice in registry if name in registry[choice].Parameters.leaves(component)]
         owners.sort(key=lambda choice: choice != _usual(component))  # the usual one first
         if owners:
-            chosen = next(c for c in registry if registry[c].Parameters is classes[component])
+            chosen = given.get(component, _usual(component))
             listed = " or ".join(filter(None, (", ".join(owners[:-1]), owners[-1])))
             return (
-                f"parameter {name}={value} belongs to {component} {listed}, and {chosen} was chosen. "
+                f"parameter {name}={given[name]} belongs to {component} {listed}, and {chosen} was chosen. "
                 f"Leave it out, or choose {component}={owners[0]}."
             )
     if name in RENAMED:

@@ -2,16 +2,12 @@
 
 import statistics
 import sys
-import time
 from typing import Any
 
-from ..data import read_images, split
 from ..settings import Settings, UserError, runs_root
 from ..storage.files import printable, say, tell, write_json
-from ..training import begin_epoch, resolve, run_folder, start
-from ..training.devices import same_bits
-from ..training.graph import WARM_UP
-from ..training.loop import take_step
+from ..training import resolve, run_folder
+from ..training.footprint import step_cost
 from .grids import Grid, Point, grid_points, settings_of, with_labels_that_are_there
 from .runner import Job, grid_jobs, run_grid
 from .verdicts import GridResult, finding, untrained_sentence
@@ -63,7 +59,7 @@ def checked(grid: Grid, reports: bool = False) -> tuple[Grid, dict[str, Point]]:
 
 
 def _seconds_of_epoch(settings: Settings, costs: dict[tuple, float]) -> float:
-    """By timing four steps, after those that warm up, of at most TIMED configurations; of others by that with the
+    """By timing a few steps, after those that warm up, of at most TIMED configurations; of others by that with the
     nearest width and batch."""
     size, batch = getattr(settings.encoder, "base_channels", 0), settings.optimiser.batch_size
     parts = settings.views, settings.encoder, settings.method, settings.runtime.precision
@@ -71,20 +67,7 @@ def _seconds_of_epoch(settings: Settings, costs: dict[tuple, float]) -> float:
     if kind not in costs and len(costs) >= TIMED:
         kind = min(costs, key=lambda k: (abs(k[0] - size), abs(k[1] - batch)))
     if kind not in costs:
-        images = read_images(settings.data)
-        index = split(images, settings.data.n_images or 0, settings.runtime.seed).pretrain
-        training = start(settings, images.format, images.train[index], images.train_labels[index])
-        state, steps = begin_epoch(training, 0), min(4, training.steps_of_epoch)
-        with same_bits(training.data.device):
-            for _ in range(WARM_UP + 2 if settings.runtime.device.startswith("cuda") else 1):
-                begin_epoch(training, 0, state)
-                take_step(training, state)
-            begin_epoch(training, 0, state)
-            began = time.perf_counter()
-            for _ in range(steps):
-                take_step(training, state)
-            state.first_bad_step()  # waits; that it will fail does not change how long a step takes
-        costs[kind] = (time.perf_counter() - began) / (steps * batch)
+        costs[kind] = step_cost(settings, memory=False).seconds / batch
     return costs[kind] * ((settings.data.n_images or 0) // batch * batch)
 
 

@@ -25,7 +25,7 @@ from ..settings import (
     rebased,
 )
 from ..storage.tensors import hash_tensors
-from ..training import n_labels_beside_validation, resolve
+from ..training import SHRINKING, n_labels_beside_validation, resolve
 
 MAX_RUNS = 10_000  # more is a mistake
 JUDGED_ON = "judged_on"  # in a side of a claim: h or z
@@ -232,9 +232,9 @@ def with_labels_that_are_there(grid: Grid) -> Grid:
 
 
 def settings_of(grid: Grid, varied: Mapping[str, Value]) -> Settings:
-    """The settings of a point, not yet resolved: what the grid alone says may shrink to what there is."""
+    """The settings of a point, not yet resolved: numbers that the grid alone says may shrink to what there is."""
     settings = Settings(**{**grid.base, **varied, "n_seeds": grid.seeds})
-    asked = {*grid.asked, *varied}
+    asked = {*grid.asked, *varied, *(set(grid.base) - set(SHRINKING))}
     if "n_images" in varied and settings.optimiser.batch_size <= (settings.data.n_images or 0):
         asked.add("batch_size")  # the same for all numbers of images, or their steps could not be compared
     return settings.asking(asked)

@@ -77,8 +77,8 @@ def test_a_mistake_is_one_line_that_names_the_parameter(given, said):
     [
         (
             {"method": "byol", "temperature": 0.2},
-            "parameter temperature=0.2 belongs to method simclr, mocov2, mocov3, supcon or swav, and byol was chosen. Leave it out, or "
-            "choose method=simclr.",
+            "parameter temperature=0.2 belongs to method simclr, mocov2, mocov3, supcon or swav, and byol was chosen. "
+            "Leave it out, or choose method=simclr.",
         ),
         (
             {"queue_size": 64},

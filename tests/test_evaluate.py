@@ -56,6 +56,26 @@ def test_evaluation_leaves_the_encoder_frozen_and_is_done_once(monkeypatch):
     assert all(torch.equal(again.values[name], values) for name, values in evaluation.values.items())
 
 
+def test_only_the_arms_that_are_wanted_are_measured_and_as_they_are_with_all(fresh_runs, monkeypatch):
+    run, images = pretrain(SMOKE, progress=False), load_images("digits")
+    own = evaluate(run, images, progress=False, only=("linear",))
+    assert {row.arm for row in own.rows if row.labels is not None} - {""} == {"linear"}
+    assert not any(row.metric in ("uniformity", "effective_rank") or row.arm == "knn" for row in own.rows)
+    assert {name.partition("_accuracy")[0] for name in own.values if "_accuracy" in name} <= {
+        "linear",
+        "linear_balanced",
+    }
+    others = evaluate(run, images, progress=False, only=("supervised", "random_encoder"))
+    assert set(others.costs) == {"supervised", "random_encoder"}
+    every, _ = measured(SMOKE)
+    for found in (own, others):
+        assert all(torch.equal(every.values[name], values) for name, values in found.values.items())
+        assert set(found.rows) <= set(every.rows)
+        assert found.headline == every.headline
+    monkeypatch.setattr(evaluator, "_evaluate", lambda *args: pytest.fail("it is measured again"))
+    assert evaluate(run, images, progress=False, only=("random_encoder", "supervised")).rows == others.rows
+
+
 def test_a_damaged_evaluation_is_named_and_made_again(fresh_runs, capsys):
     settings = SMOKE.replace(budgets=(50,))
     first, metrics = measured(settings)

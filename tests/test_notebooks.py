@@ -14,6 +14,8 @@ from contrastive.settings import parameters
 
 from .conftest import NOTEBOOKS
 
+NOTEBOOKS = (*NOTEBOOKS, "04_methods")
+TWO_METHODS = "-p methods simclr,byol -p method_seeds 1 -p method_epochs 1 -p supervised_steps 5"
 SOURCES = {name: nbformat.read(notebook_folder() / f"{name}.ipynb", 4) for name in NOTEBOOKS}
 
 
@@ -31,6 +33,7 @@ def by_papermill(name, *words):
 def test_plain_papermill_runs_each_notebook(name, tmp_path):
     out = tmp_path / "out.ipynb"
     words = "-p preset smoke -p seed 3 -p base_channels 2 -p general none -r lr 2e-3"  # the last one as text
+    words += f" {TWO_METHODS}" if name == "04_methods" else ""
     done = by_papermill(name, str(out), *words.split())
     assert done.exit_code == 0, done.output[-2000:]
     settings = collect(nbformat.read(out, 4))["settings"]

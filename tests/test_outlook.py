@@ -19,6 +19,7 @@ from contrastive.evaluation.first_look import first_look
 from contrastive.report import outlook
 from contrastive.report.outlook import FIXED, Outlook
 from contrastive.report.progress import Progress, about
+from contrastive.sweeps.comparison import entries
 
 NAMES = ["01_pretrain", "02_linear_eval", "03_ablations"]
 COMMON = 7  # a class that is made the most frequent one
@@ -58,6 +59,66 @@ def test_the_work_of_a_report_is_that_of_its_trainings(small, monkeypatch):
     assert [len(grid.parts) for grid in twice.values()] == [2 * 6]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # several at once
     assert views(NAMES) == expected | {"03_ablations": pytest.approx(0.8 * 6 * 2 * 256)}
+
+
+METHODS = dict(methods="simclr,swav", encoders="cnn,resnet9", method_seeds=2, method_epochs=2, method_jobs=1)
+
+
+def test_the_work_of_methods_is_that_of_their_runs_and_of_networks_from_labels(fresh_runs):
+    settings, images = resolve(Settings(**SMALL, **METHODS))
+    report = Outlook(settings, images, ["04_methods"])
+    runs, alone = report.work["04_methods"]["runs"].parts, report.work["04_methods"]["labels alone"].parts
+    ops = [operations(settings.replace(encoder=name), images) for name in ("cnn", "resnet9")]
+    heavier = ops[1] / ops[0]
+    assert heavier > 10
+    # Of each seed SimCLR and SwAV with the one encoder, then with the other. SwAV has six small views, of 24 and 14
+    views = [2, 2 + 6 * (24 / 28) ** 2, 2 * heavier, (2 + 6 * (14 / 28) ** 2) * heavier]
+    assert runs == pytest.approx([2 * 256 * n for n in views] * 2, rel=0.01)
+    networks = sum(labelled.recipe(settings, n, None, True)[1] * min(n, 128) for n in (100, 600)) * 2
+    assert alone == pytest.approx([networks, networks * heavier] * 2, rel=0.01)
+    first = entries(settings, images)[0]
+    pretrain(first.of_seed(1), progress=False)
+    done = Outlook(settings, images, ["04_methods"]).work["04_methods"]["runs"].parts
+    assert [i for i, views in enumerate(done) if views == 0] == [4]
+
+
+def operations(settings, images):
+    """What the encoder computes for an image."""
+    encoder = build_encoder(settings.encoder, images.format.shape, images.mean, images.std).eval()
+    with FlopCounterMode(display=False) as counter:
+        encoder(torch.zeros(1, *images.format.shape))
+    return counter.get_total_flops()
+
+
+def test_the_pace_of_methods_is_that_of_their_runs(fresh_runs):
+    settings, images = resolve(Settings(**SMALL, **METHODS | dict(encoders="cnn", methods="simclr,byol")))
+    report = Outlook(settings, images, ["04_methods"])
+    runs, alone = (report.work["04_methods"][name] for name in ("runs", "labels alone"))
+    runs.parts = [0.0, *runs.parts[1:]]  # as if the first were done
+    clock = Clock(report, "04_methods")
+    clock.show("timing steps", 1.0, 1.0)
+    clock.show("runs", 0.5)
+    assert report.left("04_methods", clock.now, 1.0) is None
+    clock.show("runs")
+    report.learn("04_methods", clock.now + 8.0, "runs", 1)
+    clock.now += 8.0
+    assert clock.left() == pytest.approx(2 * 8 + sum(alone.parts) * 8 / runs.parts[1])
+
+
+def test_minutes_are_known_before_any_run(fresh_runs, monkeypatch):
+    settings, images = resolve(Settings(**SMALL, **METHODS | dict(method_epochs=None, minutes=3, encoders=None)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    report = Outlook(settings, images, ["01_pretrain", "04_methods"])
+    runs, alone = (report.work["04_methods"][name] for name in ("runs", "labels alone"))
+    Clock(report, "01_pretrain").show("seed 0", 8.0, 8.0, 8.0)
+    clock = Clock(report, "04_methods")
+    networks = sum(alone.parts) * 8 / (2 * 256)
+    assert clock.left() == pytest.approx(2 * 2 * 180 + networks)
+    clock.show("runs", 200.0)  # which tells nothing of networks
+    assert clock.left() == pytest.approx(3 * 200 + networks)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    several = Outlook(settings.replace(method_jobs=None), images, ["04_methods"]).work["04_methods"]["runs"]
+    assert sum(several.parts) == pytest.approx(0.8 * sum(runs.parts))
 
 
 def test_looking_through_another_network_counts_by_its_operations(monkeypatch):

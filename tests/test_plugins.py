@@ -100,7 +100,7 @@ for words in {asked!r}:
 def test_their_parameters_belong_to_them(installed):
     asked = {
         ("-p", "units=9"): "parameter units=9 belongs to encoder tiny, and cnn was chosen",
-        ("-p", "method=mine", "-p", "temperature=0.2"): "belongs to method simclr or mocov2, and mine was chosen",
+        ("-p", "method=mine", "-p", "temperature=0.2"): "belongs to method simclr, mocov2, mocov3, ",
         ("-p", "method=mimee"): "unknown method 'mimee'. Did you mean 'mine'?",
         ("-p", "encoder=tiny", "-p", "units=many"): "parameter units='many'",
     }

@@ -13,7 +13,7 @@ from contrastive import Settings, load_images, resolve
 from contrastive.__main__ import main
 from contrastive.report import runner
 from contrastive.report.execute import execute_notebook
-from contrastive.report.runner import all_notebooks, notebook_folder, with_what_they_need
+from contrastive.report.runner import all_notebooks, choose_notebooks, notebook_folder, with_what_they_need
 from contrastive.settings import UserError
 from contrastive.storage.files import read_json
 
@@ -38,7 +38,16 @@ def digits_npz(tmp_path_factory):
 
 def test_notebooks_say_what_they_need():
     needs = {path.stem: nbformat.read(path, 4).metadata.get("needs") for path in all_notebooks(notebook_folder())}
-    assert needs == {"01_pretrain": None, "02_linear_eval": ["labels"], "03_ablations": ["validation"]}
+    assert needs == {
+        "01_pretrain": None, "02_linear_eval": ["labels"], "03_ablations": ["validation"],
+        "04_methods": ["labels", "methods"],
+    }  # fmt: skip
+
+
+def test_what_is_run_on_request_only_is_no_part_of_a_report():
+    assert [path.stem for path in choose_notebooks(notebook_folder(), ())] == [*NOTEBOOKS]
+    named = choose_notebooks(notebook_folder(), ["04_methods", "01_pretrain"])
+    assert [path.stem for path in named] == ["01_pretrain", "04_methods"]
 
 
 def test_a_report_on_images_without_labels_is_without_what_needs_them(
@@ -74,7 +83,7 @@ def test_a_report_on_images_without_labels_is_without_what_needs_them(
     assert results["provenance"]["changed"] == {"epochs": "8", "label_first": "9", "base_channels": "4"}
 
 
-@pytest.mark.parametrize("only", ["02_linear_eval", "03_ablations"])
+@pytest.mark.parametrize("only", ["02_linear_eval", "03_ablations", "04_methods"])
 def test_what_needs_labels_cannot_be_asked_for_by_name_without_any(digits_npz, tmp_path, fresh_runs, capsys, only):
     words = ["--dataset", str(digits_npz), "--only", "01_pretrain", "--only", only, "--out", str(tmp_path / "out")]
     assert main(["report", *SMALL, *words]) == 2
@@ -131,6 +140,26 @@ def test_budgets_are_checked_where_they_are_of_use_only():
         chosen(without_test(), ["02_linear_eval"], budgets="49")
 
 
+def test_methods_that_cannot_be_compared_are_named_before_anything_starts(tmp_path, fresh_runs, capsys):
+    words = ["report", *SMALL, "--only", "04_methods", "--out", str(tmp_path / "out")]
+    for given, said in (
+        ("methods=simclr,biol", "unknown method 'biol'. Did you mean 'byol'?"),
+        ("encoders=cnn,resnet5", "unknown encoder 'resnet5'. Did you mean 'resnet50'?"),
+        ("methods=simclr,supervised", "04_methods, method=supervised with encoder=cnn: parameter local_views=2: "),
+    ):
+        views = ["-p", "local_views=2"] if "local_views" in said else []
+        assert main([*words, "-p", given, *views]) == 2
+        shown = capsys.readouterr().err
+        assert shown.startswith(f"error: {said}")
+        assert shown.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert not fresh_runs.exists()
+    # What is not asked for is not looked at
+    assert chosen(without_test(), methods="supervised")[0] == [*NOTEBOOKS]
+    with pytest.raises(UserError, match=r"method=supervised with encoder=cnn: .* has no test split with labels"):
+        chosen(without_test(), ["04_methods"], methods="supervised")
+
+
 def test_pretraining_alone_asks_for_no_budget(digits_npz, fresh_runs, capsys):
     words = ["--dataset", str(digits_npz), "--preset", "smoke", "-p", "epochs=1", "-p", "base_channels=1"]
     assert main(["pretrain", *words, "-p", "budgets=5,1000000"]) == 0
@@ -183,6 +212,17 @@ def test_the_index_is_of_the_reports_folder_and_is_left_alone_by_a_report_elsewh
     main([*words, str(tmp_path / "reports" / "kept" / "mine")])
     assert f"Index:  {tmp_path / 'reports' / 'index.html'}" in capsys.readouterr().out
     assert "kept/mine" in (tmp_path / "reports" / "index.html").read_text()
+
+
+def test_what_is_run_on_request_does_not_replace_the_report(tmp_path, fresh_runs, monkeypatch, capsys):
+    without_kernels(monkeypatch, tmp_path / "reports")
+    monkeypatch.setattr(runner, "execute_notebook", lambda path, given, *_: (nbformat.read(path, 4), None, 0))
+    names = []
+    for only in ([], ["04_methods"], ["01_pretrain", "04_methods"]):
+        main(["report", *SMALL, *(word for name in only for word in ("--only", name))])
+        names.append(re.search(r"reports/(\S+)/\w+\.html", capsys.readouterr().out)[1])
+    assert names[1:] == [f"{names[0]}-04_methods"] * 2
+    assert read_json(tmp_path / "reports" / names[0] / "results.json")["notebooks"] == [*NOTEBOOKS]
 
 
 def test_notebooks_run_with_this_python_whatever_else_is_called_python3(tmp_path, monkeypatch):

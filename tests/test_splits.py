@@ -206,7 +206,7 @@ def test_budgets_that_the_data_cannot_serve(budgets, said):
 # --- No label is read -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [{}, {"method": "byol"}, {"method": "mocov2", "queue_size": 150}])
+@pytest.mark.parametrize("method", [{}, {"method": "byol"}, {"method": "mocov2", "queue_size": 192}])
 def test_pretraining_without_labels_gives_the_same_bits(method):
     images = load_images("digits")
     none = [torch.full_like(labels, -1) for labels in (images.train_labels, images.test_labels)]

@@ -39,7 +39,7 @@ TINY = Settings(
 KILLED = [
     TINY,
     TINY.replace(method="byol", hidden_dim=16, projection_dim=8, optimiser="sgd", lr=0.1),
-    TINY.replace(method="mocov2", queue_size=96, projection_dim=8, second_augment="crop"),
+    TINY.replace(method="mocov2", queue_size=128, projection_dim=8, second_augment="crop"),
     TINY.replace(method="supervised", optimiser="adamw"),
     TINY.replace(encoder="resnet18", stem="imagenet", n_images=128, epochs=2),
 ]

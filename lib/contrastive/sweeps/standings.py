@@ -68,7 +68,8 @@ class Standings:
     @property
     def readers(self) -> list[Entry]:
         """The other ones."""
-        return [entry for entry in self.entries if entry not in self.contenders]
+        own = {entry.key for entry in self.contenders}
+        return [entry for entry in self.entries if entry.key not in own]
 
     @property
     def metric(self) -> str:

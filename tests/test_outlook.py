@@ -117,6 +117,8 @@ def test_minutes_are_known_before_any_run(fresh_runs, monkeypatch):
     clock.show("runs", 200.0)  # which tells nothing of networks
     assert clock.left() == pytest.approx(3 * 200 + networks)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    one = Outlook(settings, images, ["04_methods"]).work["04_methods"]["runs"]
+    assert sum(one.parts) == sum(runs.parts)
     several = Outlook(settings.replace(method_jobs=None), images, ["04_methods"]).work["04_methods"]["runs"]
     assert sum(several.parts) == pytest.approx(0.8 * sum(runs.parts))
 

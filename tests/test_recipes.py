@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from contrastive import Settings, load_images, resolve
+from contrastive import Settings, load_images, methods, notebook_settings, resolve
 from contrastive.augment import spell_policy, with_smaller_crops
 from contrastive.evaluation.soundness import history_checks
 from contrastive.settings import PRESETS, recipe_values
@@ -47,15 +47,21 @@ def test_what_was_asked_for_and_other_presets_stay(of_kind):
     assert {name: found.flat()[name] for name in asked} == asked
     full, _ = resolve(Settings(preset="full"), of_kind["photos"])
     assert (full.optimiser.lr, full.method.temperature) == (1e-3, 0.5)
+    smoke, _ = resolve(Settings(preset="smoke"), of_kind["photos"])
+    assert (smoke.optimiser.lr, smoke.optimiser.batch_size, smoke.method.temperature) == (5e-3, 128, 1.0)
     other, _ = resolve(Settings(method="byol"), of_kind["photos"])
     assert other.optimiser.lr == 2e-3
     assert "temperature" not in other.flat()
 
 
 def test_a_grids_base_stays(of_kind):
-    grid = Grid(title="one", base={"temperature": 1.0, "lr": 3e-3}, vary={"head": ["mlp", "linear"]})
+    grid = Grid(title="one", base={"temperature": 1.0, "lr": 3e-3, "batch_size": 64}, vary={"head": ["mlp", "linear"]})
     found, _ = resolve(settings_of(grid, {"head": "linear"}), of_kind["photos"])
-    assert (found.method.temperature, found.optimiser.lr) == (1.0, 3e-3)
+    assert (found.method.temperature, found.optimiser.lr, found.optimiser.batch_size) == (1.0, 3e-3, 64)
+
+
+def test_what_a_notebook_imports_is_no_parameter():
+    assert notebook_settings({"methods": methods, "encoders": None, "lr": 2e-3}) == Settings(lr=2e-3)
 
 
 def test_presets_photos_and_xray_have_the_policy_of_their_kind():

@@ -9,9 +9,9 @@ SEVERAL: dict[str, Any] = dict(
     n_seeds=5, label_draws=2, evaluation="full", supervised_steps=2000, ablation_epochs=10, ablation_seeds=3,
 )  # fmt: skip
 
-# What suits each kind of images: what preset quick takes where nobody asked for something else. Of digits, these are the
-# parameters' own defaults. Of photographs, from first trials on validation images of CIFAR-10, with one seed; of grey
-# images nothing else was tried yet.
+# What suits each kind of images: what preset quick takes where nobody asked for something else. Of digits, these are
+# the parameters' own defaults. Of photographs, from first trials on validation images of CIFAR-10, with one seed; of
+# grey images nothing else was tried yet.
 RECIPES: dict[str, dict[str, Any]] = {
     "digits": {},
     "photos": dict(batch_size=256, lr=2e-3, warmup_epochs=5, epochs=40, simclr=dict(temperature=0.2)),
